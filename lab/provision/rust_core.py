@@ -23,7 +23,7 @@ class RustCore:
     def carry_out(self, tree: Tree, shell: Shell) -> None:
         locked = ["--locked"] if (tree.root / "ftvmm" / "core" / "Cargo.lock").is_file() else []
         shell.run(
-            [tree.python, "-m", "maturin", "develop", "--release", "--skip-install-dependencies", *locked],
+            [tree.python, "-m", "maturin", "develop", "--release", *locked],
             failure="The Rust core did not build.",
             environment={"VIRTUAL_ENV": str(tree.root / ".venv")},
         )

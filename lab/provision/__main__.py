@@ -4,7 +4,7 @@ import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 - this is where the requirement is enforced
     sys.stderr.write(
-        "ftvmm cannot be set up here. Python %d.%d is too old: install Python 3.11 or newer (Debian 12 has it as python3), "  # noqa: UP031
+        "ftvmm cannot be set up here. Python %d.%d is too old: install Python 3.11 or newer, "  # noqa: UP031
         "or name one: make PYTHON=python3.11\n" % sys.version_info[:2]
     )
     sys.exit(2)

@@ -28,10 +28,12 @@ class PythonEnvironment:
     def carry_out(self, tree: Tree, shell: Shell) -> None:
         made_by = tree.root / ".venv" / "made-by"
         if not (tree.python.exists() and made_by.is_file() and made_by.read_text() == self._interpreter()):
+            # With .venv active, sys.executable is the very thing that is about to be removed.
+            base: str = getattr(sys, "_base_executable", None) or sys.executable
             shutil.rmtree(tree.root / ".venv", ignore_errors=True)
             shell.run(
-                [sys.executable, "-m", "venv", tree.root / ".venv"],
-                failure=f"{sys.executable} cannot make a virtual environment: on Debian, install python3-venv.",
+                [base, "-m", "venv", tree.root / ".venv"],
+                failure=f"{base} cannot make a virtual environment: on Debian, install python3-venv.",
             )
             made_by.write_text(self._interpreter())
         shell.run(

@@ -34,6 +34,7 @@ class Machine:
     architecture: str = field(default_factory=platform.machine)
     kvm_device: Path = Path("/dev/kvm")
     tun_device: Path = Path("/dev/net/tun")
+    fuse_device: Path = Path("/dev/fuse")
     python_version: tuple[int, int] = field(default_factory=lambda: (sys.version_info[0], sys.version_info[1]))
     search_path: str = field(default_factory=lambda: os.environ.get("PATH", os.defpath))
     home: Path = field(default_factory=lambda: Path(os.path.expanduser("~")))
@@ -57,6 +58,7 @@ def check(machine: Machine) -> None:
     _check_rust(machine)
     _check_kvm(machine)
     _check_tun(machine)
+    _check_fuse(machine)
     if machine.program("apt-get") is None or machine.program("dpkg-query") is None:
         raise Missing("apt-get is not here: ftvmm installs what it needs on Debian 12 or newer, so use such a machine.")
 
@@ -141,4 +143,14 @@ def _check_tun(machine: Machine) -> None:
         raise Missing(
             f"{machine.tun_device} is not usable ({error.strerror}): load the module with `modprobe tun`, or give this "
             "container the device, because the guests' network cards are TAP devices."
+        ) from None
+
+
+def _check_fuse(machine: Machine) -> None:
+    try:
+        os.close(os.open(machine.fuse_device, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise Missing(
+            f"{machine.fuse_device} is not usable ({error.strerror}): load the module with `modprobe fuse`, or give this "
+            "container the device, because the hosts' shared storage is mounted through it."
         ) from None

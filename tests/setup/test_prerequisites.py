@@ -26,15 +26,16 @@ def complete(tmp_path: Path) -> Machine:
     _program(programs, "rustc", "rustc 1.85.0 (4d91de4e4 2025-02-17)")
     _program(programs, "apt-get", "")
     _program(programs, "dpkg-query", "")
-    kvm, tun = tmp_path / "kvm", tmp_path / "tun"
-    kvm.touch()
-    tun.touch()
+    devices = {name: tmp_path / name for name in ("kvm", "tun", "fuse")}
+    for device in devices.values():
+        device.touch()
     return Machine(
         user_id=0,
         system="Linux",
         architecture="x86_64",
-        kvm_device=kvm,
-        tun_device=tun,
+        kvm_device=devices["kvm"],
+        tun_device=devices["tun"],
+        fuse_device=devices["fuse"],
         python_version=(3, 11),
         search_path=str(programs),
         home=tmp_path / "home",
@@ -76,6 +77,7 @@ def _no_ioctl(_: int) -> int:
         pytest.param(lambda m: dataclasses.replace(m, kvm_api_version=_no_ioctl), "is not KVM's device", id="not-kvm"),
         pytest.param(lambda m: dataclasses.replace(m, kvm_api_version=lambda _: 11), "not 12", id="kvm-version"),
         pytest.param(lambda m: dataclasses.replace(m, tun_device=m.home / "tun"), "modprobe tun", id="no-tun"),
+        pytest.param(lambda m: dataclasses.replace(m, fuse_device=m.home / "fuse"), "modprobe fuse", id="no-fuse"),
         pytest.param(lambda m: _without(m, "apt-get"), "Debian 12", id="not-debian"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a scenario may use of a lab, whichever lab it is: hosts reached over SSH, networks, power, freeze and captures."""
+"""What a scenario may use of a lab, whichever lab it is: hosts reached over SSH, networks, power, captures."""
 
 from __future__ import annotations
 
@@ -55,9 +55,8 @@ class CommandResult:
     def check(self) -> CommandResult:
         """Return self, or raise `CommandFailedError` when the exit status is not 0."""
         if not self.succeeded:
-            raise CommandFailedError(
-                f"`{self.command}` ended with exit status {self.exit_status}: {self.stderr.strip() or self.stdout.strip()}"
-            )
+            said = self.stderr.strip() or self.stdout.strip()
+            raise CommandFailedError(f"`{self.command}` ended with exit status {self.exit_status}: {said}")
         return self
 
 

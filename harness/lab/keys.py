@@ -1,4 +1,4 @@
-"""The keys of a run: one for the operator, one for the FT hosts' way to the storage host, and a host key for each host."""
+"""The keys of a run: the operator's, the FT hosts' own for the storage host, and a host key for each host."""
 
 from __future__ import annotations
 

@@ -28,7 +28,9 @@ def as_shell(command: str | Sequence[str]) -> str:
 class SshProcess:
     """A process on the far side whose channel is kept, so that its exit status is known. See `RemoteProcess`."""
 
-    def __init__(self, connection: SshConnection, channel: paramiko.Channel, pid: int, command: str, log: str | None):
+    def __init__(
+        self, connection: SshConnection, channel: paramiko.Channel, pid: int, command: str, log: str | None
+    ) -> None:
         self._connection = connection
         self._channel = channel
         self.pid = pid
@@ -61,7 +63,7 @@ class SshProcess:
 class SshConnection:
     """One connection, opened by `connect` and kept. Thread-safe: every call has a channel of its own."""
 
-    def __init__(self, name: str, connector: Connector, key: paramiko.PKey, host_key: paramiko.PKey):
+    def __init__(self, name: str, connector: Connector, key: paramiko.PKey, host_key: paramiko.PKey) -> None:
         self.name = name
         self._connector = connector
         self._key = key
@@ -179,12 +181,9 @@ class SshConnection:
 
     def write_file(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
         """Replace a file's content."""
-        parent = str(PurePosixPath(path).parent)
-        self.run(
-            f"mkdir -p {shlex.quote(parent)} && umask 077 && cat >{shlex.quote(path)} && chmod {mode:o} {shlex.quote(path)}",
-            input=content,
-            check=True,
-        )
+        target, parent = shlex.quote(path), shlex.quote(str(PurePosixPath(path).parent))
+        command = f"mkdir -p {parent} && umask 077 && cat >{target} && chmod {mode:o} {target}"
+        self.run(command, input=content, check=True)
 
     def forward(self, port: int, address: str = "127.0.0.1") -> tuple[str, int]:
         """Listen on a local port and carry each connection to the far side's `address:port`."""

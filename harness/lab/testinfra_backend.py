@@ -1,7 +1,7 @@
 """testinfra over a connection that is already open.
 
-testinfra's own paramiko backend opens a connection for each backend and hands the ssh config's GSSAPI options to paramiko,
-which version 5 rejects. This one takes the host's kept connection.
+testinfra's own paramiko backend opens a connection for each backend and hands the ssh config's GSSAPI options to
+paramiko, which version 5 rejects. This one takes the host's kept connection.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class KeptConnectionBackend(base.BaseBackend):  # type: ignore[misc]  # testinfr
 
     NAME = "kept-connection"
 
-    def __init__(self, hostname: str, run: Callable[[str], CommandResult]):
+    def __init__(self, hostname: str, run: Callable[[str], CommandResult]) -> None:
         super().__init__(hostname)
         self._run = run
 

@@ -88,5 +88,5 @@ FAULT_TOLERANT_PLANS = tuple(plan for plan in HOSTS if plan.role is HostRole.FAU
 
 
 def block_port(plan: HostPlan) -> int:
-    """The storage host's TCP port that serves the disk image to this FT host alone, so that one host's disk can fail."""
+    """The storage host's TCP port that serves the disk to this FT host alone, so that one host's disk can fail."""
     return 10800 + plan.number

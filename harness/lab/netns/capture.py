@@ -19,7 +19,7 @@ _COUNTS = re.compile(rb"(\d+) packets? captured\D+(\d+) packets? received by fil
 class PortCapture:
     """One tcpdump on one port, from one plugging in of the port's host to its unplugging."""
 
-    def __init__(self, rack_pid: int, port: str, path: Path):
+    def __init__(self, rack_pid: int, port: str, path: Path) -> None:
         self.path = path
         self._errors_path = path.with_suffix(".log")
         self._port = port

@@ -42,7 +42,7 @@ class NetnsHost:
         captures: Path,
         key: paramiko.PKey,
         host_key: paramiko.PKey,
-    ):
+    ) -> None:
         self._plan = plan
         self._switch = switch
         self._disk = disk
@@ -152,7 +152,8 @@ class NetnsHost:
                 env=environment,
                 start_new_session=True,
             )
-        assert self._launcher.stdin is not None and self._launcher.stdout is not None
+        assert self._launcher.stdin is not None
+        assert self._launcher.stdout is not None
         answer = self._launcher.stdout.readline()
         if not answer:
             raise LabError(f"{self.name} did not boot: {(self._disk.path / 'boot.log').read_text().strip()}")

@@ -1,10 +1,11 @@
 """The keeper of a run: starts the rack, outlives the owner, and cleans up when the owner is gone.
 
-The rack is the init of a PID namespace that all hosts' namespaces are nested in, and its network namespace is the switch.
-When it dies the kernel kills every process of the run, and with the last process of a namespace go its links and mounts.
+The rack is the init of a PID namespace that all hosts' namespaces are nested in, and its network namespace is the
+switch. When it dies the kernel kills every process of the run, and with the last process of a namespace go its links
+and mounts.
 
-The owner holds the other end of the keeper's standard input. End of file there (the owner closed it, or was killed in any
-way) means: clean up. The line `keep` means: let the lab live until SIGTERM.
+The owner holds the other end of the keeper's standard input. End of file there (the owner closed it, or was killed in
+any way) means: clean up. The line `keep` means: let the lab live until SIGTERM.
 
 Run as `python -m harness.lab.netns.keeper RUN_DIRECTORY`.
 """
@@ -34,11 +35,9 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def start_rack() -> tuple[subprocess.Popen[bytes], ProcessIdentity]:
     """Start the rack. Should the keeper itself be killed, the kernel kills `unshare`, and that the rack."""
-    process = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--pid", "--mount", "--uts", "--ipc", "--fork"]
-        + ["--kill-child=KILL", "sleep", "infinity"],
-        stdin=subprocess.DEVNULL,
-    )
+    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--pid", "--mount", "--uts", "--ipc"]
+    command += ["--fork", "--kill-child=KILL", "sleep", "infinity"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and process.poll() is None:
         for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():

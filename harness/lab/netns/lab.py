@@ -18,8 +18,8 @@ from harness.lab.netns.prerequisites import check_prerequisites
 from harness.lab.netns.provision import Disk, RunKeys, provision
 from harness.lab.netns.run_directory import RunDirectory
 from harness.lab.netns.switch import Switch
-from harness.lab.toxiproxy_server import toxiproxy_server
 from harness.lab.topology import HOSTS, OPERATOR
+from harness.lab.toxiproxy_server import toxiproxy_server
 
 
 class NetnsLab:
@@ -28,7 +28,7 @@ class NetnsLab:
     name = "netns"
     capabilities = frozenset({Capability.POWER, Capability.FREEZE, Capability.CAPTURE})
 
-    def __init__(self, *, disk_mib: int = 16):
+    def __init__(self, *, disk_mib: int = 16) -> None:
         self._disk_bytes = disk_mib << 20
         self._run: RunDirectory | None = None
         self._keeper: subprocess.Popen[str] | None = None
@@ -121,7 +121,8 @@ class NetnsLab:
             host.discard()
         self._hosts.clear()
         if self._keeper is not None:
-            assert self._keeper.stdin is not None and self._keeper.stdout is not None
+            assert self._keeper.stdin is not None
+            assert self._keeper.stdout is not None
             self._keeper.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._keeper.wait(timeout=20)
@@ -135,7 +136,8 @@ class NetnsLab:
         """Let the lab live on after this process; gives the run's name for `python -m harness.lab down`."""
         if self._keeper is None or self._run is None:
             raise LabError("the lab is not up")
-        assert self._keeper.stdin is not None and self._keeper.stdout is not None
+        assert self._keeper.stdin is not None
+        assert self._keeper.stdout is not None
         self._keeper.stdin.write("keep\n")
         self._keeper.stdin.flush()
         if self._keeper.stdout.readline().strip() != "kept":

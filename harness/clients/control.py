@@ -37,12 +37,19 @@ class ControlServer:
     """The client's side: lives in the client's own selector loop."""
 
     def __init__(
-        self, address: tuple[str, int], selector: selectors.BaseSelector, progress: Callable[[], Progress]
+        self,
+        address: tuple[str, int],
+        selector: selectors.BaseSelector,
+        *,
+        progress: Callable[[], Progress],
+        answered_after: Callable[[int], int],
     ) -> None:
+        """Listen on `address`; `answered_after(t)` counts the answered operations that were called after t."""
         self._listener = socket.create_server(address)
         self._listener.setblocking(False)
         self._selector = selector
         self._progress = progress
+        self._answered_after = answered_after
         self._buffers: dict[socket.socket, bytes] = {}
         self._waits: list[_Wait] = []
         self._stoppers: list[socket.socket] = []
@@ -54,10 +61,10 @@ class ControlServer:
         """The port that it listens on."""
         return int(self._listener.getsockname()[1])
 
-    def note_answers(self, answered_after: Callable[[int], int]) -> None:
-        """Answer the waits that are met; `answered_after(t)` counts the answered operations called after t."""
+    def note_answers(self) -> None:
+        """Answer the waits that are met by now."""
         for wait in list(self._waits):
-            if answered_after(wait.called_after_ns) >= wait.answered:
+            if self._answered_after(wait.called_after_ns) >= wait.answered:
                 self._waits.remove(wait)
                 self._reply(wait.channel)
 
@@ -95,6 +102,7 @@ class ControlServer:
                 self._reply(channel)
             elif command == "wait":
                 self._waits.append(_Wait(channel, int(request["answered"]), int(request.get("called_after_ns", 0))))
+                self.note_answers()
             elif command == "stop":
                 self._stoppers.append(channel)
                 self.stop_requested = True

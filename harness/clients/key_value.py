@@ -48,7 +48,11 @@ class KeyValueClient:
         self._last_return_ns = 0
         self._phase = "load"
         self._stop_signalled = False
-        self._control = ControlServer(options.control, self._selector, self._progress) if options.control else None
+        self._control = (
+            ControlServer(options.control, self._selector, progress=self._progress, answered_after=self._answered_after)
+            if options.control
+            else None
+        )
 
     def run(self) -> int:
         """The whole life of the client; the exit status is 0 unless it never got a connection."""
@@ -191,7 +195,7 @@ class KeyValueClient:
             connection.close()
             self._drop(connection, f"protocol error: {error}")
         if self._control:
-            self._control.note_answers(self._answered_after)
+            self._control.note_answers()
 
     def _drop(self, connection: Connection, error: str) -> None:
         self._record(connection, None, None, error)

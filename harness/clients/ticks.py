@@ -39,7 +39,11 @@ class TickListener:
         self._arrivals_ns: list[int] = []
         self._stopped = False
         self._selector.register(self._socket, selectors.EVENT_READ, self._receive)
-        self._control = ControlServer(control, self._selector, self._progress) if control else None
+        self._control = (
+            ControlServer(control, self._selector, progress=self._progress, answered_after=self._arrived_after)
+            if control
+            else None
+        )
 
     @property
     def port(self) -> int:
@@ -84,7 +88,7 @@ class TickListener:
             }
         )
         if self._control:
-            self._control.note_answers(self._arrived_after)
+            self._control.note_answers()
 
     def _arrived_after(self, time_ns: int) -> int:
         return len(self._arrivals_ns) - bisect.bisect_right(self._arrivals_ns, time_ns)

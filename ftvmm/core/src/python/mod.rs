@@ -1,0 +1,1 @@
+//! The bindings: `ftvmm._core`.

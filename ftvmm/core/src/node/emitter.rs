@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde_json::json;
@@ -37,8 +36,6 @@ pub struct Emitter {
     pub policy: OutputPolicy,
     /// how this VMM is broken on purpose
     pub mutants: Vec<Mutant>,
-    /// the first output behind a go-live is traced apart
-    pub first_output_pending: Arc<AtomicBool>,
 }
 
 impl Emitter {
@@ -81,10 +78,6 @@ impl Emitter {
     fn finish(&self, index: u64, emitted: Emitted, done: &impl Fn(u64, Emitted)) {
         if emitted == Emitted::Well {
             self.queue.complete(index);
-            self.trace.write("output-done", json!({ "through": index }));
-        }
-        if self.first_output_pending.swap(false, Ordering::AcqRel) {
-            self.trace.write("first-output", json!({ "index": index }));
         }
         done(index, emitted);
     }

@@ -102,15 +102,6 @@ impl Greeting {
         Ok(greeting)
     }
 
-    /// A number that both sides call this connection by.
-    pub fn session(&self) -> u64 {
-        let hash = blake3::hash(&self.nonces);
-        let mut number = [0u8; 8];
-        number.copy_from_slice(&hash.as_bytes()[..8]);
-        // 0 means "no session" in traces.
-        u64::from_le_bytes(number).max(1)
-    }
-
     fn tag(&self, key: &Key, from_dialler: bool, number: u64, kind: u8, payload: &[u8]) -> [u8; TAG_LENGTH] {
         key.tag(Purpose::LogFrame, &[&self.nonces, &[u8::from(from_dialler) + 2], &number.to_le_bytes(), &[kind], payload])
     }
@@ -219,7 +210,6 @@ mod tests {
     #[test]
     fn frames_arrive_as_they_were_sent() {
         let (dialler, listener) = greeted();
-        assert_eq!(dialler.session(), listener.session());
         let bytes = wire(&dialler);
         let mut reader = FrameReader::new(&bytes[..], key("aa"), listener);
         assert_eq!(reader.read().unwrap(), (Kind::Control, b"one".to_vec()));

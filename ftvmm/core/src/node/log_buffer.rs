@@ -37,7 +37,10 @@ pub enum Next {
     /// the entry at the position that was asked for
     Entry(Vec<u8>),
     /// the log is closed, and replay has come to its end
-    Drained,
+    Drained {
+        /// the position at which it was closed
+        closed: u64,
+    },
     /// the node stops
     Stopped,
 }
@@ -131,8 +134,10 @@ impl LogBuffer {
             if state.stopped {
                 return Next::Stopped;
             }
-            if state.closed.is_some_and(|closed| position > closed) {
-                return Next::Drained;
+            if let Some(closed) = state.closed
+                && position > closed
+            {
+                return Next::Drained { closed };
             }
             if let Some(index) = position.checked_sub(state.first)
                 && let Some(held) = state.entries.get(index as usize)
@@ -178,13 +183,15 @@ impl LogBuffer {
         self.changed.notify_all();
     }
 
-    /// Candidate: nothing is stored any more. Returns the position at which the log is closed.
-    pub fn close(&self) -> u64 {
+    /// Candidate: the log ends at `position`; what lies behind is thrown away, nothing is stored any more.
+    pub fn close(&self, position: u64) {
         let mut state = self.state.lock();
-        let newest = state.newest();
-        state.closed = Some(newest);
+        state.closed = Some(position);
+        while state.newest() > position {
+            let Some(held) = state.entries.pop_back() else { break };
+            state.bytes -= held.bytes.len();
+        }
         self.changed.notify_all();
-        newest
     }
 
     /// A candidate that went back to backup (R12) stores again.
@@ -270,10 +277,10 @@ mod tests {
     fn a_closed_log_stores_nothing_and_ends() {
         let log = LogBuffer::new(1000);
         log.store(1, vec![vec![1]], 0);
-        assert_eq!(log.close(), 1);
+        log.close(1);
         assert_eq!(log.store(2, vec![vec![2]], 0), None);
         assert_eq!(log.wait_for(1), Next::Entry(vec![1]));
-        assert_eq!(log.wait_for(2), Next::Drained);
+        assert_eq!(log.wait_for(2), Next::Drained { closed: 1 });
         log.reopen();
         assert_eq!(log.store(2, vec![vec![2]], 0), Some(2));
     }

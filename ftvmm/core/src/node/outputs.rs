@@ -143,10 +143,11 @@ impl OutputQueue {
         self.state.lock().completed
     }
 
-    /// Backup: the outputs up to `through` were completed by the primary.
-    pub fn forget(&self, through: u64) {
+    /// Backup: the outputs up to `through` were completed by the primary; the last `kept` of them are remembered all
+    /// the same, for the mutant that repeats them.
+    pub fn forget(&self, through: u64, kept: u64) {
         let mut state = self.state.lock();
-        while state.pending.front().is_some_and(|output| output.index <= through) {
+        while state.pending.front().is_some_and(|output| output.index + kept <= through) {
             state.pending.pop_front();
         }
         state.completed = state.completed.max(through);
@@ -161,10 +162,11 @@ impl OutputQueue {
         self.changed.notify_all();
     }
 
-    /// Go-live: outputs from `from` to `through` are emitted again, before any newer one; those before `from` are done.
-    pub fn reissue(&self, from: u64, through: u64) {
+    /// Go-live: outputs from `from` to `through` are emitted again, before any newer one; those before `from` are done,
+    /// and all but the last `kept` of them forgotten.
+    pub fn reissue(&self, from: u64, through: u64, kept: u64) {
         let mut state = self.state.lock();
-        while state.pending.front().is_some_and(|output| output.index < from) {
+        while state.pending.front().is_some_and(|output| output.index + kept < from) {
             state.pending.pop_front();
         }
         state.completed = state.completed.max(from.saturating_sub(1));
@@ -189,11 +191,10 @@ impl OutputQueue {
             }
             let hints = state.hints;
             if state.releasing && let Some(front) = state.pending.front() {
-                let reissue = front.index <= state.reissue_through;
-                if reissue || may_release(front) {
+                if may_release(front) {
                     let Some(output) = state.pending.pop_front() else { continue };
                     state.in_flight = Some(output.clone());
-                    return if reissue { Next::Reissue(output) } else { Next::Release(output) };
+                    return if output.index <= state.reissue_through { Next::Reissue(output) } else { Next::Release(output) };
                 }
             }
             if state.hints == hints {
@@ -269,9 +270,9 @@ mod tests {
         for byte in 1..=4 {
             queue.produce(u64::from(byte), frame(byte));
         }
-        queue.forget(1);
-        queue.reissue(3, 3);
-        assert_eq!(index(queue.next(|_| false)), ("re-issue", 3));
+        queue.forget(1, 0);
+        queue.reissue(3, 3, 0);
+        assert_eq!(index(queue.next(|_| true)), ("re-issue", 3));
         queue.complete(3);
         assert_eq!(index(queue.next(|_| true)), ("release", 4));
         queue.put_back();

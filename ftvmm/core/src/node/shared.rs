@@ -1,7 +1,6 @@
 //! What the threads of a node share, besides their channels.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
@@ -28,6 +27,4 @@ pub struct Shared {
     pub world: Arc<World>,
     /// evidence
     pub trace: Arc<Trace>,
-    /// raised at a go-live, lowered by the first output behind it
-    pub first_output_pending: Arc<AtomicBool>,
 }

@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use serde_json::json;
 
 use crate::log::Entry;
-use crate::machine::{Answer, HypercallResult, Instruction, Machine, Request};
+use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request};
 
 use super::clock::{self, GuestClock};
 use super::devices::Devices;
@@ -50,11 +50,15 @@ pub enum CpuEvent {
     Replayed {
         /// position of the last entry that was replayed
         through: u64,
+        /// outputs that replay has produced
+        outputs_produced: u64,
     },
     /// candidate: replay has come to the end of the closed log
     Drained {
         /// position of the last entry
-        through: u64,
+        position: u64,
+        /// outputs that replay has produced
+        outputs_produced: u64,
     },
     /// backup: this replica is not the primary's any more
     Diverged {
@@ -82,9 +86,9 @@ pub struct CpuControl {
     /// Raised with each order to replay: a drained replay looks at its log again.
     replays: AtomicU64,
     changed: Condvar,
+    stalled: AtomicBool,
     stopped: AtomicBool,
-    /// Position of the newest entry that the guest has taken, live or replayed.
-    pub position: AtomicU64,
+    position: AtomicU64,
 }
 
 impl Default for CpuControl {
@@ -93,6 +97,7 @@ impl Default for CpuControl {
             mode: Mutex::new(Mode::Waiting),
             replays: AtomicU64::new(0),
             changed: Condvar::new(),
+            stalled: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             position: AtomicU64::new(0),
         }
@@ -121,10 +126,35 @@ impl CpuControl {
         self.switch(Mode::Alone);
     }
 
+    /// Lag control: the guest is not entered while it is stalled.
+    pub fn stall(&self, stalled: bool) {
+        let _mode = self.mode.lock();
+        self.stalled.store(stalled, Ordering::Release);
+        self.changed.notify_all();
+    }
+
     /// The node stops.
     pub fn stop(&self) {
+        let _mode = self.mode.lock();
         self.stopped.store(true, Ordering::Release);
         self.changed.notify_all();
+    }
+
+    /// Position of the newest entry that the guest has taken, live or replayed.
+    pub fn position(&self) -> u64 {
+        self.position.load(Ordering::Acquire)
+    }
+
+    /// Waits until something runs and nothing stalls it. `None` when the node stops.
+    fn wait_until_runnable(&self) -> Option<()> {
+        let mut mode = self.mode.lock();
+        while *mode == Mode::Waiting || self.stalled.load(Ordering::Acquire) {
+            if self.stopped.load(Ordering::Acquire) {
+                return None;
+            }
+            self.changed.wait(&mut mode);
+        }
+        (!self.stopped.load(Ordering::Acquire)).then_some(())
     }
 
     fn mode(&self) -> Mode {
@@ -170,11 +200,15 @@ pub struct VirtualCpu<Tell: Fn(CpuEvent)> {
     pub tell: Tell,
     /// the guest's time
     pub clock: GuestClock,
+    /// builds the guest's initial state anew, for the mutant `reset-on-go-live`
+    pub rebuild: Box<dyn Fn() -> Result<Machine, MachineError> + Send>,
 }
 
 /// Why the guest's thread ends; `None` inside stands for "the node stops".
 type Ended<T> = Result<T, Option<CpuEvent>>;
 
+/// Replay is reported at least so often, in entries, and whenever it has caught up.
+const REPLAYED_EVERY: u64 = 64;
 /// Entries that the mutant `lose-log-tail` keeps back from replay.
 const LOST_TAIL_ENTRIES: u64 = 40;
 
@@ -192,20 +226,23 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
     }
 
     fn step(&mut self) -> Ended<()> {
-        self.control.wait_for_order(Mode::Waiting, 0).ok_or(None)?;
-        let request = self.machine.run().map_err(|error| Some(CpuEvent::Failed { reason: error.to_string() }))?;
+        self.control.wait_until_runnable().ok_or(None)?;
+        let request = self.machine.run().map_err(failed)?;
         let answer = match request {
             Request::Console { data } => self.output(Content::Console { bytes: data }),
             Request::NetworkWrite { device, frame } => self.output(Content::Frame { device, bytes: frame }),
             Request::BlockWrite { device, offset, data } => self.output(Content::Block { device, offset, bytes: data }),
             Request::Halt { exit_status } => return Err(self.halt(exit_status)),
-            input => self.input(&input)?,
+            input => match self.input(&input)? {
+                Some(answer) => answer,
+                None => return Ok(()),
+            },
         };
-        self.machine.answer(&answer).map_err(|error| Some(CpuEvent::Failed { reason: error.to_string() }))
+        self.machine.answer(&answer).map_err(failed)
     }
 
     fn position(&self) -> u64 {
-        self.control.position.load(Ordering::Acquire)
+        self.control.position()
     }
 
     fn output(&mut self, content: Content) -> Answer {
@@ -230,8 +267,13 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
 
     fn halt(&mut self, exit_status: i32) -> Option<CpuEvent> {
         if self.control.mode() == Mode::Replaying {
-            // The primary's guest halted too; whether it was seen to is the primary's to tell. Wait as a candidate would.
-            while self.control.wait_for_order(Mode::Replaying, self.control.replays())? == Mode::Replaying {}
+            // The primary's guest halted too. Whether anyone saw its last outputs is the primary's to tell; without
+            // it, this node goes live first and emits them.
+            match self.drain(self.position() + 1) {
+                Ok(None) => {}
+                Ok(Some(_)) => return diverged(self.position() + 1, "the log goes on where the guest halts".into()),
+                Err(ended) => return ended,
+            }
         } else {
             self.flush();
         }
@@ -246,40 +288,53 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         }
     }
 
-    fn input(&mut self, request: &Request) -> Ended<Answer> {
-        if self.control.mode() == Mode::Replaying
-            && let Some(answer) = self.replay_input(request)?
-        {
-            return Ok(answer);
+    /// The answer to an input; `None` when the guest was replaced and has to be run anew.
+    fn input(&mut self, request: &Request) -> Ended<Option<Answer>> {
+        if self.control.mode() == Mode::Replaying {
+            if let Some(answer) = self.replay_input(request)? {
+                return Ok(Some(answer));
+            }
+            if self.mutants.contains(&Mutant::ResetOnGoLive) {
+                self.machine = (self.rebuild)().map_err(failed)?;
+                return Ok(None);
+            }
         }
         let answer = self.live_input(request)?;
         let position = self.position() + 1;
         if self.control.mode() == Mode::Logging {
-            let entry = Entry { position, fingerprint: self.machine.fingerprint(), answer: answer.clone() };
-            if !self.log.append(entry.encode(), clock::boottime_nanoseconds()) {
+            let mut bytes = Vec::new();
+            Entry { position, fingerprint: self.machine.fingerprint(), answer: answer.clone() }.encode(&mut bytes);
+            if !self.log.append(bytes, clock::boottime_nanoseconds()) {
                 return Err(None);
             }
         }
         self.control.position.store(position, Ordering::Release);
-        Ok(answer)
+        Ok(Some(answer))
     }
 
-    /// The next entry's answer, or `None` when this node went live at this very request.
-    fn replay_input(&mut self, request: &Request) -> Ended<Option<Answer>> {
-        let position = self.position() + 1;
-        let entry = loop {
+    /// The entry at `position`, or `None` when the log ended before it and this node went live.
+    fn drain(&self, position: u64) -> Ended<Option<Vec<u8>>> {
+        loop {
             let replays = self.control.replays();
             match self.next_entry(position) {
                 Next::Stopped => return Err(None),
-                Next::Entry(bytes) => break Entry::decode(&bytes).map_err(|error| diverged(position, error.to_string()))?,
-                Next::Drained => {
-                    (self.tell)(CpuEvent::Drained { through: self.position() });
+                Next::Entry(bytes) => return Ok(Some(bytes)),
+                Next::Drained { closed } => {
+                    let outputs_produced = self.outputs.produced();
+                    (self.tell)(CpuEvent::Drained { position: closed, outputs_produced });
                     if self.control.wait_for_order(Mode::Replaying, replays).ok_or(None)? != Mode::Replaying {
                         return Ok(None);
                     }
                 }
             }
-        };
+        }
+    }
+
+    /// The next entry's answer, or `None` when this node went live at this very request.
+    fn replay_input(&mut self, request: &Request) -> Ended<Option<Answer>> {
+        let position = self.position() + 1;
+        let Some(bytes) = self.drain(position)? else { return Ok(None) };
+        let (entry, _) = Entry::decode(&bytes).map_err(|error| diverged(position, error.to_string()))?;
         if entry.position != position {
             return Err(diverged(position, format!("the log has position {} here", entry.position)));
         }
@@ -287,7 +342,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             let reason = format!("the primary's guest came here another way: its fingerprint is {}, this one's {}", entry.fingerprint, self.machine.fingerprint());
             return Err(diverged(position, reason));
         }
-        if !answers(&entry.answer, request) {
+        if !request.takes(&entry.answer) {
             return Err(diverged(position, format!("the log answers {:?} where the guest asks {request:?}", entry.answer)));
         }
         match entry.answer {
@@ -296,7 +351,10 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             _ => {}
         }
         self.control.position.store(position, Ordering::Release);
-        (self.tell)(CpuEvent::Replayed { through: position });
+        if position % REPLAYED_EVERY == 0 || position == self.log.newest() {
+            self.log.truncate(position.saturating_sub(1));
+            (self.tell)(CpuEvent::Replayed { through: position, outputs_produced: self.outputs.produced() });
+        }
         Ok(Some(entry.answer))
     }
 
@@ -328,7 +386,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             Request::Instruction(Instruction::Rdtsc) => Answer::Counter { value: self.clock.counter() },
             Request::Instruction(Instruction::Rdtscp) => Answer::CounterWithAux { value: self.clock.counter(), aux: 0 },
             Request::Instruction(_) => {
-                let bytes = thread::random::<8>().map_err(|error| Some(CpuEvent::Failed { reason: error.to_string() }))?;
+                let bytes = thread::random::<8>().map_err(failed)?;
                 Answer::Random { value: u64::from_le_bytes(bytes) }
             }
             output => return Err(Some(CpuEvent::Failed { reason: format!("{output:?} is no input") })),
@@ -350,18 +408,10 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
     }
 }
 
-fn diverged(position: u64, reason: String) -> Option<CpuEvent> {
-    Some(CpuEvent::Diverged { position, reason })
+fn failed(error: impl ToString) -> Option<CpuEvent> {
+    Some(CpuEvent::Failed { reason: error.to_string() })
 }
 
-/// Whether an answer is of the kind that a request asks for.
-fn answers(answer: &Answer, request: &Request) -> bool {
-    matches!(
-        (answer, request),
-        (Answer::Walltime { .. }, Request::Walltime)
-            | (Answer::Poll { .. }, Request::Poll { .. })
-            | (Answer::BlockRead { .. }, Request::BlockRead { .. })
-            | (Answer::NetworkRead { .. }, Request::NetworkRead { .. })
-            | (Answer::Counter { .. } | Answer::CounterWithAux { .. } | Answer::Random { .. }, Request::Instruction(_))
-    )
+fn diverged(position: u64, reason: String) -> Option<CpuEvent> {
+    Some(CpuEvent::Diverged { position, reason })
 }

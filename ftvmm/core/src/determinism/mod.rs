@@ -1,7 +1,17 @@
 //! The determinism pass: which instructions give different results on different hosts, how they are rewritten, and
 //! which images are refused.
 
+mod classify;
+mod rewrite;
+
+pub use rewrite::{Action, Patch, Rewritten, Site, rewrite};
+
 use thiserror::Error;
+
+/// Every rewritten instruction becomes an `out` to this port: one of the eight-bit ports, so that it takes 2 bytes.
+pub const SITE_PORT: u8 = 0x10;
+/// The length of `out imm8, al`.
+pub const SITE_TRAP_BYTES: u64 = 2;
 
 /// An instruction that cannot be made deterministic.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

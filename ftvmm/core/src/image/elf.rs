@@ -14,7 +14,7 @@ const PT_INTERP: u32 = 3;
 pub(super) const PT_NOTE: u32 = 4;
 const PF_X: u32 = 1;
 const PF_W: u32 = 2;
-const INTERPRETER: &[u8] = b"/nonexistent/solo5/\0";
+const INTERPRETER: &[u8] = b"/nonexistent/solo5/";
 
 pub(super) struct Headers {
     pub entry: u64,
@@ -120,7 +120,7 @@ impl ProgramHeader {
 
 pub(super) fn load_segments(file: &[u8], headers: &Headers) -> Result<Vec<Segment>, ImageError> {
     if let Some(interpreter) = headers.program.iter().find(|header| header.kind == PT_INTERP)
-        && interpreter.content(file) != INTERPRETER
+        && interpreter.content(file).split(|byte| *byte == 0).next() != Some(INTERPRETER)
     {
         return Err(ImageError::at(interpreter.offset, "the interpreter is not /nonexistent/solo5/"));
     }

@@ -3,6 +3,7 @@
 mod elf;
 mod manifest;
 mod notes;
+mod sections;
 
 pub use manifest::{DeviceKind, MANIFEST_ENTRIES_MAX, Manifest, ManifestEntry, Properties};
 
@@ -56,6 +57,8 @@ pub struct Image {
     /// In ascending order, without overlap, none of them both writable and executable.
     pub segments: Vec<Segment>,
     pub manifest: Manifest,
+    /// Addresses where an instruction is known to start: the entry point, executable sections, functions. Ascending.
+    pub code_starts: Vec<u64>,
     digest: Fingerprint,
 }
 
@@ -76,7 +79,8 @@ impl Image {
                 format!("the entry point {:#x} is in no executable segment", headers.entry),
             ));
         }
-        Ok(Image { entry: headers.entry, segments, manifest, digest: Fingerprint::of(file) })
+        let code_starts = sections::code_starts(file, headers.entry)?;
+        Ok(Image { entry: headers.entry, segments, manifest, code_starts, digest: Fingerprint::of(file) })
     }
 
     /// The first address behind all segments.

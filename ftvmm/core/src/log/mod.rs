@@ -3,5 +3,6 @@
 mod entry;
 mod fingerprint;
 
+pub(crate) use entry::encode_answer;
 pub use entry::{ENTRY_BYTES_MAX, Entry, EntryError};
 pub use fingerprint::{Chain, Fingerprint};

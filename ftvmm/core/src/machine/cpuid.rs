@@ -23,8 +23,8 @@ pub struct CpuidTable {
 const FEATURES_EDX: u32 = 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 15 | 1 << 19 | 1 << 23 | 1 << 24 | 1 << 25 | 1 << 26;
 /// SSE3, SSSE3, CX16, SSE4.1, SSE4.2, POPCNT: x86-64-v2. And RDRAND, which the machine answers itself.
 const FEATURES_ECX: u32 = 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 23 | 1 << 30;
-/// What the host must have for the guest's sake: RDRAND is emulated and need not be there.
-pub(super) const REQUIRED_ECX: u32 = FEATURES_ECX & !(1 << 30);
+/// RDRAND is emulated and need not be there.
+const EMULATED_ECX: u32 = 1 << 30;
 /// RDSEED, in leaf 7.
 const EXTENDED_FEATURES_EBX: u32 = 1 << 18;
 /// NX, RDTSCP and long mode, in leaf 0x80000001.
@@ -58,6 +58,12 @@ impl CpuidTable {
             .iter()
             .find(|entry| entry.leaf == leaf && entry.subleaf == subleaf)
             .map_or([0; 4], |entry| [entry.eax, entry.ebx, entry.ecx, entry.edx])
+    }
+
+    /// The features of leaf 1 (ECX and EDX) that the table shows and a host with these features does not have.
+    pub(super) fn missing_on(&self, host_ecx: u32, host_edx: u32) -> (u32, u32) {
+        let [_, _, ecx, edx] = self.look_up(1, 0);
+        (ecx & !EMULATED_ECX & !host_ecx, edx & !host_edx)
     }
 }
 

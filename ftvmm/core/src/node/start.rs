@@ -186,7 +186,7 @@ impl RunningNode {
 
 fn read_image(config: &NodeConfig) -> Result<(Image, [u8; 32]), NodeError> {
     let path = config.vm.image.display();
-    let bytes = std::fs::read(&config.vm.image).map_err(file(path))?;
+    let bytes = std::fs::read(&config.vm.image).map_err(file(&path))?;
     let image = Image::parse(&bytes).map_err(|source| NodeError::Image { path: path.to_string(), source })?;
     Ok((image, *blake3::hash(&bytes).as_bytes()))
 }

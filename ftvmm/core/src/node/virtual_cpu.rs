@@ -227,7 +227,10 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
 
     fn step(&mut self) -> Ended<()> {
         self.control.wait_until_runnable().ok_or(None)?;
-        let request = self.machine.run().map_err(failed)?;
+        let request = match self.machine.run() {
+            Err(MachineError::Interrupted) => return Ok(()),
+            request => request.map_err(failed)?,
+        };
         let answer = match request {
             Request::Console { data } => self.output(Content::Console { bytes: data }),
             Request::NetworkWrite { device, frame } => self.output(Content::Frame { device, bytes: frame }),

@@ -33,7 +33,7 @@ pub struct World {
 impl World {
     /// The world of a VM; that its devices are those of the manifest is checked by `Machine::new`.
     pub fn new(vm: &VmConfig, image: &Image) -> World {
-        World { vm: vm.clone(), declared: image.manifest().entries.clone(), attached: Arc::default() }
+        World { vm: vm.clone(), declared: image.manifest.entries.clone(), attached: Arc::default() }
     }
 
     /// Where everyone looks for the attached devices.

@@ -3,10 +3,14 @@
 mod interruption;
 mod live;
 mod replay;
+mod setup;
 
 pub use interruption::Interruption;
 pub use live::run;
 pub use replay::replay;
+pub use setup::{
+    BlockAttachment, NetworkAttachment, RunConfig, SetupError, parse_mac, prepare_replay, prepare_run, read_image,
+};
 
 use thiserror::Error;
 

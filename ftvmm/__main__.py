@@ -2,4 +2,4 @@
 
 from ftvmm.cli import main
 
-main(prog_name="ftvmm")
+main()

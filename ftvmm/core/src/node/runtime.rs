@@ -102,7 +102,8 @@ impl Runtime {
     pub fn run(mut self, inbox: &Inbox) {
         while !self.ended {
             let now = clock::now();
-            let due = Duration::from_nanos(self.shared.protocol.lock().deadline().0.saturating_sub(now.0)).min(TICK_MAX);
+            let due =
+                Duration::from_nanos(self.shared.protocol.lock().deadline().0.saturating_sub(now.0)).min(TICK_MAX);
             let input = select_biased! {
                 recv(inbox.commands) -> command => command.ok().and_then(|command| self.command(command)),
                 recv(inbox.datagrams) -> datagram => datagram.ok().map(|datagram| Input::Message {
@@ -168,7 +169,9 @@ impl Runtime {
                 Input::SessionOpened { connection, dialled }
             }
             SessionEvent::DialFailed { session, reason } => Input::SessionClosed { connection: session, reason },
-            SessionEvent::Message { session, bytes } => Input::Message { path: Path::Log { connection: session }, bytes },
+            SessionEvent::Message { session, bytes } => {
+                Input::Message { path: Path::Log { connection: session }, bytes }
+            }
             SessionEvent::Stored { session, header } => Input::EntriesStored { connection: session, header },
             SessionEvent::Closed { session, reason } => {
                 self.sessions.remove(&session);

@@ -185,7 +185,8 @@ impl Channel {
         thread::urgent("log-dial", move || {
             let connected = TcpStream::connect_timeout(&peer, DIAL_TIMEOUT).map_err(FrameError::from);
             if let Err(error) = connected.and_then(|stream| channel.greet(stream, true)) {
-                channel.tell(SessionEvent::DialFailed { session: channel.number(), reason: format!("{peer}: {error}") });
+                channel
+                    .tell(SessionEvent::DialFailed { session: channel.number(), reason: format!("{peer}: {error}") });
             }
         });
     }

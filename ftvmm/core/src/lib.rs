@@ -1,3 +1,14 @@
 //! The hot path of ftvmm: the virtual machine, its log, and the fault-tolerance protocol.
 //!
 //! `docs/architecture.md` maps every module in a line.
+
+pub mod determinism;
+pub mod devices;
+pub mod execution;
+pub mod image;
+pub mod log;
+pub mod machine;
+pub mod node;
+pub mod protocol;
+#[cfg(feature = "extension-module")]
+mod python;

@@ -1,0 +1,1 @@
+//! A machine run alone: live, recorded or replayed.

@@ -1,0 +1,8 @@
+//! The log of a VM: its entries, the fingerprint chain that ties them to the guest's state, and the log file.
+
+mod entry;
+mod fingerprint;
+
+pub(crate) use entry::encode_answer;
+pub use entry::{ENTRY_BYTES_MAX, Entry, EntryError};
+pub use fingerprint::{Chain, Fingerprint};

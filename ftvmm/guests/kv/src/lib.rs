@@ -1,0 +1,2 @@
+//! The key-value engine.
+#![cfg_attr(not(test), no_std)]

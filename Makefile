@@ -17,14 +17,14 @@ SCENARIO ?=
 ARGS ?=
 export SCENARIO ARGS
 
-.PHONY: help setup scenarios test test-rust test-python lint bench demo clean
+.PHONY: help setup scenarios report test test-rust test-python lint bench demo clean
 
 help:  ## What there is to do here
 	@echo "ftvmm: a fault-tolerant virtual machine on two hosts, and the suite that tries to break it."
 	@echo
 	@echo "As root, on Debian 12 with Python 3.11, Rust and /dev/kvm (what is missing is said before anything changes):"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make scenarios SCENARIO=\"primary and killed\"   only the scenarios whose names match (pytest's -k)"
 	@echo "  make scenarios ARGS=\"-x -vv\"                   more options for pytest"
@@ -38,6 +38,11 @@ setup:  ## Install and build what the rest needs; done once, checked in a moment
 
 scenarios: setup  ## The main job: run the suite on the embedded lab, then write the Allure report
 	@$(VENV_PYTHON) reports/scenarios.py
+
+report:  ## Show the last report: serve it on this machine only, until Ctrl-C
+	@test -f reports/allure-report/index.html || { echo "There is no report yet: run \`make scenarios\` first." >&2; exit 2; }
+	@echo "http://127.0.0.1:8080/ (Ctrl-C ends it)"
+	@"$(PYTHON)" -m http.server --bind 127.0.0.1 --directory reports/allure-report 8080 >/dev/null 2>&1 || [ $$? -eq 130 ]
 
 test: setup lint test-rust test-python  ## ftvmm's own tests: lint, the Rust core and guests, then tests/
 

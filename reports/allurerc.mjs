@@ -1,7 +1,6 @@
 // How Allure shows a run: grouped by promise, with the last runs beside it for comparison.
-import { defineConfig } from "allure";
 
-export default defineConfig({
+export default {
   name: "ftvmm: failover scenarios",
   output: "reports/allure-report",
   historyPath: ".state/allure-history.jsonl",
@@ -16,4 +15,4 @@ export default defineConfig({
       },
     },
   },
-});
+};

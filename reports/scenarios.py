@@ -93,7 +93,7 @@ def _make_report() -> str:
             status = 1
     if status != 0 or not (REPORT / "index.html").is_file():
         return f"the report could not be made, see {REPORT_LOG.relative_to(ROOT)}"
-    return f"report: {(REPORT / 'index.html').relative_to(ROOT)}"
+    return f"report: {(REPORT / 'index.html').relative_to(ROOT)} (`make report` shows it)"
 
 
 def _count() -> Count | None:

@@ -10,7 +10,7 @@ from lab.provision.versions import program_version, version_number
 
 MODULES = {
     "ftvmm-toxiproxy": Path("harness/toxiproxy"),
-    "ftvmm-linearizability": Path("harness/oracles/linearizability"),
+    "linearizability": Path("harness/oracles/linearizability"),
 }
 """Program under .tools/bin to the Go module that it is built from."""
 GO_MINIMUM = (1, 22)

@@ -151,6 +151,6 @@ def _check_fuse(machine: Machine) -> None:
         os.close(os.open(machine.fuse_device, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         raise Missing(
-            f"{machine.fuse_device} is not usable ({error.strerror}): load the module with `modprobe fuse`, or give this "
-            "container the device, because the hosts' shared storage is mounted through it."
+            f"{machine.fuse_device} is not usable ({error.strerror}): load the module with `modprobe fuse`, or give "
+            "this container the device, because the hosts' shared storage is mounted through it."
         ) from None

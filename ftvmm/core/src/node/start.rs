@@ -26,7 +26,7 @@ use super::log_buffer::LogBuffer;
 use super::mutant::Mutant;
 use super::outputs::{OutputQueue, Produced};
 use super::runtime::{Command, Effect, Inbox, Runtime};
-use super::session::{Channel, EntriesGate};
+use super::session::Channel;
 use super::shared::Shared;
 use super::thread;
 use super::trace::Trace;
@@ -90,18 +90,6 @@ pub struct RunningNode {
     pub effects: Receiver<Effect>,
 }
 
-struct Gate(Arc<Mutex<Node>>);
-
-impl EntriesGate for Gate {
-    fn stamp(&self, session: u64, first: u64, through: u64) -> Option<Vec<u8>> {
-        self.0.lock().stamp_entries(session, first, through, clock::now())
-    }
-
-    fn accepts(&self, session: u64, header: &[u8]) -> bool {
-        self.0.lock().accepts_entries(session, header).is_some()
-    }
-}
-
 impl RunningNode {
     /// Starts a node as a SPARE.
     ///
@@ -155,11 +143,14 @@ impl RunningNode {
         let (done_events, done) = unbounded();
         let (commands, command_events) = unbounded();
         let (effect_events, effects) = unbounded();
+        let protocol = shared.protocol.clone();
         let channel = Channel {
             key: key.clone(),
             log: shared.log.clone(),
             events: session_events,
-            gate: Arc::new(Gate(shared.protocol.clone())),
+            stamp: Arc::new(move |session, first, through| {
+                protocol.lock().stamp_entries(session, first, through, clock::now())
+            }),
             numbers: Arc::new(AtomicU64::new(0)),
         };
         channel.listen(listener);

@@ -211,7 +211,7 @@ class Timeline:
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color="#edf0f2")
         if drawn:
-            axes.legend(loc="upper left", frameon=False, fontsize=8.5, ncols=3)
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 0.96), frameon=False, fontsize=8.5, ncols=3)
         else:
             axes.text(0.5, 0.5, "no samples", transform=axes.transAxes, ha="center", color=_FAINT)
 
@@ -251,7 +251,8 @@ class Timeline:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_ylabel("client latency\n(ms, when answered)")
         axes.grid(axis="y", color="#edf0f2")
-        axes.legend(loc="upper left", frameon=False, fontsize=8.5, ncols=3, markerscale=1.8)
+        axes.margins(y=0.12)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.97), frameon=False, fontsize=8.5, ncols=3, markerscale=1.8)
         for failover in self._failovers:
             self._mark_stall(axes, failover)
 
@@ -271,7 +272,7 @@ class Timeline:
         axes.axvspan(start, end, color="#f2c14e", alpha=0.18, linewidth=0)
         axes.annotate(
             f"stall {failover.stall_ms:.0f} ms",
-            (end, 0.06),
+            (end, 0.5),
             xycoords=axes.get_xaxis_transform(),
             xytext=(6, 0),
             textcoords="offset points",
@@ -309,14 +310,15 @@ class Timeline:
                 axes.text(left + value / 2, 0, label, ha="center", va="center", fontsize=9)
             else:
                 # Too narrow for its own label: above and below in turn, so that neighbours do not collide.
-                above = number % 2 == 0
+                side = 1 if number % 2 else -1
+                crowded = left + value > 0.93 * total
                 axes.annotate(
                     label.replace("\n", " "),
-                    (left + value / 2, 0.25 if above else -0.25),
-                    xytext=(0, 9 if above else -9),
+                    (left + value / 2, 0.25 * side),
+                    xytext=(4 if crowded else 0, 9 * side),
                     textcoords="offset points",
-                    ha="center",
-                    va="bottom" if above else "top",
+                    ha="right" if crowded else "center",
+                    va="bottom" if side > 0 else "top",
                     fontsize=9,
                     arrowprops={"arrowstyle": "-", "color": _FAINT, "linewidth": 0.8},
                 )

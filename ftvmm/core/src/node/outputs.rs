@@ -107,6 +107,8 @@ struct State {
     in_flight: Option<Produced>,
     produced: u64,
     completed: u64,
+    /// Backup: outputs up to here need not be kept. The primary may have completed what replay has yet to produce.
+    forgotten: u64,
     /// A backup holds; a primary releases.
     releasing: bool,
     /// Outputs up to here are re-issued.
@@ -129,7 +131,9 @@ impl OutputQueue {
         let mut state = self.state.lock();
         state.produced += 1;
         let index = state.produced;
-        state.pending.push_back(Produced { index, depends_on, content });
+        if index > state.forgotten {
+            state.pending.push_back(Produced { index, depends_on, content });
+        }
         index
     }
 
@@ -151,6 +155,7 @@ impl OutputQueue {
             state.pending.pop_front();
         }
         state.completed = state.completed.max(through);
+        state.forgotten = state.forgotten.max(through.saturating_sub(kept));
         self.changed.notify_all();
     }
 
@@ -289,6 +294,17 @@ mod tests {
         assert_eq!(index(queue.next(|_| true)), ("release", 4));
         queue.complete(4);
         assert_eq!(queue.completed(), 4);
+    }
+
+    #[test]
+    fn what_the_primary_completed_before_replay_came_to_it_is_not_kept() {
+        let queue = OutputQueue::default();
+        queue.forget(2, 0);
+        for byte in 1..=3 {
+            queue.produce(0, frame(byte));
+        }
+        queue.release();
+        assert_eq!(index(queue.next(|_| true)), ("release", 3));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,15 +61,21 @@ class BitFlip:
         return self.offset_bytes - self.offset_bytes % SECTOR_BYTES
 
     def _sector(self) -> bytes:
-        command = ["python3", "-c", _READ, STORAGE_IMAGE, str(self._sector_start)]
-        return bytes.fromhex(self.lab.storage_host.run(command, check=True).stdout)
+        return bytes.fromhex(self._on_storage(_READ, STORAGE_IMAGE, str(self._sector_start)))
+
+    def _flip(self) -> bytes:
+        """Flip the bits; the sector as it was before."""
+        return bytes.fromhex(self._on_storage(_FLIP, STORAGE_IMAGE, str(self.offset_bytes), str(self.mask)))
+
+    def _on_storage(self, script: str, *arguments: str) -> str:
+        host = self.lab.storage_host
+        return host.run(f"{host.python} -c {shlex.join([script, *arguments])}", check=True).stdout
 
     def prepare(self) -> None:
         """Nothing to look at: the sector is read in the same step that flips it."""
 
     def inject(self) -> None:
-        command = ["python3", "-c", _FLIP, STORAGE_IMAGE, str(self.offset_bytes), str(self.mask)]
-        self._old = bytes.fromhex(self.lab.storage_host.run(command, check=True).stdout)
+        self._old = self._flip()
         drop_cached_pages(self.lab.fault_tolerant_hosts)
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
@@ -87,8 +94,7 @@ class BitFlip:
         expected = bytearray(self._old)
         expected[self.offset_bytes - self._sector_start] ^= self.mask
         if self._sector() == expected:
-            command = ["python3", "-c", _FLIP, STORAGE_IMAGE, str(self.offset_bytes), str(self.mask)]
-            self.lab.storage_host.run(command, check=True)
+            self._flip()
             drop_cached_pages(self.lab.fault_tolerant_hosts)
 
 

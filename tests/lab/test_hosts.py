@@ -87,7 +87,7 @@ def test_no_goodbye_leaves_a_host_that_loses_its_power(shared_lab: NetnsLab) -> 
     pair = Pair(shared_lab)
     count = "nft list table inet goodbye"
     chain = "type filter hook input priority 0; tcp dport 7001 tcp flags & (fin | rst) != 0 counter;"
-    table = f"table inet goodbye {{ chain input {{ {chain} tcp dport 7001 counter; }} }}"
+    table = f"table inet goodbye {{ chain input {{ {chain} tcp dport 7001 counter; }}; }}"
     pair.listener.run(["nft", table], check=True)
     pair.dialler.power_off()
     connections = pair.listener.run("ss -tnHO state established '( sport = :7001 )'").stdout

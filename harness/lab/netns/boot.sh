@@ -1,7 +1,8 @@
 #!/bin/bash
 # Boots one host of the lab: started in its fresh namespaces as their init, ends as the host's sshd.
 #
-# Speaks with the lab on standard input and output: says the pid that the lab knows it by, and waits until the cables are in.
+# Speaks with the lab on standard input and output: says the pid that the lab knows it by, waits until the
+# cables are in, and says `up` when the network is.
 # Environment: HOST, DISK (what the host keeps over a power cycle: upper layers of /etc and /var), KEEP_VISIBLE (directories
 # that must stay visible below /tmp or /run), STORAGE_GROUP (the cgroup for the processes that serve mounted storage).
 set -euo pipefail
@@ -17,6 +18,8 @@ for directory in etc var; do
     mount -t overlay overlay -o "lowerdir=/$directory,upperdir=$DISK/$directory/upper,workdir=$DISK/$directory/work" "/$directory"
 done
 # What must stay visible below /tmp or /run waits under /mnt while fresh ones are put over them.
+# bash reads ~/.bashrc for a command over SSH; what this machine's user has there is no part of the host.
+[[ -e /root/.bashrc ]] && mount --bind /dev/null /root/.bashrc
 mount -t tmpfs tmpfs /mnt
 for directory in $KEEP_VISIBLE; do
     if [[ $directory == /tmp/* || $directory == /run/* ]]; then
@@ -58,4 +61,5 @@ if [[ -e /etc/ftvmm-lab/services.sh ]]; then
     source /etc/ftvmm-lab/services.sh
 fi
 exec 9>&-
+echo up
 exec /usr/sbin/sshd -D -e -f /etc/ftvmm-lab/sshd_config </dev/null >>/var/log/sshd.log 2>&1

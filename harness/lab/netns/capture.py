@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 from harness.lab.interface import CaptureReport, LabError
+from harness.lab.netns.namespaces import only_child
 
 _HEADER_BYTES = 24
 _COUNTS = re.compile(rb"(\d+) packets? captured\D+(\d+) packets? received by filter\D+(\d+) packets? dropped by kernel")
@@ -21,7 +23,6 @@ class PortCapture:
 
     def __init__(self, rack_pid: int, port: str, path: Path) -> None:
         self.path = path
-        self._errors_path = path.with_suffix(".log")
         self._port = port
         self._errors = b""
         self._final: tuple[int, int] | None = None
@@ -65,10 +66,10 @@ class PortCapture:
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal tcpdump itself, the child of nsenter."""
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        if not children:
+        pid = only_child(self._process.pid)
+        if pid is None:
             raise LabError(f"tcpdump on {self._port} ended: {self._errors.decode().strip()}")
-        os.kill(int(children[0]), number)
+        os.kill(pid, number)
 
     def stop(self) -> None:
         """Stop when all that passed has been written."""
@@ -81,7 +82,8 @@ class PortCapture:
     def discard(self) -> None:
         """Stop at once, whole or not."""
         if self._process.poll() is None:
-            self._process.kill()
+            with contextlib.suppress(LabError, ProcessLookupError):
+                self._signal(signal.SIGKILL)
         self._process.communicate(timeout=10)
         self._final = self._final or (0, 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -108,7 +109,7 @@ class NetnsHost:
 
     def clock(self) -> ClockReading:
         script = "import time; print(time.clock_gettime_ns(0), time.clock_gettime_ns(7))"
-        realtime, boottime = self.run(["python3", "-c", script], check=True).stdout.split()
+        realtime, boottime = self.run(f"{self.python} -c {shlex.quote(script)}", check=True).stdout.split()
         return ClockReading(int(realtime), int(boottime))
 
     def is_alive(self, *, timeout_seconds: float = 2.0) -> bool:
@@ -164,6 +165,9 @@ class NetnsHost:
             self.captures.append(PortCapture(self._switch.rack_pid, port_name(topology.CLIENT, self._plan), path))
         self._launcher.stdin.write("plugged\n")
         self._launcher.stdin.close()
+        # Connecting before the host has its addresses would cost a second: that is when ARP asks again.
+        if self._launcher.stdout.readline() != "up\n":
+            raise LabError(f"{self.name} did not come up: {(self._disk.path / 'boot.log').read_text().strip()}")
 
     def power_off(self) -> None:
         if not self.is_powered:

@@ -29,6 +29,7 @@ MaxSessions 1000
 MaxStartups 100:30:200
 Subsystem sftp internal-sftp
 LogLevel ERROR
+SetEnv PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 """
 
 # sshfs asks the storage host each time (no cache of names, attributes or data) and writes through, so that what one

@@ -26,7 +26,12 @@ class Load:
     """A running client. ``control`` answers at once, because the client never blocks."""
 
     host: Host
+    address: tuple[str, int]
     control: ClientControl
+
+    def another_control(self) -> ClientControl:
+        """A channel of its own, for another thread."""
+        return ClientControl(self.address)
 
     def history(self) -> History:
         """What the client saw; complete once it was stopped."""
@@ -46,17 +51,17 @@ def running_load(host: Host, *, connections: int = 8, operations_per_second: int
         f" --history {HISTORY} --connections-log {DIRECTORY}/connections.jsonl",
         log=LOG,
     )
-    control = _connect(host)
+    address = host.forward(CONTROL_PORT)
+    control = _connect(host, address)
     try:
-        yield Load(host, control)
+        yield Load(host, address, control)
     finally:
         control.close()
         if process.is_running():
             process.signal("KILL")
 
 
-def _connect(host: Host) -> ClientControl:
-    address = host.forward(CONTROL_PORT)
+def _connect(host: Host, address: tuple[str, int]) -> ClientControl:
     deadline = time.monotonic() + START_SECONDS_MAX
     while True:
         control = ClientControl(address)

@@ -164,3 +164,50 @@ impl Reader<'_> {
         EntryError::Malformed { offset: HEADER_BYTES + self.offset, reason }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answers() -> impl Strategy<Value = Answer> {
+        let bytes = proptest::collection::vec(any::<u8>(), 0..64);
+        prop_oneof![
+            any::<u64>().prop_map(|nanoseconds| Answer::Walltime { nanoseconds }),
+            any::<u64>().prop_map(|ready_set| Answer::Poll { ready_set }),
+            bytes.clone().prop_map(|data| Answer::BlockRead { result: HypercallResult::Ok, data }),
+            Just(Answer::BlockRead { result: HypercallResult::Unspecified, data: Vec::new() }),
+            proptest::option::of(bytes).prop_map(|frame| Answer::NetworkRead { frame }),
+            any::<u64>().prop_map(|value| Answer::Counter { value }),
+            any::<(u64, u32)>().prop_map(|(value, aux)| Answer::CounterWithAux { value, aux }),
+            any::<u64>().prop_map(|value| Answer::Random { value }),
+            Just(Answer::Done),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(position: u64, fingerprint: [u8; 16], answer in answers()) {
+            let entry = Entry { position, fingerprint: Fingerprint(fingerprint), answer };
+            let mut bytes = Vec::new();
+            entry.encode(&mut bytes);
+            prop_assert_eq!(Entry::decode(&bytes), Ok((entry, bytes.len())));
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Entry::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn a_part_of_an_entry_is_truncated(answer in answers(), cut in 0.0..1.0) {
+            let entry = Entry { position: 1, fingerprint: Fingerprint::default(), answer };
+            let mut bytes = Vec::new();
+            entry.encode(&mut bytes);
+            let length = (bytes.len() as f64 * cut) as usize;
+            let truncated = matches!(Entry::decode(&bytes[..length]), Err(EntryError::Truncated { .. }));
+            prop_assert!(truncated);
+        }
+    }
+}

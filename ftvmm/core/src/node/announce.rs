@@ -11,7 +11,14 @@ const BROADCAST: MacAddress = [0xff; 6];
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_RARP: u16 = 0x8035;
 
-fn address_resolution(ethertype: u16, operation: u16, mac: MacAddress, sender: Ipv4Addr, target_mac: MacAddress, target: Ipv4Addr) -> Vec<u8> {
+fn address_resolution(
+    ethertype: u16,
+    operation: u16,
+    mac: MacAddress,
+    sender: Ipv4Addr,
+    target_mac: MacAddress,
+    target: Ipv4Addr,
+) -> Vec<u8> {
     let mut frame = Vec::with_capacity(60);
     frame.extend_from_slice(&BROADCAST);
     frame.extend_from_slice(&mac);

@@ -116,7 +116,10 @@ mod tests {
 
     #[test]
     fn a_bad_key_says_where() {
-        assert_eq!(Key::from_hexadecimal("12").unwrap_err().to_string(), "the key must be 64 hexadecimal digits (32 bytes), found 2 characters");
+        assert_eq!(
+            Key::from_hexadecimal("12").unwrap_err().to_string(),
+            "the key must be 64 hexadecimal digits (32 bytes), found 2 characters"
+        );
         let text = format!("zz{}", "00".repeat(31));
         assert!(Key::from_hexadecimal(&text).unwrap_err().to_string().contains("position 0"));
     }

@@ -39,11 +39,7 @@ pub struct GuestClock {
 impl GuestClock {
     /// A clock whose counter starts at 0 now.
     pub fn starting_now() -> GuestClock {
-        GuestClock {
-            counter_offset: -i128::from(boottime_nanoseconds()),
-            counter_newest: 0,
-            wall_newest: 0,
-        }
+        GuestClock { counter_offset: -i128::from(boottime_nanoseconds()), counter_newest: 0, wall_newest: 0 }
     }
 
     /// The counter now, in ticks of 1 ns.

@@ -1,9 +1,9 @@
 //! The world of a VM that runs live on this host, by manifest index.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::os::fd::AsFd;
 
-use crate::devices::{BlockFile, Tap, wait_readable};
+use crate::devices::{self, BlockFile, DeviceError, Readiness, Tap};
 
 /// The attached devices. Dropping them lets go of the NIC and the disk.
 #[derive(Debug, Default)]
@@ -41,36 +41,37 @@ impl Devices {
 
     /// The next frame, cut to `capacity` bytes; `None` when there is none now.
     pub fn receive_frame(&self, device: u8, capacity: u32) -> Option<Vec<u8>> {
-        let mut buffer = vec![0u8; capacity as usize];
-        let length = self.taps.get(&device)?.read(&mut buffer).ok()??;
-        buffer.truncate(length);
-        Some(buffer)
+        // A TAP that fails is a cable that is unplugged.
+        self.taps.get(&device)?.read(capacity).ok()?
     }
 
     /// Waits until a network device is readable, for at most `timeout_nanoseconds`. One bit a readable device.
     pub fn poll(&self, timeout_nanoseconds: u64) -> u64 {
-        wait_readable(self.taps.iter().map(|(device, tap)| (*device, tap)), timeout_nanoseconds)
+        let descriptors: Vec<_> = self.taps.iter().map(|(device, tap)| (*device, tap.as_fd())).collect();
+        match devices::wait(&descriptors, None, timeout_nanoseconds) {
+            Ok(Readiness::Ready { set }) => set,
+            // Interrupted or failed: nothing is known to be readable, and the guest asks again.
+            Ok(Readiness::Interrupted) | Err(_) => 0,
+        }
     }
 
     /// Writes to a disk; the bytes are durable when this returns.
     ///
     /// # Errors
-    /// The operating system's.
-    pub fn write_block(&self, device: u8, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.block(device)?.write_at(offset, bytes)
+    /// What the disk says, or that there is none.
+    pub fn write_block(&self, device: u8, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.block(device)?.write(offset, bytes)
     }
 
     /// Reads from a disk.
     ///
     /// # Errors
-    /// The operating system's.
-    pub fn read_block(&self, device: u8, offset: u64, length: u32) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0u8; length as usize];
-        self.block(device)?.read_at(offset, &mut bytes)?;
-        Ok(bytes)
+    /// What the disk says, or that there is none.
+    pub fn read_block(&self, device: u8, offset: u64, length: u32) -> Result<Vec<u8>, DeviceError> {
+        self.block(device)?.read(offset, length)
     }
 
-    fn block(&self, device: u8) -> io::Result<&BlockFile> {
-        self.blocks.get(&device).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no disk {device}")))
+    fn block(&self, device: u8) -> Result<&BlockFile, DeviceError> {
+        self.blocks.get(&device).ok_or(DeviceError::Missing { device })
     }
 }

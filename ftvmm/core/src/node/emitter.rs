@@ -116,13 +116,18 @@ impl Emitter {
                 Emitted::Well
             }
             (Content::Block { .. }, Some(_)) if self.mutants.contains(&Mutant::LoseWrites) => Emitted::Well,
-            (Content::Block { device, offset, bytes }, Some(devices)) => match devices.write_block(*device, *offset, bytes) {
-                Ok(()) => Emitted::Well,
-                Err(error) => {
-                    self.trace.write("disk-error", json!({ "device": device, "offset": offset, "reason": error.to_string() }));
-                    Emitted::Failed
+            (Content::Block { device, offset, bytes }, Some(devices)) => {
+                match devices.write_block(*device, *offset, bytes) {
+                    Ok(()) => Emitted::Well,
+                    Err(error) => {
+                        self.trace.write(
+                            "disk-error",
+                            json!({ "device": device, "offset": offset, "reason": error.to_string() }),
+                        );
+                        Emitted::Failed
+                    }
                 }
-            },
+            }
             (_, None) => Emitted::Failed,
         }
     }

@@ -80,7 +80,12 @@ impl Greeting {
     ///
     /// # Errors
     /// [`FrameError`] when the peer is no logging channel, or not one of this VM.
-    pub fn exchange(stream: &mut (impl Read + Write), key: &Key, random: [u8; NONCE_BYTES], dialled: bool) -> Result<Greeting, FrameError> {
+    pub fn exchange(
+        stream: &mut (impl Read + Write),
+        key: &Key,
+        random: [u8; NONCE_BYTES],
+        dialled: bool,
+    ) -> Result<Greeting, FrameError> {
         stream.write_all(&[&MAGIC[..], &random].concat())?;
         let mut theirs = [0u8; MAGIC.len() + NONCE_BYTES];
         stream.read_exact(&mut theirs)?;
@@ -103,7 +108,10 @@ impl Greeting {
     }
 
     fn tag(&self, key: &Key, from_dialler: bool, number: u64, kind: u8, payload: &[u8]) -> [u8; TAG_LENGTH] {
-        key.tag(Purpose::LogFrame, &[&self.nonces, &[u8::from(from_dialler) + 2], &number.to_le_bytes(), &[kind], payload])
+        key.tag(
+            Purpose::LogFrame,
+            &[&self.nonces, &[u8::from(from_dialler) + 2], &number.to_le_bytes(), &[kind], payload],
+        )
     }
 }
 

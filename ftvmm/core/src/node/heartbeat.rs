@@ -36,8 +36,9 @@ impl Heartbeat {
     /// # Errors
     /// The operating system's, with the address.
     pub fn bind(config: &HeartbeatConfig, key: &Key) -> std::io::Result<Heartbeat> {
-        let socket = UdpSocket::bind(config.listen)
-            .map_err(|error| std::io::Error::new(error.kind(), format!("heartbeat socket {}: {error}", config.listen)))?;
+        let socket = UdpSocket::bind(config.listen).map_err(|error| {
+            std::io::Error::new(error.kind(), format!("heartbeat socket {}: {error}", config.listen))
+        })?;
         Ok(Heartbeat { network: config.network.clone(), socket: Arc::new(socket), peer: config.peer, key: key.clone() })
     }
 

@@ -243,7 +243,8 @@ pub fn split(count: u32, bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
             .get(offset..offset + 4)
             .and_then(|field| field.try_into().ok())
             .map(u32::from_le_bytes)
-            .ok_or_else(|| format!("entry {index} of {count} has no length at offset {offset}"))? as usize;
+            .ok_or_else(|| format!("entry {index} of {count} has no length at offset {offset}"))?
+            as usize;
         let entry = bytes
             .get(offset + 4..(offset + 4).saturating_add(length))
             .ok_or_else(|| format!("entry {index} of {count} at offset {offset} is longer than its frame"))?;
@@ -306,7 +307,10 @@ mod tests {
     fn a_full_buffer_makes_the_primary_wait_until_the_backup_has_caught_up() {
         let log = std::sync::Arc::new(LogBuffer::new(8));
         assert!(log.append(vec![0; 8], 0));
-        let appender = { let log = log.clone(); std::thread::spawn(move || log.append(vec![1; 8], 0)) };
+        let appender = {
+            let log = log.clone();
+            std::thread::spawn(move || log.append(vec![1; 8], 0))
+        };
         let batch = log.batch(1, 100, never).unwrap();
         assert_eq!(batch.last(), 1, "a waiting primary flushes what it has");
         assert_eq!(log.newest(), 1);

@@ -190,11 +190,17 @@ impl OutputQueue {
                 return Next::Stopped;
             }
             let hints = state.hints;
-            if state.releasing && let Some(front) = state.pending.front() {
+            if state.releasing
+                && let Some(front) = state.pending.front()
+            {
                 if may_release(front) {
                     let Some(output) = state.pending.pop_front() else { continue };
                     state.in_flight = Some(output.clone());
-                    return if output.index <= state.reissue_through { Next::Reissue(output) } else { Next::Release(output) };
+                    return if output.index <= state.reissue_through {
+                        Next::Reissue(output)
+                    } else {
+                        Next::Release(output)
+                    };
                 }
             }
             if state.hints == hints {
@@ -223,7 +229,11 @@ impl OutputQueue {
     pub fn wait_for_writes(&self, device: u8, offset: u64, length: u64) -> bool {
         let mut state = self.state.lock();
         while !state.stopped
-            && state.in_flight.iter().chain(&state.pending).any(|output| output.content.overlaps(device, offset, length))
+            && state
+                .in_flight
+                .iter()
+                .chain(&state.pending)
+                .any(|output| output.content.overlaps(device, offset, length))
         {
             self.changed.wait(&mut state);
         }
@@ -287,7 +297,10 @@ mod tests {
         queue.produce(1, Content::Block { device: 1, offset: 512, bytes: vec![0; 512] });
         assert!(queue.wait_for_writes(1, 0, 512));
         assert!(queue.wait_for_writes(2, 512, 512));
-        let reader = { let queue = queue.clone(); std::thread::spawn(move || queue.wait_for_writes(1, 1000, 512)) };
+        let reader = {
+            let queue = queue.clone();
+            std::thread::spawn(move || queue.wait_for_writes(1, 1000, 512))
+        };
         queue.release();
         assert_eq!(index(queue.next(|_| true)), ("release", 1));
         assert!(!reader.is_finished(), "a write in flight still counts");
@@ -299,7 +312,10 @@ mod tests {
     fn a_backup_holds_everything_and_a_stop_ends_the_wait() {
         let queue = std::sync::Arc::new(OutputQueue::default());
         queue.produce(1, frame(1));
-        let emitter = { let queue = queue.clone(); std::thread::spawn(move || index(queue.next(|_| true))) };
+        let emitter = {
+            let queue = queue.clone();
+            std::thread::spawn(move || index(queue.next(|_| true)))
+        };
         queue.stop();
         assert_eq!(emitter.join().unwrap(), ("stopped", 0));
     }

@@ -13,7 +13,7 @@ use super::clock;
 use super::emitter::Emitted;
 use super::heartbeat::{Datagram, Heartbeat};
 use super::mutant::Mutant;
-use super::session::{Channel, Session, SessionEvent};
+use super::session::{Channel, EntriesFrame, Session, SessionEvent};
 use super::shared::Shared;
 use super::thread;
 use super::trace_event;
@@ -102,14 +102,15 @@ impl Runtime {
     pub fn run(mut self, inbox: &Inbox) {
         while !self.ended {
             let now = clock::now();
-            let due = Duration::from_nanos(self.shared.protocol.lock().deadline().0.saturating_sub(now.0)).min(TICK_MAX);
+            let due =
+                Duration::from_nanos(self.shared.protocol.lock().deadline().0.saturating_sub(now.0)).min(TICK_MAX);
             let input = select_biased! {
                 recv(inbox.commands) -> command => command.ok().and_then(|command| self.command(command)),
                 recv(inbox.datagrams) -> datagram => datagram.ok().map(|datagram| Input::Message {
                     path: Path::Heartbeat { network: datagram.network as u8 },
                     bytes: datagram.bytes,
                 }),
-                recv(inbox.sessions) -> event => event.ok().map(|event| self.session(event)),
+                recv(inbox.sessions) -> event => event.ok().and_then(|event| self.session(event)),
                 recv(inbox.done) -> done => done.ok().map(|(index, emitted)| Input::OutputDone {
                     index,
                     result: match emitted {
@@ -160,20 +161,43 @@ impl Runtime {
         })
     }
 
-    fn session(&mut self, event: SessionEvent) -> Input {
-        match event {
+    fn session(&mut self, event: SessionEvent) -> Option<Input> {
+        Some(match event {
             SessionEvent::Opened { session, dialled } => {
                 let connection = session.number();
                 self.sessions.insert(connection, session);
                 Input::SessionOpened { connection, dialled }
             }
             SessionEvent::DialFailed { session, reason } => Input::SessionClosed { connection: session, reason },
-            SessionEvent::Message { session, bytes } => Input::Message { path: Path::Log { connection: session }, bytes },
-            SessionEvent::Stored { session, header } => Input::EntriesStored { connection: session, header },
+            SessionEvent::Message { session, bytes } => {
+                Input::Message { path: Path::Log { connection: session }, bytes }
+            }
+            SessionEvent::Entries { session, payload } => match self.store(session, &payload) {
+                Ok(header) => Input::EntriesStored { connection: session, header },
+                Err(reason) => {
+                    let session = self.sessions.remove(&session)?;
+                    session.close();
+                    Input::SessionClosed { connection: session.number(), reason }
+                }
+            },
             SessionEvent::Closed { session, reason } => {
                 self.sessions.remove(&session);
                 Input::SessionClosed { connection: session, reason }
             }
+        })
+    }
+
+    /// Backup: stores the entries that the protocol lets in. Here and not in the reader's thread, so that nothing
+    /// comes between the protocol's look and its learning that they are held (R6).
+    fn store(&self, session: u64, payload: &[u8]) -> Result<Vec<u8>, String> {
+        let frame = EntriesFrame::parse(payload)?;
+        if self.shared.protocol.lock().accepts_entries(session, &frame.header).is_none() {
+            return Err("entries came to a node that takes none from here now".into());
+        }
+        let newest = self.shared.log.newest();
+        match self.shared.log.store(frame.first, frame.entries, clock::boottime_nanoseconds()) {
+            Some(_) => Ok(frame.header),
+            None => Err(format!("entries from position {} do not follow {newest}", frame.first)),
         }
     }
 

@@ -9,7 +9,6 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
 use super::authentication::Key;
-use super::clock;
 use super::frame::{FrameError, FrameReader, FrameWriter, Greeting, Kind};
 use super::log_buffer::{self, Batch, LogBuffer};
 use super::thread;
@@ -46,12 +45,12 @@ pub enum SessionEvent {
         /// the message
         bytes: Vec<u8>,
     },
-    /// entries were verified and stored
-    Stored {
+    /// a frame of entries came, whole and authentic
+    Entries {
         /// the session's number
         session: u64,
-        /// the protocol's header that came with them
-        header: Vec<u8>,
+        /// what it carries
+        payload: Vec<u8>,
     },
     /// the connection is over
     Closed {
@@ -117,7 +116,7 @@ impl Session {
             let Some(batch) = self.channel.log.batch(next, BATCH_BYTES_MAX, closed) else { return };
             let mut writer = self.writer.lock();
             // Stamped under the writer's lock: no later stamp may overtake this one on the wire.
-            let Some(header) = self.channel.gate.stamp(self.number, batch.first, batch.last()) else { return };
+            let Some(header) = (self.channel.stamp)(self.number, batch.first, batch.last()) else { return };
             next = batch.last() + 1;
             if writer.write(Kind::Entries, &entries_payload(&header, &batch)).is_err() {
                 drop(writer);
@@ -135,13 +134,9 @@ impl Session {
     }
 }
 
-/// The protocol's look at each frame of entries.
-pub trait EntriesGate: Send + Sync {
-    /// Primary: the header for entries `first..=through`; `None`: they must not be sent (any more).
-    fn stamp(&self, session: u64, first: u64, through: u64) -> Option<Vec<u8>>;
-    /// Backup: whether entries under this header may be stored.
-    fn accepts(&self, session: u64, header: &[u8]) -> bool;
-}
+/// The protocol's look at each frame of entries before it is sent: the header for entries `first..=through` on this
+/// session, or `None` when they must not be sent (any more).
+pub type Stamp = dyn Fn(u64, u64, u64) -> Option<Vec<u8>> + Send + Sync;
 
 /// What every connection of this node needs.
 #[derive(Clone)]
@@ -153,7 +148,7 @@ pub struct Channel {
     /// where events go
     pub events: Sender<SessionEvent>,
     /// the protocol's look
-    pub gate: Arc<dyn EntriesGate>,
+    pub stamp: Arc<Stamp>,
     /// connections so far, failed ones included
     pub numbers: Arc<AtomicU64>,
 }
@@ -169,8 +164,30 @@ fn entries_payload(header: &[u8], batch: &Batch) -> Vec<u8> {
     payload
 }
 
-/// Reads `entries_payload` back; `None` when it is shorter than its fields.
-fn parse_entries_payload(payload: &[u8]) -> Option<(&[u8], u64, u32, &[u8])> {
+/// What a frame of entries carries.
+#[derive(Debug)]
+pub struct EntriesFrame {
+    /// the protocol's header
+    pub header: Vec<u8>,
+    /// position of the first entry
+    pub first: u64,
+    /// the entries, encoded
+    pub entries: Vec<Vec<u8>>,
+}
+
+impl EntriesFrame {
+    /// Reads a payload.
+    ///
+    /// # Errors
+    /// A sentence that says where it ends too early, or what is left over.
+    pub fn parse(payload: &[u8]) -> Result<EntriesFrame, String> {
+        let (header, first, count, entries) =
+            entries_fields(payload).ok_or("a frame of entries is shorter than its fields")?;
+        Ok(EntriesFrame { header: header.to_vec(), first, entries: log_buffer::split(count, entries)? })
+    }
+}
+
+fn entries_fields(payload: &[u8]) -> Option<(&[u8], u64, u32, &[u8])> {
     let (length, rest) = payload.split_first_chunk::<2>()?;
     let (header, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
     let (first, rest) = rest.split_first_chunk::<8>()?;
@@ -185,7 +202,8 @@ impl Channel {
         thread::urgent("log-dial", move || {
             let connected = TcpStream::connect_timeout(&peer, DIAL_TIMEOUT).map_err(FrameError::from);
             if let Err(error) = connected.and_then(|stream| channel.greet(stream, true)) {
-                channel.tell(SessionEvent::DialFailed { session: channel.number(), reason: format!("{peer}: {error}") });
+                channel
+                    .tell(SessionEvent::DialFailed { session: channel.number(), reason: format!("{peer}: {error}") });
             }
         });
     }
@@ -254,26 +272,10 @@ impl Channel {
         loop {
             match reader.read() {
                 Ok((Kind::Control, bytes)) => self.tell(SessionEvent::Message { session, bytes }),
-                Ok((Kind::Entries, payload)) => match self.store(session, &payload) {
-                    Ok(header) => self.tell(SessionEvent::Stored { session, header }),
-                    Err(reason) => return reason,
-                },
+                Ok((Kind::Entries, payload)) => self.tell(SessionEvent::Entries { session, payload }),
                 Err(error) => return error.to_string(),
             }
         }
-    }
-
-    fn store(&self, session: u64, payload: &[u8]) -> Result<Vec<u8>, String> {
-        let (header, first, count, entries) =
-            parse_entries_payload(payload).ok_or("a frame of entries is shorter than its fields")?;
-        if !self.gate.accepts(session, header) {
-            return Err("entries came to a node that takes none from here now".into());
-        }
-        let entries = log_buffer::split(count, entries)?;
-        self.log
-            .store(first, entries, clock::boottime_nanoseconds())
-            .ok_or_else(|| format!("entries from position {first} do not follow {}", self.log.newest()))?;
-        Ok(header.to_vec())
     }
 }
 

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use thiserror::Error;
 
+use crate::devices::DeviceError;
 use crate::image::{Image, ImageError};
 use crate::machine::{Machine, MachineConfig, MachineError};
 use crate::protocol::{Config, ConfigError, Node, Rules, Timing};
@@ -25,12 +26,12 @@ use super::log_buffer::LogBuffer;
 use super::mutant::Mutant;
 use super::outputs::{OutputQueue, Produced};
 use super::runtime::{Command, Effect, Inbox, Runtime};
-use super::session::{Channel, EntriesGate};
+use super::session::Channel;
 use super::shared::Shared;
 use super::thread;
 use super::trace::Trace;
 use super::virtual_cpu::{CpuControl, CpuEvent, VirtualCpu};
-use super::world::{World, WorldError};
+use super::world::World;
 
 /// Why a node cannot start.
 #[derive(Debug, Error)]
@@ -66,9 +67,9 @@ pub enum NodeError {
     /// the machine: {0}
     #[error(transparent)]
     Machine(#[from] MachineError),
-    /// a device: {0}
+    /// a device cannot be had
     #[error(transparent)]
-    World(#[from] WorldError),
+    Device(#[from] DeviceError),
 }
 
 fn file(path: impl ToString) -> impl FnOnce(std::io::Error) -> NodeError {
@@ -87,18 +88,6 @@ pub struct RunningNode {
     pub commands: Sender<Command>,
     /// what Python carries out
     pub effects: Receiver<Effect>,
-}
-
-struct Gate(Arc<Mutex<Node>>);
-
-impl EntriesGate for Gate {
-    fn stamp(&self, session: u64, first: u64, through: u64) -> Option<Vec<u8>> {
-        self.0.lock().stamp_entries(session, first, through, clock::now())
-    }
-
-    fn accepts(&self, session: u64, header: &[u8]) -> bool {
-        self.0.lock().accepts_entries(session, header).is_some()
-    }
 }
 
 impl RunningNode {
@@ -122,9 +111,11 @@ impl RunningNode {
         let trace_path = directory.join("trace.jsonl");
         let trace = Trace::open(&trace_path, &config.node.name, incarnation).map_err(file(trace_path.display()))?;
         let console_path = directory.join("console.log");
-        let console = OpenOptions::new().create(true).append(true).open(&console_path).map_err(file(console_path.display()))?;
+        let console =
+            OpenOptions::new().create(true).append(true).open(&console_path).map_err(file(console_path.display()))?;
         let listener = TcpListener::bind(config.logging.listen).map_err(file(config.logging.listen))?;
-        let heartbeats = config.heartbeat.iter().map(|heartbeat| Heartbeat::bind(heartbeat, &key)).collect::<Result<Vec<_>, _>>();
+        let heartbeats =
+            config.heartbeat.iter().map(|heartbeat| Heartbeat::bind(heartbeat, &key)).collect::<Result<Vec<_>, _>>();
         let heartbeats = heartbeats.map_err(file("heartbeat"))?;
 
         let shared = Shared {
@@ -152,11 +143,14 @@ impl RunningNode {
         let (done_events, done) = unbounded();
         let (commands, command_events) = unbounded();
         let (effect_events, effects) = unbounded();
+        let protocol = shared.protocol.clone();
         let channel = Channel {
             key: key.clone(),
             log: shared.log.clone(),
             events: session_events,
-            gate: Arc::new(Gate(shared.protocol.clone())),
+            stamp: Arc::new(move |session, first, through| {
+                protocol.lock().stamp_entries(session, first, through, clock::now())
+            }),
             numbers: Arc::new(AtomicU64::new(0)),
         };
         channel.listen(listener);
@@ -235,7 +229,12 @@ fn rules(mutants: &[Mutant]) -> Rules {
     rules
 }
 
-fn start_emitter(config: &NodeConfig, shared: &Shared, console: std::fs::File, done: Sender<(u64, super::emitter::Emitted)>) {
+fn start_emitter(
+    config: &NodeConfig,
+    shared: &Shared,
+    console: std::fs::File,
+    done: Sender<(u64, super::emitter::Emitted)>,
+) {
     let emitter = Emitter {
         queue: shared.outputs.clone(),
         devices: shared.world.attached(),
@@ -260,7 +259,14 @@ fn start_emitter(config: &NodeConfig, shared: &Shared, console: std::fs::File, d
     });
 }
 
-fn start_cpu(config: &NodeConfig, shared: &Shared, machine: Machine, events: Sender<CpuEvent>, image: Image, machine_config: MachineConfig) {
+fn start_cpu(
+    config: &NodeConfig,
+    shared: &Shared,
+    machine: Machine,
+    events: Sender<CpuEvent>,
+    image: Image,
+    machine_config: MachineConfig,
+) {
     let cpu = VirtualCpu {
         machine,
         control: shared.cpu.clone(),

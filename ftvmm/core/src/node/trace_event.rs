@@ -14,7 +14,9 @@ pub fn write(trace: &Trace, event: TraceEvent) {
             trace.write("role", json!({ "from": from.to_string(), "to": to.to_string(), "reason": reason }));
         }
         TraceEvent::Suspect { reason } => trace.write("suspect", json!({ "reason": reason })),
-        TraceEvent::SessionOpened { session } => trace.write("session", json!({ "state": "opened", "session": session, "reason": null })),
+        TraceEvent::SessionOpened { session } => {
+            trace.write("session", json!({ "state": "opened", "session": session, "reason": null }))
+        }
         TraceEvent::SessionClosed { session, reason } => {
             trace.write("session", json!({ "state": "closed", "session": session, "reason": reason }));
         }

@@ -342,11 +342,18 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             return Err(diverged(position, format!("the log has position {} here", entry.position)));
         }
         if entry.fingerprint != self.machine.fingerprint() {
-            let reason = format!("the primary's guest came here another way: its fingerprint is {}, this one's {}", entry.fingerprint, self.machine.fingerprint());
+            let reason = format!(
+                "the primary's guest came here another way: its fingerprint is {}, this one's {}",
+                entry.fingerprint,
+                self.machine.fingerprint()
+            );
             return Err(diverged(position, reason));
         }
         if !request.takes(&entry.answer) {
-            return Err(diverged(position, format!("the log answers {:?} where the guest asks {request:?}", entry.answer)));
+            return Err(diverged(
+                position,
+                format!("the log answers {:?} where the guest asks {request:?}", entry.answer),
+            ));
         }
         match entry.answer {
             Answer::Counter { value } | Answer::CounterWithAux { value, .. } => self.clock.observe_counter(value),
@@ -372,7 +379,10 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
     }
 
     fn devices(&self) -> Ended<Arc<Devices>> {
-        self.devices.lock().clone().ok_or_else(|| Some(CpuEvent::Failed { reason: "the guest runs live without its devices".into() }))
+        self.devices
+            .lock()
+            .clone()
+            .ok_or_else(|| Some(CpuEvent::Failed { reason: "the guest runs live without its devices".into() }))
     }
 
     fn live_input(&mut self, request: &Request) -> Ended<Answer> {
@@ -398,13 +408,16 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
 
     fn read_block(&mut self, device: u8, offset: u64, length: u32) -> Ended<Answer> {
         self.flush();
-        if !self.mutants.contains(&Mutant::ServeStale) && !self.outputs.wait_for_writes(device, offset, u64::from(length)) {
+        if !self.mutants.contains(&Mutant::ServeStale)
+            && !self.outputs.wait_for_writes(device, offset, u64::from(length))
+        {
             return Err(None);
         }
         Ok(match self.devices()?.read_block(device, offset, length) {
             Ok(data) => Answer::BlockRead { result: HypercallResult::Ok, data },
             Err(error) => {
-                self.trace.write("disk-error", json!({ "device": device, "offset": offset, "reason": error.to_string() }));
+                self.trace
+                    .write("disk-error", json!({ "device": device, "offset": offset, "reason": error.to_string() }));
                 Answer::BlockRead { result: HypercallResult::Unspecified, data: Vec::new() }
             }
         })

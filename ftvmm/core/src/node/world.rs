@@ -3,24 +3,13 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use thiserror::Error;
 
-use crate::devices::{BlockFile, Tap};
+use crate::devices::{BlockFile, DeviceError, Tap};
 use crate::image::{DeviceKind, Image, ManifestEntry};
 use crate::machine::MachineConfig;
 
 use super::config::VmConfig;
 use super::devices::Devices;
-
-/// Why the VM's devices cannot be had.
-#[derive(Debug, Error)]
-#[error("{name}: {source}")]
-pub struct WorldError {
-    /// the TAP or the file
-    pub name: String,
-    /// why
-    pub source: std::io::Error,
-}
 
 /// What stands behind each device, and whether it is attached.
 #[derive(Debug)]
@@ -44,15 +33,15 @@ impl World {
     /// What the guest sees of its devices: equal on both hosts, or the pair does not form.
     ///
     /// # Errors
-    /// [`WorldError`] when a disk's size cannot be read.
-    pub fn machine_config(&self) -> Result<MachineConfig, WorldError> {
+    /// [`DeviceError`] when a disk's size cannot be read.
+    pub fn machine_config(&self) -> Result<MachineConfig, DeviceError> {
         let mut config = MachineConfig::new(self.vm.memory_mib << 20);
         config.command_line = self.vm.arguments.join(" ");
         for device in &self.vm.network {
             config = config.with_network(&device.name, device.mac);
         }
         for device in &self.vm.block {
-            let file = BlockFile::open(&device.path).map_err(|source| failed(&device.path.display(), source))?;
+            let file = BlockFile::open(&device.path)?;
             config = config.with_block(&device.name, file.capacity_bytes());
         }
         Ok(config)
@@ -61,20 +50,20 @@ impl World {
     /// Attaches every device.
     ///
     /// # Errors
-    /// [`WorldError`] naming the first one that cannot be had.
-    pub fn attach(&self) -> Result<(), WorldError> {
+    /// [`DeviceError`] naming the first one that cannot be had.
+    pub fn attach(&self) -> Result<(), DeviceError> {
         let mut devices = Devices::default();
         for ManifestEntry { index, name, kind } in &self.declared {
             match kind {
                 DeviceKind::Network => {
                     for device in self.vm.network.iter().filter(|device| device.name == *name) {
-                        let tap = Tap::open(&device.tap).map_err(|source| failed(&device.tap, source))?;
+                        let tap = Tap::open(&device.tap)?;
                         devices = devices.with_tap(*index, tap);
                     }
                 }
                 DeviceKind::Block => {
                     for device in self.vm.block.iter().filter(|device| device.name == *name) {
-                        let file = BlockFile::open(&device.path).map_err(|source| failed(&device.path.display(), source))?;
+                        let file = BlockFile::open(&device.path)?;
                         devices = devices.with_block(*index, file);
                     }
                 }
@@ -98,8 +87,4 @@ impl World {
     pub fn arguments(&self) -> &[String] {
         &self.vm.arguments
     }
-}
-
-fn failed(name: &impl ToString, source: std::io::Error) -> WorldError {
-    WorldError { name: name.to_string(), source }
 }

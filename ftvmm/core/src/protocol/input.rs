@@ -87,7 +87,9 @@ pub enum Input {
         /// Whether this node dialled (after `Dial`) or accepted it.
         dialled: bool,
     },
-    /// A log connection is gone (also after `CloseSession`), or a dial failed (with a number never opened).
+    /// `Dial` did not lead to a connection.
+    DialFailed,
+    /// A log connection is gone (also after `CloseSession`).
     SessionClosed {
         /// The runtime's number of the connection.
         connection: u64,

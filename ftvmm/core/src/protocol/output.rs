@@ -15,7 +15,7 @@ pub enum Output {
         /// The encoded [`super::Message`].
         bytes: Vec<u8>,
     },
-    /// Connect to the peer's log listener; answer with `SessionOpened` or `SessionClosed`.
+    /// Connect to the peer's log listener; answer with `SessionOpened` or `DialFailed`.
     Dial,
     /// Close this connection; it ends in `SessionClosed`.
     CloseSession {

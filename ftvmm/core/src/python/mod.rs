@@ -1,11 +1,18 @@
-//! `ftvmm._core`: what Python sees of the core.
+//! The bindings: `ftvmm._core`. The GIL is released while a VM runs.
 
+mod doctor;
+mod error;
 mod node;
+mod run;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("CoreError", module.py().get_type::<error::CoreError>())?;
+    module.add_function(wrap_pyfunction!(run::run, module)?)?;
+    module.add_function(wrap_pyfunction!(run::replay, module)?)?;
+    module.add_function(wrap_pyfunction!(doctor::examine_host, module)?)?;
     module.add_class::<node::Node>()?;
     module.add("NodeError", module.py().get_type::<node::NodeError>())?;
     Ok(())

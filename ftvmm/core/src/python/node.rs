@@ -72,7 +72,9 @@ impl Node {
         let effect = python.detach(|| self.0.effects.recv_timeout(Duration::from_millis(timeout_ms)));
         Ok(match effect {
             Ok(Effect::ReadArbiter(request)) => Some(("read-arbiter", request).into_pyobject(python)?),
-            Ok(Effect::AskArbiter(request, generation)) => Some(("ask-arbiter", request, generation).into_pyobject(python)?),
+            Ok(Effect::AskArbiter(request, generation)) => {
+                Some(("ask-arbiter", request, generation).into_pyobject(python)?)
+            }
             Ok(Effect::Exit(status, reason)) => Some(("exit", status, reason).into_pyobject(python)?),
             Err(_) => None,
         })

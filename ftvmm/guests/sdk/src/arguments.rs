@@ -65,11 +65,7 @@ impl<'a> Arguments<'a> {
     ///
     /// # Errors
     /// Where its value does not parse.
-    pub fn take<T: FromStr>(
-        &mut self,
-        name: &'static str,
-        expected: &'static str,
-    ) -> Result<Option<T>, ArgumentError> {
+    pub fn take<T: FromStr>(&mut self, name: &'static str, expected: &'static str) -> Result<Option<T>, ArgumentError> {
         let Some(index) = self.left.iter().position(|(given, _)| *given == name) else { return Ok(None) };
         let (_, value) = self.left.remove(index);
         let parsed = value.parse();

@@ -68,7 +68,8 @@ fn main(boot_info: &'static BootInfo) -> i32 {
 fn run(boot_info: &'static BootInfo, settings: &Settings) -> Result<(), NetworkError> {
     let clock = Clock::start(boot_info.cycle_frequency);
     let mut network = Network::open(boot_info, "service", &settings.addresses, clock.seed(), clock.nanoseconds())?;
-    let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; DATAGRAMS_MAX], vec![0; DATAGRAMS_MAX * 64]);
+    let buffer =
+        || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; DATAGRAMS_MAX], vec![0; DATAGRAMS_MAX * 64]);
     let mut socket = udp::Socket::new(buffer(), buffer());
     // Fails on port 0 or a socket that is bound already.
     let _ = socket.bind(SOURCE_PORT);

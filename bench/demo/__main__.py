@@ -19,6 +19,7 @@ from harness.lab.interface import Lab, LabError
 from harness.vm.pair import Pair, PairError
 
 FRAMES_PER_SECOND = 8
+PLAIN_COLUMNS = 110
 WARM_UP_OPERATIONS = 200
 OPERATIONS_AFTER = 600
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--once", action="store_true", help="print plain lines instead of a live picture")
     parser.add_argument("--seconds", type=float, default=6, help="to watch before the fault, and again after it")
     options = parser.parse_args(arguments)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_COLUMNS)
     live = console.is_terminal and not options.once
     try:
         console.print("Five hosts, their networks and a shared disk come up ...", style="dim")
@@ -74,7 +75,10 @@ def _live_stage(
     with Live(console=console, auto_refresh=False, transient=fault_ns is None) as screen:
         while time.monotonic() < end:
             rest = f" [{end - time.monotonic():.0f} s]" if fault_ns is None else ""
-            screen.update(picture(observation.scene, headline=headline + rest, fault_ns=fault_ns), refresh=True)
+            screen.update(
+                picture(observation.scene, headline=headline + rest, fault_ns=fault_ns, columns=console.width),
+                refresh=True,
+            )
             time.sleep(1 / FRAMES_PER_SECOND)
 
 
@@ -93,7 +97,7 @@ def _plain_stage(
             console.print(f"  {at_ms:+8.0f} ms  {event['node']}: {sentence(event)}", highlight=False)
         said = max(said, len(events))
         time.sleep(1 / FRAMES_PER_SECOND)
-    console.print(picture(observation.scene, headline="", fault_ns=fault_ns))
+    console.print(picture(observation.scene, headline="", fault_ns=fault_ns, columns=console.width))
 
 
 def _summary(pair: Pair, load: Load, console: Console, *, survivor: str, fault_ns: int) -> int:

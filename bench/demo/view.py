@@ -17,29 +17,33 @@ ROLE_STYLES = {"PROTECTED": "bold green", "BACKUP": "cyan", "ALONE": "bold yello
 SILENT_SECONDS = 1.5
 BARS = " ▁▂▃▄▅▆▇█"
 EVENTS_SHOWN = 14
-NODE_WIDTH = 46
+WIDTH_MAX = 96
 
 
-def picture(scene: Scene, *, headline: str, fault_ns: int | None) -> RenderableType:
-    """Draw the state of things now. Event times are relative to the fault once there was one, CLOCK_BOOTTIME."""
+def picture(scene: Scene, *, headline: str, fault_ns: int | None, columns: int) -> RenderableType:
+    """Draw the state of things now, for a terminal of so many columns.
+
+    Event times are relative to the fault once there was one (``fault_ns``, CLOCK_BOOTTIME).
+    """
+    width = min(columns, WIDTH_MAX)
     now = time.monotonic()
-    nodes = [_node(view, now) for view in scene.nodes.values()]
+    nodes = [_node(view, now, (width - 1) // 2) for view in scene.nodes.values()]
     return Group(
         Text(headline, style="bold"),
         Columns(nodes),
-        _client(scene.client),
-        Panel(_story(scene, fault_ns), title="what happened", title_align="left", width=2 * NODE_WIDTH + 1),
+        _client(scene.client, width),
+        Panel(_story(scene, fault_ns), title="what happened", title_align="left", width=width),
     )
 
 
-def _node(view: NodeView, now: float) -> Panel:
+def _node(view: NodeView, now: float, width: int) -> Panel:
     silence = view.silence_seconds(now)
     if not view.powered:
         return Panel(
-            Text("\nNO POWER\n\n\n", style="bold white on red", justify="center"), title=view.name, width=NODE_WIDTH
+            Text("\nNO POWER\n\n\n", style="bold white on red", justify="center"), title=view.name, width=width
         )
     if view.status is None or silence is None or silence > SILENT_SECONDS:
-        return Panel(Text("\nno answer\n\n\n", style="dim", justify="center"), title=view.name, width=NODE_WIDTH)
+        return Panel(Text("\nno answer\n\n\n", style="dim", justify="center"), title=view.name, width=width)
     status = view.status
     position, output = status["position"], status["output"]
     table = Table.grid(padding=(0, 1))
@@ -52,12 +56,14 @@ def _node(view: NodeView, now: float) -> Panel:
     table.add_row("output", f"{output['released']} released of {output['produced']}")
     table.add_row("lag", f"{status['lag_entries']} entries, {status['lag_ms']:.1f} ms")
     table.add_row("hears peer", _heard(status["peer"]["heard_ms"]))
-    return Panel(table, title=view.name, width=NODE_WIDTH)
+    return Panel(table, title=view.name, width=width)
 
 
 def _log(role: str, position: dict[str, int]) -> str:
     if role == "BACKUP":
         return f"{position['stored']} stored, {position['replayed']} replayed"
+    if role == "ALONE":
+        return "none: there is no backup to replay it"
     return f"{position['appended']} written, {position['acknowledged']} acked"
 
 
@@ -66,20 +72,21 @@ def _heard(heard_ms: dict[str, float | None]) -> str:
     return ", ".join(known) or "nothing"
 
 
-def _client(view: ClientView) -> Panel:
+def _client(view: ClientView, width: int) -> Panel:
     progress = view.progress
     if progress is None:
-        return Panel("starting", title="client", width=2 * NODE_WIDTH + 1)
+        return Panel("starting", title="client", width=width)
     silence_ms = (progress.now_ns - progress.last_return_ns) / 1e6 if progress.last_return_ns else 0.0
     largest = max([*view.answers, 1])
-    bars = "".join(BARS[-(-count * (len(BARS) - 1) // largest)] for count in view.answers)
+    shown = list(view.answers)[-(width - 27) :]
+    bars = "".join(BARS[-(-count * (len(BARS) - 1) // largest)] for count in shown)
     text = Text()
-    text.append(f"{progress.answered} answers on {progress.open_connections} connections, ")
+    text.append(f"{progress.answered} answers, {progress.open_connections} connections, ")
     text.append(f"{progress.lost_connections} lost", style="bold red" if progress.lost_connections else "green")
-    text.append(f"; last answer {silence_ms:.0f} ms ago, longest silence {view.silence_ms_max:.0f} ms\n")
-    text.append(f"{bars:>60}", style="green")
-    text.append("  answers in each 0.1 s", style="dim")
-    return Panel(text, title="client", width=2 * NODE_WIDTH + 1)
+    text.append(f"; silent for {silence_ms:.0f} ms, at most {view.silence_ms_max:.0f} ms\n")
+    text.append(f"{bars:>{width - 27}}", style="green")
+    text.append(" answers each 0.1 s", style="dim")
+    return Panel(text, title="client", width=width)
 
 
 def _story(scene: Scene, fault_ns: int | None) -> RenderableType:

@@ -56,7 +56,7 @@ def _scene() -> Scene:
 
 def _drawn(fault_ns: int | None) -> str:
     output = io.StringIO()
-    Console(file=output, width=160).print(picture(_scene(), headline="Headline", fault_ns=fault_ns))
+    Console(file=output, width=160).print(picture(_scene(), headline="Headline", fault_ns=fault_ns, columns=100))
     return output.getvalue()
 
 
@@ -65,8 +65,8 @@ def test_the_picture_tells_who_runs_who_is_off_and_what_the_client_sees() -> Non
     for said in ("Headline", "NO POWER", "no answer", "PROTECTED, generation 1", "4711 written, 4709 acked"):
         assert said in drawn
     assert "log 1 ms, logging 12 ms" in drawn
-    assert "1234 answers on 8 connections, 0 lost" in drawn
-    assert "longest silence 231 ms" in drawn
+    assert "1234 answers, 8 connections, 0 lost" in drawn
+    assert "at most 231 ms" in drawn
     assert "▄▅  █" in drawn
 
 

@@ -1,0 +1,1 @@
+"""A failover to watch: both nodes and a client, live, while the primary's host loses its power."""

@@ -1,0 +1,100 @@
+"""redis-benchmark against the key-value guest: throughput with 50 clients, and the latency that output commit adds."""
+
+import csv
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench.deployment import KEY_VALUE, SERVICE_PORT, fresh_lab, running_alone, running_pair
+from bench.distribution import Distribution
+from bench.figure import Figure
+from harness.lab import topology
+from harness.lab.interface import Host
+
+OPERATIONS = ("SET", "GET")
+CLIENTS = 50
+BENCHMARK_SECONDS_MAX = 300
+BOOT_SECONDS_MAX = 20
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one redis-benchmark said of one operation."""
+
+    operation: str
+    requests_per_second: float
+    median_latency_ms: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """Both benchmarks of one deployment: many clients for throughput, one for latency."""
+
+    many: dict[str, Reading]
+    single: dict[str, Reading]
+
+
+def measure(*, repetitions: int, requests: int, progress: Callable[[str], None]) -> list[Figure]:
+    """Benchmark the guest without and with a backup in turns; each turn has a fresh lab and an empty disk."""
+    without: list[Run] = []
+    protected: list[Run] = []
+    for repetition in range(repetitions):
+        progress(f"kv, repetition {repetition + 1} of {repetitions}")
+        with fresh_lab() as lab, running_alone(lab.fault_tolerant_hosts[0], KEY_VALUE):
+            without.append(_run(lab.client_host, requests))
+        with fresh_lab() as lab, running_pair(lab, KEY_VALUE):
+            protected.append(_run(lab.client_host, requests))
+    figures = [_throughput(operation, without, protected) for operation in OPERATIONS]
+    return [*figures, *(_latency(operation, without, protected) for operation in reversed(OPERATIONS))]
+
+
+def _run(client: Host, requests: int) -> Run:
+    ready = f"until redis-cli -h {topology.VM_ADDRESS} -p {SERVICE_PORT} -t 1 ping | grep -q PONG; do sleep 0.1; done"
+    client.run(
+        ["timeout", str(BOOT_SECONDS_MAX), "bash", "-c", ready], check=True, timeout_seconds=BOOT_SECONDS_MAX + 5
+    )
+    many = _benchmark(client, clients=CLIENTS, requests=requests)
+    return Run(many, _benchmark(client, clients=1, requests=max(200, requests // 20)))
+
+
+def _benchmark(client: Host, *, clients: int, requests: int) -> dict[str, Reading]:
+    command = f"redis-benchmark -h {topology.VM_ADDRESS} -p {SERVICE_PORT} -t set,get -c {clients} -n {requests} --csv"
+    printed = client.run(command, check=True, timeout_seconds=BENCHMARK_SECONDS_MAX).stdout
+    return {reading.operation: reading for reading in parse(printed)}
+
+
+def parse(printed: str) -> list[Reading]:
+    """Read ``redis-benchmark --csv`` (version 7: a header line, latencies in milliseconds)."""
+    header = '"test","rps"'
+    lines = printed[printed.index(header) :].splitlines()
+    return [
+        Reading(row["test"], float(row["rps"]), float(row["p50_latency_ms"]))
+        for row in csv.DictReader(lines)
+        if row["test"] in OPERATIONS
+    ]
+
+
+def _throughput(operation: str, without: Sequence[Run], protected: Sequence[Run]) -> Figure:
+    alone = [run.many[operation].requests_per_second for run in without]
+    paired = [run.many[operation].requests_per_second for run in protected]
+    ratio = statistics.median(paired) / statistics.median(alone)
+    return Figure(
+        title=f"kv: {operation} throughput, {CLIENTS} clients",
+        without=Distribution.of(alone).summary(unit="/s"),
+        protected=Distribution.of(paired).summary(unit="/s"),
+        result=f"{ratio:.2f} x",
+        samples={"without_per_second": alone, "protected_per_second": paired},
+    )
+
+
+def _latency(operation: str, without: Sequence[Run], protected: Sequence[Run]) -> Figure:
+    alone = [run.single[operation].median_latency_ms for run in without]
+    paired = [run.single[operation].median_latency_ms for run in protected]
+    added = statistics.median(paired) - statistics.median(alone)
+    return Figure(
+        title=f"kv: {operation} latency, one client, at the median",
+        without=Distribution.of(alone).summary(digits=2, unit="ms"),
+        protected=Distribution.of(paired).summary(digits=2, unit="ms"),
+        result=f"{added:+.2f} ms",
+        samples={"without_ms": alone, "protected_ms": paired},
+    )

@@ -1,3 +1,12 @@
 //! The hot path of ftvmm: the virtual machine, its log, and the fault-tolerance protocol.
 //!
 //! `docs/architecture.md` maps every module in a line.
+
+pub mod determinism;
+pub mod devices;
+pub mod execution;
+pub mod image;
+pub mod log;
+pub mod machine;
+#[cfg(feature = "extension-module")]
+mod python;

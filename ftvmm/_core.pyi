@@ -1,0 +1,33 @@
+"""The Rust core: see `ftvmm/core/src/python/`."""
+
+from os import PathLike
+from typing import TypedDict
+
+class CoreError(Exception):
+    """Its arguments are a sentence for the user and the exit status that it should lead to."""
+
+class Outcome(TypedDict):
+    """How a run came out; `ending` is `halted`, `trapped` or `interrupted`, digests are hexadecimal."""
+
+    ending: str
+    exit_status: int
+    report: str | None
+    position: int
+    fingerprint: str
+    state_digest: str
+
+class HostReport(TypedDict):
+    """What a host's KVM does: the TSS type that lets port I/O pass from CPL 3, and where RIP is after an `out`."""
+
+    task_type: int
+    rip_past_out: bool
+    capabilities: dict[str, bool]
+
+def run(config_json: str) -> Outcome:
+    """Runs a VM to its end. Raises `CoreError`."""
+
+def replay(log: str | PathLike[str], image: str | PathLike[str] | None = None) -> Outcome:
+    """Replays a recorded run to its end. Raises `CoreError`."""
+
+def examine_host() -> HostReport:
+    """Tries the host's KVM out. Raises `CoreError`."""

@@ -1,0 +1,23 @@
+//! The determinism pass: which instructions give different results on different hosts, how they are rewritten, and
+//! which images are refused.
+
+mod classify;
+mod rewrite;
+
+pub use rewrite::{Action, Patch, Rewritten, Site, rewrite};
+
+use thiserror::Error;
+
+/// Every rewritten instruction becomes an `out` to this port: one of the eight-bit ports, so that it takes 2 bytes.
+pub const SITE_PORT: u8 = 0x10;
+/// The length of `out imm8, al`.
+pub const SITE_TRAP_BYTES: u64 = 2;
+
+/// An instruction that cannot be made deterministic.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the image cannot be made deterministic: at address {address:#x}: {instruction}: {reason}")]
+pub struct DeterminismError {
+    pub address: u64,
+    pub instruction: String,
+    pub reason: &'static str,
+}

@@ -1,0 +1,31 @@
+//! The outside world of a VM that runs live: TAP, block file, console, clocks and randomness.
+
+mod block_file;
+mod clock;
+mod console;
+mod readiness;
+mod tap;
+mod world;
+
+pub use block_file::BlockFile;
+pub use clock::Clock;
+pub use console::Console;
+pub use readiness::{Readiness, wait};
+pub use tap::Tap;
+pub use world::World;
+
+use thiserror::Error;
+
+/// A device cannot be opened, or fails.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// A device cannot be opened.
+    #[error("{kind} {name:?} cannot be opened: {reason}")]
+    Open { kind: &'static str, name: String, reason: String },
+    /// A device failed while the VM ran.
+    #[error("{kind} {name:?} failed to {operation}: {source}")]
+    Failed { kind: &'static str, name: String, operation: &'static str, source: std::io::Error },
+    /// The guest asked for a device that is not attached.
+    #[error("the guest asked for device {device}, which is not attached")]
+    Missing { device: u8 },
+}

@@ -1,0 +1,132 @@
+//! A network device on an existing TAP interface of the host. See the kernel's `networking/tuntap.rst`.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use super::DeviceError;
+
+const KIND: &str = "TAP interface";
+const TUN_SET_INTERFACE: libc::c_ulong = 0x4004_54ca;
+/// Nobody to send to for now: the frame is lost, as on a cable that is unplugged.
+const LOST: [i32; 4] = [libc::EAGAIN, libc::ENOBUFS, libc::EIO, libc::ENETDOWN];
+
+/// An open TAP interface; reading does not block.
+#[derive(Debug)]
+pub struct Tap {
+    file: File,
+    name: String,
+    mtu_bytes: u16,
+}
+
+impl Tap {
+    /// Attaches to the interface of this name.
+    ///
+    /// # Errors
+    /// Where there is none, it is no TAP, another process has it, or the rights are lacking.
+    pub fn open(name: &str) -> Result<Tap, DeviceError> {
+        let wrong = |reason: String| DeviceError::Open { kind: KIND, name: name.to_owned(), reason };
+        let c_name = CString::new(name)
+            .ok()
+            .filter(|name| (1..libc::IFNAMSIZ).contains(&name.as_bytes().len()))
+            .ok_or_else(|| wrong("that is no name of an interface".into()))?;
+        // Attaching to a name that does not exist would create an interface, which nobody would know of.
+        // SAFETY: the name is a valid C string.
+        if unsafe { libc::if_nametoindex(c_name.as_ptr()) } == 0 {
+            return Err(wrong(format!("there is none: create it with `ip tuntap add {name} mode tap`")));
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/net/tun")
+            .map_err(|error| wrong(format!("/dev/net/tun: {error}")))?;
+        let mut request = request_for(&c_name);
+        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as i16;
+        // SAFETY: the request is an initialised ifreq, which the call only reads and writes within its bounds.
+        if unsafe { libc::ioctl(file.as_raw_fd(), TUN_SET_INTERFACE, &mut request) } < 0 {
+            return Err(wrong(io::Error::last_os_error().to_string()));
+        }
+        let mtu_bytes = mtu_of(&c_name).map_err(|error| wrong(error.to_string()))?;
+        Ok(Tap { file, name: name.to_owned(), mtu_bytes })
+    }
+
+    pub fn mtu_bytes(&self) -> u16 {
+        self.mtu_bytes
+    }
+
+    /// The next frame, cut to `capacity` bytes; `None` where there is none yet.
+    pub fn read(&mut self, capacity: u32) -> Result<Option<Vec<u8>>, DeviceError> {
+        let mut frame = vec![0; capacity as usize];
+        match self.file.read(&mut frame) {
+            Ok(length) => {
+                frame.truncate(length);
+                Ok(Some(frame))
+            }
+            Err(error) if error.raw_os_error().is_some_and(|number| LOST.contains(&number)) => Ok(None),
+            Err(source) => Err(self.failed("read", source)),
+        }
+    }
+
+    /// Sends a frame; one that cannot be sent now is lost, as on any network.
+    pub fn write(&mut self, frame: &[u8]) -> Result<(), DeviceError> {
+        match self.file.write(frame) {
+            Ok(_) => Ok(()),
+            Err(error) if error.raw_os_error().is_some_and(|number| LOST.contains(&number)) => Ok(()),
+            Err(source) => Err(self.failed("write", source)),
+        }
+    }
+
+    fn failed(&self, operation: &'static str, source: io::Error) -> DeviceError {
+        DeviceError::Failed { kind: KIND, name: self.name.clone(), operation, source }
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn request_for(name: &CString) -> libc::ifreq {
+    // SAFETY: all fields of ifreq are integers, arrays and pointers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name.as_bytes()) {
+        *slot = *byte as libc::c_char;
+    }
+    request
+}
+
+fn mtu_of(name: &CString) -> io::Result<u16> {
+    // Any socket will do to ask for it, and this kind needs no address.
+    let (socket, _) = std::os::unix::net::UnixDatagram::pair()?;
+    let mut request = request_for(name);
+    // SAFETY: as above; the kernel fills in `ifru_mtu`, which is read only after success.
+    unsafe {
+        match libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &mut request) {
+            0 => Ok(u16::try_from(request.ifr_ifru.ifru_mtu).unwrap_or(u16::MAX)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_does_not_exist_is_not_created() {
+        let error = Tap::open("ftvmmnone0").unwrap_err().to_string();
+        assert!(error.contains("there is none"), "{error}");
+        assert!(Tap::open("ftvmmnone0").is_err());
+    }
+
+    #[test]
+    fn names_that_are_none_are_refused() {
+        for name in ["", "a-name-that-is-too-long", "zero\0"] {
+            assert!(Tap::open(name).unwrap_err().to_string().contains("no name"), "{name:?}");
+        }
+    }
+}

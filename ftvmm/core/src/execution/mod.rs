@@ -1,0 +1,61 @@
+//! A machine run alone: live, recorded or replayed.
+
+mod interruption;
+mod live;
+mod replay;
+mod setup;
+
+pub use interruption::Interruption;
+pub use live::run;
+pub use replay::replay;
+pub use setup::{
+    BlockAttachment, NetworkAttachment, RunConfig, SetupError, parse_mac, prepare_replay, prepare_run, read_image,
+};
+
+use thiserror::Error;
+
+use crate::devices::DeviceError;
+use crate::log::{EndKind, Fingerprint, LogError};
+use crate::machine::{MachineError, TrapReport};
+
+/// How a run came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub ending: Ending,
+    /// The number of inputs that the guest got.
+    pub position: u64,
+    pub fingerprint: Fingerprint,
+    pub state_digest: Fingerprint,
+}
+
+/// Why a run is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Halted { exit_status: i32 },
+    Trapped(Box<TrapReport>),
+    Interrupted,
+}
+
+impl Ending {
+    fn kind(&self) -> EndKind {
+        match self {
+            Ending::Halted { exit_status } => EndKind::Halted { exit_status: *exit_status },
+            Ending::Trapped(_) => EndKind::Trapped,
+            Ending::Interrupted => EndKind::Interrupted,
+        }
+    }
+}
+
+/// Why a run could not be brought to its end.
+#[derive(Debug, Error)]
+pub enum ExecutionError {
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The guest did not do what the log says that it did.
+    #[error("the replay diverges from the log at position {position}: {reason}")]
+    Divergence { position: u64, reason: String },
+}

@@ -1,0 +1,95 @@
+//! The Solo5 image: an ELF64 executable with two notes. See `include/elf_abi.h` and `include/mft_abi.h` of Solo5.
+
+mod elf;
+mod manifest;
+mod notes;
+mod sections;
+
+pub use manifest::{DeviceKind, MANIFEST_ENTRIES_MAX, Manifest, ManifestEntry, Properties};
+
+use thiserror::Error;
+
+use crate::log::Fingerprint;
+
+/// The lowest address that an image may use.
+pub const IMAGE_ADDRESS_MIN: u64 = 0x10_0000;
+/// The end of the address space that a guest may have.
+pub const IMAGE_ADDRESS_END: u64 = 1 << 32;
+
+/// Bytes that are no image this VMM can run: what is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the image is not usable: at offset {offset:#x}: {reason}")]
+pub struct ImageError {
+    /// Bytes from the start of the file.
+    pub offset: u64,
+    pub reason: String,
+}
+
+impl ImageError {
+    pub(crate) fn at(offset: u64, reason: impl Into<String>) -> ImageError {
+        ImageError { offset, reason: reason.into() }
+    }
+}
+
+/// A PT_LOAD segment with its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Guest physical, which is the guest's virtual address too.
+    pub address: u64,
+    /// At least as large as `data`; the rest is zero.
+    pub memory_bytes: u64,
+    pub data: Vec<u8>,
+    pub writable: bool,
+    pub executable: bool,
+}
+
+impl Segment {
+    /// The first address behind the segment.
+    pub fn end(&self) -> u64 {
+        self.address + self.memory_bytes
+    }
+}
+
+/// A Solo5 hvt image, checked and taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    pub entry: u64,
+    /// In ascending order, without overlap, none of them both writable and executable.
+    pub segments: Vec<Segment>,
+    pub manifest: Manifest,
+    /// Addresses where an instruction is known to start: the entry point, executable sections, functions. Ascending.
+    pub code_starts: Vec<u64>,
+    digest: Fingerprint,
+}
+
+impl Image {
+    /// Takes an image apart.
+    ///
+    /// # Errors
+    /// [`ImageError`] names the first offset that is wrong, and why.
+    pub fn parse(file: &[u8]) -> Result<Image, ImageError> {
+        let headers = elf::Headers::parse(file)?;
+        let segments = elf::load_segments(file, &headers)?;
+        let notes = notes::find(file, &headers)?;
+        notes::check_abi(file, &notes)?;
+        let manifest = Manifest::parse(notes.manifest.bytes(file), notes.manifest.offset)?;
+        if !segments.iter().any(|s| s.executable && (s.address..s.end()).contains(&headers.entry)) {
+            return Err(ImageError::at(
+                elf::ENTRY_OFFSET,
+                format!("the entry point {:#x} is in no executable segment", headers.entry),
+            ));
+        }
+        let code_starts = sections::code_starts(file, headers.entry)?;
+        Ok(Image { entry: headers.entry, segments, manifest, code_starts, digest: Fingerprint::of(file) })
+    }
+
+    /// The first address behind all segments.
+    pub fn end(&self) -> u64 {
+        self.segments.last().map_or(IMAGE_ADDRESS_MIN, Segment::end)
+    }
+
+    /// The digest of the file that the image was read from.
+    pub fn digest(&self) -> Fingerprint {
+        self.digest
+    }
+}

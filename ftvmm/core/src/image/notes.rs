@@ -1,0 +1,105 @@
+//! The two notes named `Solo5` that make an ELF file a Solo5 image: ABI1 and MFT1.
+
+use super::ImageError;
+use super::elf::{Headers, PT_NOTE, u32_at};
+
+const NOTE_NAME: &[u8] = b"Solo5\0";
+const ABI_TYPE: u32 = 0x3149_4241;
+const MANIFEST_TYPE: u32 = 0x3154_464d;
+/// Three words, and the name padded to a multiple of four.
+const NOTE_HEADER_BYTES: u64 = 20;
+const ABI_ALIGNMENT_BYTES: u64 = 4;
+const MANIFEST_ALIGNMENT_BYTES: u64 = 8;
+const ABI_TARGET_HVT: u32 = 1;
+const ABI_VERSION: u32 = 2;
+
+/// The content of a note within the file.
+pub(super) struct Note {
+    pub offset: u64,
+    pub length_bytes: u64,
+}
+
+impl Note {
+    pub(super) fn bytes<'a>(&self, file: &'a [u8]) -> &'a [u8] {
+        &file[self.offset as usize..(self.offset + self.length_bytes) as usize]
+    }
+}
+
+pub(super) struct Notes {
+    pub abi: Note,
+    pub manifest: Note,
+}
+
+pub(super) fn find(file: &[u8], headers: &Headers) -> Result<Notes, ImageError> {
+    let (mut abi, mut manifest) = (None, None);
+    for header in headers.program.iter().filter(|header| header.kind == PT_NOTE) {
+        let end = header.offset + header.file_bytes;
+        let mut at = header.offset;
+        while at < end {
+            let found = Found::parse(file, at, end)?;
+            match (found.is_ours, found.kind) {
+                (true, ABI_TYPE) => abi = Some(found.content(ABI_ALIGNMENT_BYTES)?),
+                (true, MANIFEST_TYPE) => manifest = Some(found.content(MANIFEST_ALIGNMENT_BYTES)?),
+                _ => {}
+            }
+            at = found.next;
+        }
+    }
+    let missing = |name: &str| ImageError::at(0, format!("there is no Solo5 {name} note: this is no Solo5 image"));
+    Ok(Notes { abi: abi.ok_or_else(|| missing("ABI1"))?, manifest: manifest.ok_or_else(|| missing("MFT1"))? })
+}
+
+pub(super) fn check_abi(file: &[u8], notes: &Notes) -> Result<(), ImageError> {
+    let at = notes.abi.offset;
+    if notes.abi.length_bytes < 16 {
+        return Err(ImageError::at(at, format!("the ABI1 note has {} bytes, not 16", notes.abi.length_bytes)));
+    }
+    let target = u32_at(file, at, "ABI target")?;
+    if target != ABI_TARGET_HVT {
+        let reason = format!("the image is built for Solo5 target {target}, not hvt ({ABI_TARGET_HVT})");
+        return Err(ImageError::at(at, reason));
+    }
+    let version = u32_at(file, at + 4, "ABI version")?;
+    if version != ABI_VERSION {
+        let reason = format!("the image speaks version {version} of the hvt ABI, not {ABI_VERSION}");
+        return Err(ImageError::at(at + 4, reason));
+    }
+    Ok(())
+}
+
+struct Found {
+    at: u64,
+    kind: u32,
+    is_ours: bool,
+    /// Where the note's own bytes end, without padding.
+    end: u64,
+    next: u64,
+}
+
+impl Found {
+    fn parse(file: &[u8], at: u64, segment_end: u64) -> Result<Found, ImageError> {
+        let cut_off = || ImageError::at(at, "a note is cut off by the end of its segment");
+        if at + 12 > segment_end {
+            return Err(cut_off());
+        }
+        let name_bytes = u64::from(u32_at(file, at, "note name size")?);
+        let content_bytes = u64::from(u32_at(file, at + 4, "note content size")?);
+        let kind = u32_at(file, at + 8, "note type")?;
+        let name_end = at + 12 + name_bytes;
+        let end = at + 12 + name_bytes.next_multiple_of(4) + content_bytes;
+        if name_end > segment_end || end > segment_end {
+            return Err(cut_off());
+        }
+        let is_ours = file[at as usize + 12..name_end as usize] == *NOTE_NAME;
+        Ok(Found { at, kind, is_ours, end, next: end.next_multiple_of(4) })
+    }
+
+    /// The content begins at the next multiple of its own alignment; the padding counts as content in the header.
+    fn content(&self, alignment_bytes: u64) -> Result<Note, ImageError> {
+        let offset = (self.at + NOTE_HEADER_BYTES).next_multiple_of(alignment_bytes);
+        match self.end.checked_sub(offset) {
+            Some(length_bytes) => Ok(Note { offset, length_bytes }),
+            None => Err(ImageError::at(self.at + 4, "the note is too short for its padding")),
+        }
+    }
+}

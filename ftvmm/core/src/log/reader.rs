@@ -1,0 +1,262 @@
+//! Reading a log file.
+
+use std::fs;
+use std::path::Path;
+
+use super::file::{
+    CHECKSUM_BYTES, END_BODY_BYTES, HEADER_BODY_BYTES_MAX, HEADER_FIXED_BYTES, MAGIC, TAG_END, TAG_ENTRY, VERSION,
+    checksum,
+};
+use super::{End, Entry, Fingerprint, Header, LogError};
+
+/// Where the body of the header starts: a foreign image or configuration is to be found there.
+const HEADER_BODY_OFFSET: u64 = HEADER_FIXED_BYTES as u64;
+
+/// One record of a log, with where it stands in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    Entry { offset: u64, entry: Entry },
+    End(End),
+}
+
+/// A log being read. It is checked as it is read; what was returned before an error was right.
+pub struct LogReader {
+    bytes: Vec<u8>,
+    header: Header,
+    offset: usize,
+    position: u64,
+}
+
+fn malformed(offset: usize, reason: impl Into<String>) -> LogError {
+    LogError::Malformed { offset: offset as u64, reason: reason.into() }
+}
+
+impl LogReader {
+    /// Reads the file and checks its header.
+    pub fn open(path: &Path) -> Result<LogReader, LogError> {
+        LogReader::from_bytes(fs::read(path).map_err(|source| LogError::Io { operation: "read", source })?)
+    }
+
+    /// The same for a log in memory.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<LogReader, LogError> {
+        if bytes.get(..8) != Some(&MAGIC) {
+            return Err(malformed(0, "this is no ftvmm log"));
+        }
+        let version = word(&bytes, 8).ok_or_else(|| malformed(8, "the log is cut off in its header"))?;
+        if version != VERSION {
+            return Err(malformed(8, format!("the log has version {version}, not {VERSION}")));
+        }
+        let length = word(&bytes, 12).ok_or_else(|| malformed(12, "the log is cut off in its header"))? as usize;
+        if length > HEADER_BODY_BYTES_MAX {
+            return Err(malformed(12, format!("the header says that it has {length} bytes, which is too many")));
+        }
+        let end = HEADER_FIXED_BYTES + length;
+        let found = bytes.get(end..end + CHECKSUM_BYTES);
+        let found = found.ok_or_else(|| malformed(bytes.len(), "the log is cut off in its header"))?;
+        if checksum(&[&bytes[..end]]) != found {
+            return Err(malformed(end, "the checksum of the header does not match"));
+        }
+        let header: Header = serde_json::from_slice(&bytes[HEADER_FIXED_BYTES..end])
+            .map_err(|error| malformed(HEADER_FIXED_BYTES, format!("the header makes no sense: {error}")))?;
+        if header.config.digest() != header.config_digest {
+            let reason = "the configuration does not match its digest: the log is of another version of ftvmm";
+            return Err(malformed(HEADER_FIXED_BYTES, reason));
+        }
+        Ok(LogReader { bytes, header, offset: end + CHECKSUM_BYTES, position: 0 })
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Checks that the log was recorded with the image of this digest.
+    pub fn check_image(&self, digest: Fingerprint) -> Result<(), LogError> {
+        match digest == self.header.image_digest {
+            true => Ok(()),
+            false => Err(LogError::Foreign {
+                offset: HEADER_BODY_OFFSET,
+                reason: format!("it was recorded with image {}, and this one is {digest}", self.header.image_digest),
+            }),
+        }
+    }
+
+    /// Reads all records to the end without keeping them: afterwards no error can come up half-way through a replay.
+    pub fn check_all(&self) -> Result<End, LogError> {
+        let mut cursor = Cursor { bytes: &self.bytes, offset: self.offset, position: self.position };
+        loop {
+            if let Record::End(end) = cursor.next()? {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// The next record. After [`Record::End`] there is none, and asking for it is an error.
+    pub fn read(&mut self) -> Result<Record, LogError> {
+        let mut cursor = Cursor { bytes: &self.bytes, offset: self.offset, position: self.position };
+        let record = cursor.next()?;
+        (self.offset, self.position) = (cursor.offset, cursor.position);
+        Ok(record)
+    }
+}
+
+fn word(bytes: &[u8], offset: usize) -> Option<u32> {
+    bytes.get(offset..offset + 4)?.try_into().ok().map(u32::from_le_bytes)
+}
+
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+    position: u64,
+}
+
+impl Cursor<'_> {
+    fn next(&mut self) -> Result<Record, LogError> {
+        match self.bytes.get(self.offset) {
+            None => Err(malformed(self.offset, "the log is cut off: it has no end record")),
+            Some(&TAG_ENTRY) => self.entry(),
+            Some(&TAG_END) => self.end(),
+            Some(tag) => Err(malformed(self.offset, format!("{tag} is no kind of record"))),
+        }
+    }
+
+    fn entry(&mut self) -> Result<Record, LogError> {
+        let offset = self.offset + 1;
+        let (entry, length) =
+            Entry::decode(&self.bytes[offset..]).map_err(|source| LogError::Entry { offset: offset as u64, source })?;
+        if entry.position != self.position + 1 {
+            let reason = format!("entry {} follows entry {}", entry.position, self.position);
+            return Err(malformed(offset, reason));
+        }
+        self.position = entry.position;
+        self.offset = offset + length;
+        Ok(Record::Entry { offset: offset as u64, entry })
+    }
+
+    fn end(&mut self) -> Result<Record, LogError> {
+        let body_at = self.offset + 1;
+        let checksum_at = body_at + END_BODY_BYTES;
+        let file_end = checksum_at + CHECKSUM_BYTES;
+        let (Some(body), Some(found)) = (
+            self.bytes.get(body_at..checksum_at).and_then(|body| <&[u8; END_BODY_BYTES]>::try_from(body).ok()),
+            self.bytes.get(checksum_at..file_end),
+        ) else {
+            return Err(malformed(self.bytes.len(), "the log is cut off in its end record"));
+        };
+        if checksum(&[&[TAG_END], body]) != found {
+            return Err(malformed(checksum_at, "the checksum of the end record does not match"));
+        }
+        let end = End::decode(body).ok_or_else(|| malformed(body_at, format!("{} is no kind of end", body[0])))?;
+        if end.position != self.position {
+            let reason = format!("the end record counts {} entries, and there are {}", end.position, self.position);
+            return Err(malformed(body_at + 5, reason));
+        }
+        if file_end != self.bytes.len() {
+            return Err(malformed(file_end, "something follows the end record"));
+        }
+        self.offset = file_end;
+        Ok(Record::End(end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{EndKind, LogWriter};
+    use super::*;
+    use crate::machine::{Answer, HypercallResult, MachineConfig};
+
+    fn small_log() -> Vec<u8> {
+        let directory = std::env::temp_dir().join(format!("ftvmm-log-{}", std::process::id()));
+        let path = directory.join(format!("{:?}", std::thread::current().id()));
+        fs::create_dir_all(&directory).unwrap();
+        let config = MachineConfig::new(1 << 21).with_block("storage", 4096);
+        let header = Header {
+            image_path: "image.hvt".into(),
+            image_digest: Fingerprint::of(b"image"),
+            config_digest: config.digest(),
+            config,
+        };
+        let mut writer = LogWriter::create(&path, &header).unwrap();
+        let answers = [
+            Answer::Walltime { nanoseconds: 1 },
+            Answer::Poll { ready_set: 2 },
+            Answer::BlockRead { result: HypercallResult::Ok, data: vec![7; 16] },
+            Answer::NetworkRead { frame: None },
+            Answer::NetworkRead { frame: Some(vec![9; 20]) },
+            Answer::CounterWithAux { value: 3, aux: 4 },
+        ];
+        for (index, answer) in answers.into_iter().enumerate() {
+            let position = index as u64 + 1;
+            let fingerprint = Fingerprint::of(&position.to_le_bytes());
+            writer.append(&Entry { position, fingerprint, answer }).unwrap();
+        }
+        let end = End {
+            kind: EndKind::Halted { exit_status: -3 },
+            position: 6,
+            fingerprint: Fingerprint::of(b"end"),
+            state_digest: Fingerprint::of(b"state"),
+        };
+        writer.end(&end).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        fs::remove_dir_all(&directory).ok();
+        bytes
+    }
+
+    fn read_all(bytes: Vec<u8>) -> Result<(Header, Vec<Record>), LogError> {
+        let mut reader = LogReader::from_bytes(bytes)?;
+        reader.check_all()?;
+        let mut records = Vec::new();
+        loop {
+            records.push(reader.read()?);
+            if let Some(Record::End(_)) = records.last() {
+                return Ok((reader.header().clone(), records));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (header, records) = read_all(small_log()).unwrap();
+        assert_eq!(header.image_path, "image.hvt");
+        assert_eq!(records.len(), 7);
+        let Record::End(end) = &records[6] else { panic!("{records:?}") };
+        assert_eq!(end.kind, EndKind::Halted { exit_status: -3 });
+        let Record::Entry { entry, .. } = &records[4] else { panic!("{records:?}") };
+        assert_eq!(entry.answer, Answer::NetworkRead { frame: Some(vec![9; 20]) });
+    }
+
+    #[test]
+    fn a_change_of_any_byte_is_found() {
+        let log = small_log();
+        for offset in 0..log.len() {
+            for flip in [1, 0x80] {
+                let mut damaged = log.clone();
+                damaged[offset] ^= flip;
+                let error = read_all(damaged).map(|_| ()).expect_err(&format!("byte {offset} was changed"));
+                assert!(error.to_string().contains("offset"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_at_any_byte_is_found() {
+        let log = small_log();
+        for length in 0..log.len() {
+            let error = read_all(log[..length].to_vec()).map(|_| ()).expect_err(&format!("cut to {length} bytes"));
+            assert!(error.to_string().contains("offset"), "{error}");
+        }
+    }
+
+    #[test]
+    fn bytes_behind_the_end_are_found() {
+        let mut log = small_log();
+        log.push(0);
+        assert!(read_all(log).is_err());
+    }
+
+    #[test]
+    fn a_log_of_another_image_is_refused() {
+        let reader = LogReader::from_bytes(small_log()).unwrap();
+        assert!(reader.check_image(Fingerprint::of(b"image")).is_ok());
+        assert!(matches!(reader.check_image(Fingerprint::of(b"other")), Err(LogError::Foreign { .. })));
+    }
+}

@@ -1,0 +1,68 @@
+//! What a machine is made of besides its image: two machines of equal image and configuration start out equal.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::cpuid::CpuidTable;
+use crate::log::Fingerprint;
+
+/// The rate that the guest is told for its time-stamp counter: the counter then counts nanoseconds on every host.
+pub const COUNTER_FREQUENCY_HERTZ: u64 = 1_000_000_000;
+/// The size of a sector where the configuration does not say.
+pub const SECTOR_BYTES: u16 = 512;
+/// The MTU where the configuration does not say.
+pub const MTU_BYTES: u16 = 1500;
+
+/// Memory, command line, devices and processor features of a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineConfig {
+    /// A multiple of 4096, at most 4 GiB.
+    pub memory_bytes: u64,
+    /// What comes after the image's name, separated by blanks.
+    #[serde(default)]
+    pub command_line: String,
+    /// By the device's name in the image's manifest: all that it declares and nothing else.
+    #[serde(default)]
+    pub devices: BTreeMap<String, DeviceConfig>,
+    #[serde(default)]
+    pub cpuid: CpuidTable,
+}
+
+/// One device as the guest sees it; what stands behind it is the driver's affair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum DeviceConfig {
+    Block { capacity_bytes: u64, sector_bytes: u16 },
+    Network { mac: [u8; 6], mtu_bytes: u16 },
+}
+
+impl MachineConfig {
+    /// A machine without devices and with an empty command line.
+    pub fn new(memory_bytes: u64) -> MachineConfig {
+        MachineConfig {
+            memory_bytes,
+            command_line: String::new(),
+            devices: BTreeMap::new(),
+            cpuid: CpuidTable::default(),
+        }
+    }
+
+    /// Adds a block device with the usual sector size.
+    pub fn with_block(mut self, name: &str, capacity_bytes: u64) -> MachineConfig {
+        self.devices.insert(name.to_owned(), DeviceConfig::Block { capacity_bytes, sector_bytes: SECTOR_BYTES });
+        self
+    }
+
+    /// Adds a network device with the usual MTU.
+    pub fn with_network(mut self, name: &str, mac: [u8; 6]) -> MachineConfig {
+        self.devices.insert(name.to_owned(), DeviceConfig::Network { mac, mtu_bytes: MTU_BYTES });
+        self
+    }
+
+    /// Equal for two configurations exactly where the guest cannot tell them apart.
+    pub fn digest(&self) -> Fingerprint {
+        // Debug output of plain data in a fixed order is a complete and stable account of it.
+        Fingerprint::of(format!("{self:?}").as_bytes())
+    }
+}

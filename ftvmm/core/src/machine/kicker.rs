@@ -1,0 +1,102 @@
+//! Interrupting a vCPU from another thread, or from a signal handler, without losing a kick to a race.
+//!
+//! A signal alone would be lost between the last look at a flag and KVM_RUN. So the handler, which runs on the vCPU's
+//! own thread, sets `immediate_exit` in the structure that KVM_RUN looks at first.
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::{Arc, Mutex, Once, PoisonError};
+
+thread_local! {
+    /// `kvm_run.immediate_exit` of the vCPU that this thread is running.
+    static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// Makes the vCPU of the calling thread, if any, leave the guest at once; may be called from a signal handler.
+pub fn leave_guest_from_signal_handler() {
+    let immediate_exit = IMMEDIATE_EXIT.with(Cell::get);
+    if !immediate_exit.is_null() {
+        // SAFETY: the pointer is set by `Running::begin` while the vCPU's mapping is alive, and cleared when it ends;
+        // this thread is the one that set it, and a single byte is written.
+        unsafe { immediate_exit.write_volatile(1) };
+    }
+}
+
+extern "C" fn on_kick(_signal: libc::c_int) {
+    leave_guest_from_signal_handler();
+}
+
+fn kick_signal() -> libc::c_int {
+    libc::SIGRTMIN()
+}
+
+/// Makes a `run` in another thread return [`super::MachineError::Interrupted`].
+#[derive(Clone, Default)]
+pub struct Kicker {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    kicked: bool,
+    runner: Option<libc::pthread_t>,
+}
+
+impl Kicker {
+    pub(super) fn new() -> Kicker {
+        static INSTALLED: Once = Once::new();
+        INSTALLED.call_once(|| {
+            // SAFETY: a zeroed sigaction is valid; the handler only does what is async-signal-safe. Without
+            // SA_RESTART, so that KVM_RUN and system calls of the thread return EINTR.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = on_kick as *const () as usize;
+                libc::sigemptyset(&mut action.sa_mask);
+                libc::sigaction(kick_signal(), &action, ptr::null_mut());
+            }
+        });
+        Kicker::default()
+    }
+
+    /// Interrupts the current `run`, or else the next.
+    pub fn kick(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.kicked = true;
+        if let Some(runner) = state.runner {
+            // SAFETY: the runner clears this field, under the same lock, before it can end.
+            unsafe { libc::pthread_kill(runner, kick_signal()) };
+        }
+    }
+
+    /// Marks the calling thread as the one that runs the vCPU; `None` where a kick came before.
+    pub(super) fn begin(&self, immediate_exit: *mut u8) -> Option<Running<'_>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut state.kicked) {
+            return None;
+        }
+        // SAFETY: always succeeds, and has no preconditions.
+        state.runner = Some(unsafe { libc::pthread_self() });
+        IMMEDIATE_EXIT.with(|cell| cell.set(immediate_exit));
+        Some(Running { kicker: self })
+    }
+}
+
+/// As long as this lives, a kick interrupts the thread.
+pub(super) struct Running<'a> {
+    kicker: &'a Kicker,
+}
+
+impl Running<'_> {
+    /// The guest was left because of a kick, which is thereby used up.
+    pub fn was_interrupted(&self) {
+        self.kicker.state.lock().unwrap_or_else(PoisonError::into_inner).kicked = false;
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut state = self.kicker.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.runner = None;
+        IMMEDIATE_EXIT.with(|cell| cell.set(ptr::null_mut()));
+    }
+}

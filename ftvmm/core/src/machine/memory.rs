@@ -1,0 +1,146 @@
+//! Guest memory, and what the guest may do with each page of it.
+//!
+//! The VMM keeps to the same permissions when it reads and writes on the guest's behalf: a hypercall can no more
+//! write into code than the guest itself can, or the determinism pass would be worth nothing.
+
+use vm_memory::mmap::MmapRegion;
+
+use super::MachineError;
+
+pub(super) const PAGE_BYTES: u64 = 4096;
+/// Below, nothing is mapped: a null pointer traps.
+pub(super) const GUEST_ADDRESS_MIN: u64 = 0x1_0000;
+
+/// What the guest may do with a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) struct Access {
+    pub mapped: bool,
+    pub writable: bool,
+    pub executable: bool,
+}
+
+impl Access {
+    pub const READ: Access = Access { mapped: true, writable: false, executable: false };
+    pub const READ_WRITE: Access = Access { mapped: true, writable: true, executable: false };
+    pub const EXECUTE: Access = Access { mapped: true, writable: false, executable: true };
+}
+
+/// A region of memory that a VM is given.
+pub(super) struct GuestMemory {
+    region: MmapRegion,
+    pages: Vec<Access>,
+}
+
+impl GuestMemory {
+    /// Reserves zeroed memory; the host provides pages as they are touched.
+    pub fn new(bytes: u64) -> Result<GuestMemory, MachineError> {
+        let region = MmapRegion::new(bytes as usize)
+            .map_err(|error| MachineError::Memory { bytes, reason: error.to_string() })?;
+        Ok(GuestMemory { region, pages: vec![Access::default(); (bytes / PAGE_BYTES) as usize] })
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.region.size() as u64
+    }
+
+    /// Where the region is in the VMM's own address space, for KVM.
+    pub fn host_address(&self) -> u64 {
+        self.region.as_ptr() as u64
+    }
+
+    pub fn pages(&self) -> &[Access] {
+        &self.pages
+    }
+
+    /// Sets what the guest may do with the pages that `start..end` touches.
+    pub fn allow(&mut self, start: u64, end: u64, access: Access) {
+        let pages = start / PAGE_BYTES..end.div_ceil(PAGE_BYTES);
+        self.pages[pages.start as usize..pages.end as usize].fill(access);
+    }
+
+    /// The whole region, whatever the guest may do with it.
+    pub fn all(&self) -> &[u8] {
+        // SAFETY: the mapping is `size` bytes long, initialised (zero pages) and lives as long as `self`. The vCPU,
+        // the only other writer, runs only inside of `Machine::run`, which borrows the machine mutably.
+        unsafe { std::slice::from_raw_parts(self.region.as_ptr(), self.region.size()) }
+    }
+
+    /// As [`GuestMemory::all`], to be written.
+    pub fn all_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `all`, and `&mut self` makes this slice the only one.
+        unsafe { std::slice::from_raw_parts_mut(self.region.as_ptr(), self.region.size()) }
+    }
+
+    /// What the guest sees at `address`, or `None` where it may not read all of it.
+    pub fn read(&self, address: u64, length: u64) -> Option<&[u8]> {
+        self.allowed(address, length, |access| access.mapped)?;
+        self.all().get(address as usize..(address + length) as usize)
+    }
+
+    /// The same to be written, or `None` where the guest may not write all of it.
+    pub fn write(&mut self, address: u64, length: u64) -> Option<&mut [u8]> {
+        self.allowed(address, length, |access| access.writable)?;
+        self.all_mut().get_mut(address as usize..(address + length) as usize)
+    }
+
+    /// Whether the guest may write all of `address..address + length`.
+    pub fn is_writable(&self, address: u64, length: u64) -> bool {
+        self.allowed(address, length, |access| access.writable).is_some()
+    }
+
+    /// The bytes at `address` that the guest may execute, at most `length`.
+    pub fn code(&self, address: u64, length: u64) -> &[u8] {
+        let end = (0..length).take_while(|index| {
+            address.checked_add(*index).and_then(|at| self.allowed(at, 1, |access| access.executable)).is_some()
+        });
+        let length = end.count() as u64;
+        self.all().get(address as usize..address.saturating_add(length) as usize).unwrap_or_default()
+    }
+
+    fn allowed(&self, address: u64, length: u64, may: impl Fn(&Access) -> bool) -> Option<()> {
+        let end = address.checked_add(length).filter(|end| *end <= self.bytes())?;
+        let pages = (address / PAGE_BYTES) as usize..end.div_ceil(PAGE_BYTES) as usize;
+        self.pages.get(pages)?.iter().all(may).then_some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> GuestMemory {
+        let mut memory = GuestMemory::new(8 * PAGE_BYTES).unwrap();
+        memory.allow(PAGE_BYTES, 2 * PAGE_BYTES, Access::READ);
+        memory.allow(2 * PAGE_BYTES, 4 * PAGE_BYTES, Access::READ_WRITE);
+        memory.allow(4 * PAGE_BYTES, 5 * PAGE_BYTES, Access::EXECUTE);
+        memory
+    }
+
+    #[test]
+    fn pages_of_no_access_are_not_read() {
+        assert!(memory().read(PAGE_BYTES - 1, 2).is_none());
+        assert!(memory().read(PAGE_BYTES, PAGE_BYTES).is_some());
+    }
+
+    #[test]
+    fn code_and_constants_are_not_written() {
+        let mut memory = memory();
+        assert!(memory.write(2 * PAGE_BYTES - 1, 2).is_none());
+        assert!(memory.write(4 * PAGE_BYTES - 1, 2).is_none());
+        assert!(memory.write(2 * PAGE_BYTES, 2 * PAGE_BYTES).is_some());
+    }
+
+    #[test]
+    fn lengths_that_wrap_around_are_refused() {
+        let mut memory = memory();
+        assert!(memory.read(2 * PAGE_BYTES, u64::MAX).is_none());
+        assert!(memory.write(u64::MAX, 2).is_none());
+        assert!(memory.read(u64::MAX, 0).is_none());
+    }
+
+    #[test]
+    fn code_ends_where_execution_does() {
+        assert_eq!(memory().code(5 * PAGE_BYTES - 3, 15).len(), 3);
+        assert!(memory().code(u64::MAX - 2, 15).is_empty());
+    }
+}

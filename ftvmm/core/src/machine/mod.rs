@@ -1,0 +1,164 @@
+//! A virtual machine on KVM: one vCPU at CPL 3 that stops at each hypercall.
+
+mod boot;
+mod config;
+mod cpuid;
+mod emulation;
+mod error;
+mod exit;
+mod host;
+mod hypercall;
+mod kicker;
+mod memory;
+mod monitor;
+mod page_tables;
+mod registers;
+mod request;
+mod vcpu;
+
+pub use config::{COUNTER_FREQUENCY_HERTZ, DeviceConfig, MTU_BYTES, MachineConfig, SECTOR_BYTES};
+pub use cpuid::{CpuidLeaf, CpuidTable};
+pub use error::{MachineError, TrapReport};
+pub use host::{HostReport, HostTraits, examine_host};
+pub use kicker::{Kicker, leave_guest_from_signal_handler};
+pub use request::{
+    Answer, BLOCK_TRANSFER_BYTES_MAX, CONSOLE_BYTES_MAX, ETHERNET_HEADER_BYTES, HypercallResult, Instruction, Request,
+};
+
+use std::collections::HashMap;
+
+use crate::determinism::{self, Site};
+use crate::image::{Image, Properties};
+use crate::log::{Chain, Fingerprint};
+use boot::BOOT_INFO_ADDRESS;
+use hypercall::Place;
+use memory::{GuestMemory, PAGE_BYTES};
+use vcpu::{Start, Vcpu};
+
+/// A VM: memory and one vCPU. Owned and run by one thread at a time.
+pub struct Machine {
+    // Before the memory that it runs on, so that it is dropped first.
+    vcpu: Vcpu,
+    memory: GuestMemory,
+    sites: HashMap<u64, Site>,
+    devices: Vec<Option<Properties>>,
+    cpuid: CpuidTable,
+    traits: HostTraits,
+    chain: Chain,
+    /// Where the guest goes on, the same on every host whatever its KVM says.
+    rip: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Ready,
+    Asked(Request, Place),
+    Stopped,
+}
+
+impl Machine {
+    /// Builds the VM up to its first instruction.
+    ///
+    /// # Errors
+    /// Where the configuration does not fit the image, the image cannot be made deterministic, or the host has no KVM
+    /// that can run it.
+    pub fn new(image: &Image, config: &MachineConfig) -> Result<Machine, MachineError> {
+        let devices = boot::attach(image, config)?;
+        let rewritten = determinism::rewrite(image)?;
+        let memory = boot::build_memory(image, config, &devices, &rewritten)?;
+        let kvm = host::open_kvm()?;
+        host::check_processor(&config.cpuid)?;
+        let traits = HostTraits::get(&kvm)?;
+        let start = Start { rip: image.entry, rsp: config.memory_bytes - 8, rdi: BOOT_INFO_ADDRESS };
+        let vcpu = Vcpu::new(&kvm, &memory, start, traits.task_type)?;
+        let origin = [image.digest().0, config.digest().0].concat();
+        Ok(Machine {
+            vcpu,
+            memory,
+            sites: rewritten.sites,
+            devices,
+            cpuid: config.cpuid.clone(),
+            traits,
+            chain: Chain::new(Fingerprint::of(&origin)),
+            rip: start.rip,
+            state: State::Ready,
+        })
+    }
+
+    /// Enters the guest until it asks for something, and chains the request into the fingerprint.
+    ///
+    /// # Errors
+    /// [`MachineError::Interrupted`] after a kick or a signal: call again to go on. [`MachineError::Trap`] where the
+    /// guest did what it may not: it is over, on every replica at the same point.
+    pub fn run(&mut self) -> Result<Request, MachineError> {
+        match self.state {
+            State::Ready => {}
+            State::Asked(..) => return Err(MachineError::NotRunnable { reason: "its last request is not answered" }),
+            State::Stopped => return Err(MachineError::NotRunnable { reason: "it has come to its end" }),
+        }
+        loop {
+            if let Some((request, place)) = self.run_to_exit()? {
+                self.state = match request {
+                    Request::Halt { .. } => State::Stopped,
+                    _ => State::Asked(request.clone(), place),
+                };
+                return Ok(request);
+            }
+        }
+    }
+
+    /// Gives the guest the answer to its last request, and chains it.
+    ///
+    /// # Errors
+    /// [`MachineError::Answer`] where the request does not take this answer; the guest still waits then.
+    pub fn answer(&mut self, answer: &Answer) -> Result<(), MachineError> {
+        let State::Asked(request, place) = std::mem::replace(&mut self.state, State::Ready) else {
+            return Err(MachineError::answer(None, answer));
+        };
+        let written = request.takes(answer)
+            && match request {
+                Request::Instruction(instruction) => {
+                    registers::write_answer(self.vcpu.registers_mut(), instruction, answer)
+                }
+                _ => hypercall::write_answer(&mut self.memory, &request, place, answer),
+            };
+        if !written {
+            let error = MachineError::answer(Some(&request), answer);
+            self.state = State::Asked(request, place);
+            return Err(error);
+        }
+        let mut bytes = Vec::new();
+        crate::log::encode_answer(answer, &mut bytes);
+        self.chain.link(&[b"answer", &bytes]);
+        Ok(())
+    }
+
+    /// The chain so far.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.chain.head()
+    }
+
+    /// A digest of all memory and registers; slow. Equal on every host for equal histories, between two exits.
+    pub fn state_digest(&mut self) -> Fingerprint {
+        let mut hasher = blake3::Hasher::new();
+        for (index, page) in self.memory.all().chunks_exact(PAGE_BYTES as usize).enumerate() {
+            if page.iter().any(|byte| *byte != 0) {
+                hasher.update(&(index as u64).to_le_bytes());
+                hasher.update(page);
+            }
+        }
+        hasher.update(&registers::canonical(self.vcpu.registers(), self.rip));
+        match self.vcpu.extended_state() {
+            Ok(bytes) => hasher.update(&bytes),
+            // A digest that equals no other one: the replica is then stopped, which is safe.
+            Err(_) => hasher.update(format!("unreadable, process {}", std::process::id()).as_bytes()),
+        };
+        Fingerprint::from_hash(hasher.finalize())
+    }
+
+    /// A handle by which another thread interrupts `run`.
+    pub fn kicker(&self) -> Kicker {
+        self.vcpu.kicker()
+    }
+}

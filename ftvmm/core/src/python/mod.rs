@@ -1,0 +1,16 @@
+//! The bindings: `ftvmm._core`. The GIL is released while a VM runs.
+
+mod doctor;
+mod error;
+mod run;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("CoreError", module.py().get_type::<error::CoreError>())?;
+    module.add_function(wrap_pyfunction!(run::run, module)?)?;
+    module.add_function(wrap_pyfunction!(run::replay, module)?)?;
+    module.add_function(wrap_pyfunction!(doctor::examine_host, module)?)?;
+    Ok(())
+}

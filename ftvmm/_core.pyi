@@ -1,7 +1,7 @@
 """The Rust core: see `ftvmm/core/src/python/`."""
 
 from os import PathLike
-from typing import TypedDict
+from typing import Any, TypedDict
 
 class CoreError(Exception):
     """Its arguments are a sentence for the user and the exit status that it should lead to."""
@@ -31,3 +31,19 @@ def replay(log: str | PathLike[str], image: str | PathLike[str] | None = None) -
 
 def examine_host() -> HostReport:
     """Tries the host's KVM out. Raises `CoreError`."""
+
+class NodeError(Exception):
+    """A node that cannot start; the message says why."""
+
+class Node:
+    """One node of a fault-tolerant pair; its threads run from construction on."""
+
+    def __init__(self, document: str) -> None: ...
+    @property
+    def incarnation(self) -> int: ...
+    def start(self, bootstrap: bool) -> None: ...
+    def stop(self) -> None: ...
+    def arbiter_answer(self, request: int, generation: int, incarnation: int) -> None: ...
+    def arbiter_unreachable(self, request: int) -> None: ...
+    def status(self) -> str: ...
+    def next_effect(self, timeout_ms: int) -> tuple[Any, ...] | None: ...

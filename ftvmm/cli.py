@@ -5,8 +5,10 @@ import sys
 import click
 
 from ftvmm.commands.doctor import doctor
+from ftvmm.commands.node import node
 from ftvmm.commands.replay import replay
 from ftvmm.commands.run import run
+from ftvmm.commands.status import status
 
 STATUS_INTERRUPTED = 130
 
@@ -23,16 +25,18 @@ def cli() -> None:
 
 cli.add_command(run)
 cli.add_command(replay)
+cli.add_command(node)
+cli.add_command(status)
 cli.add_command(doctor)
 
 
 def main() -> None:
     """Runs the command line, and leaves with its exit status; no error ends in a traceback."""
     try:
-        status = cli.main(standalone_mode=False)
+        outcome = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(STATUS_INTERRUPTED)
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(outcome if isinstance(outcome, int) else 0)

@@ -1,0 +1,1 @@
+"""The subcommands of `ftvmm`, one file each."""

@@ -1,8 +1,15 @@
 """What a user hears of a VM's end, and the exit status that it leads to."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import click
 
-from ftvmm._core import CoreError, Outcome
+from ftvmm._core import CoreError
+
+if TYPE_CHECKING:
+    from ftvmm._core import Outcome
 from ftvmm.failure import Failure
 
 

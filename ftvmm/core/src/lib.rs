@@ -8,5 +8,7 @@ pub mod execution;
 pub mod image;
 pub mod log;
 pub mod machine;
+pub mod node;
+pub mod protocol;
 #[cfg(feature = "extension-module")]
 mod python;

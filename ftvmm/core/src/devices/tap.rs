@@ -58,9 +58,9 @@ impl Tap {
     }
 
     /// The next frame, cut to `capacity` bytes; `None` where there is none yet.
-    pub fn read(&mut self, capacity: u32) -> Result<Option<Vec<u8>>, DeviceError> {
+    pub fn read(&self, capacity: u32) -> Result<Option<Vec<u8>>, DeviceError> {
         let mut frame = vec![0; capacity as usize];
-        match self.file.read(&mut frame) {
+        match (&self.file).read(&mut frame) {
             Ok(length) => {
                 frame.truncate(length);
                 Ok(Some(frame))
@@ -71,8 +71,8 @@ impl Tap {
     }
 
     /// Sends a frame; one that cannot be sent now is lost, as on any network.
-    pub fn write(&mut self, frame: &[u8]) -> Result<(), DeviceError> {
-        match self.file.write(frame) {
+    pub fn write(&self, frame: &[u8]) -> Result<(), DeviceError> {
+        match (&self.file).write(frame) {
             Ok(_) => Ok(()),
             Err(error) if error.raw_os_error().is_some_and(|number| LOST.contains(&number)) => Ok(()),
             Err(source) => Err(self.failed("write", source)),

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod error;
+mod node;
 mod run;
 
 use pyo3::prelude::*;
@@ -12,5 +13,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run::run, module)?)?;
     module.add_function(wrap_pyfunction!(run::replay, module)?)?;
     module.add_function(wrap_pyfunction!(doctor::examine_host, module)?)?;
+    module.add_class::<node::Node>()?;
+    module.add("NodeError", module.py().get_type::<node::NodeError>())?;
     Ok(())
 }

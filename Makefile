@@ -1,0 +1,72 @@
+# Two commands do everything, their own set-up included: `make scenarios` and `make test`.
+# `make` alone explains them. The set-up itself is lab/provision/, in Python's standard library only.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+CORE := ftvmm/core/Cargo.toml
+# rustup's directory is on the PATH of login shells only.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# What a person may set:
+SCENARIO ?=
+ARGS ?=
+export SCENARIO ARGS
+
+.PHONY: help setup scenarios report test test-rust test-python lint bench demo clean
+
+help:  ## What there is to do here
+	@echo "ftvmm: a fault-tolerant virtual machine on two hosts, and the suite that tries to break it."
+	@echo
+	@echo "As root, on Debian 12 with Python 3.11, Rust and /dev/kvm (what is missing is said before anything changes):"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make scenarios SCENARIO=\"primary and killed\"   only the scenarios whose names match (pytest's -k)"
+	@echo "  make scenarios ARGS=\"-x -vv\"                   more options for pytest"
+	@echo "  make PYTHON=/usr/bin/python3.11 setup          another Python"
+	@echo
+	@echo "README.md shows a first failover step by step."
+
+setup:  ## Install and build what the rest needs; done once, checked in a moment afterwards
+	@command -v "$(PYTHON)" >/dev/null || { echo "ftvmm cannot be set up here. $(PYTHON) is not installed: install Python 3.11 or newer (Debian 12: apt-get install python3)." >&2; exit 2; }
+	@"$(PYTHON)" -B -m lab.provision
+
+scenarios: setup  ## The main job: run the suite on the embedded lab, then write the Allure report
+	@$(VENV_PYTHON) reports/scenarios.py
+
+report:  ## Show the last report: serve it on this machine only, until Ctrl-C
+	@test -f reports/allure-report/index.html || { echo "There is no report yet: run \`make scenarios\` first." >&2; exit 2; }
+	@echo "http://127.0.0.1:8080/ (Ctrl-C ends it)"
+	@"$(PYTHON)" -m http.server --bind 127.0.0.1 --directory reports/allure-report 8080 >/dev/null 2>&1 || [ $$? -eq 130 ]
+
+test: setup lint test-rust test-python  ## ftvmm's own tests: lint, the Rust core and guests, then tests/
+
+test-rust: setup
+	cargo test --release --no-default-features --manifest-path $(CORE)
+	$(MAKE) --no-print-directory -C ftvmm/guests test
+
+test-python: setup
+	$(VENV_PYTHON) -m pytest tests/ $(ARGS)
+
+lint: setup  ## Formatting, lints and types, without changing anything
+	cargo fmt --check --manifest-path $(CORE)
+	cargo clippy --quiet --release --all-targets --no-default-features --manifest-path $(CORE) -- -D warnings
+	$(MAKE) --no-print-directory -C ftvmm/guests lint
+	$(VENV_PYTHON) -m ruff check --quiet .
+	$(VENV_PYTHON) -m ruff format --quiet --check .
+	$(VENV_PYTHON) -m mypy ftvmm harness fault_injectors lab reports bench
+
+bench: setup  ## Measure the figures of SPECIFICATION.md and print them as one table
+	@$(VENV_PYTHON) -m bench $(ARGS)
+
+demo: setup  ## Watch a failover: both nodes and a client, live, while the primary is killed
+	@$(VENV_PYTHON) -m bench.demo $(ARGS)
+
+clean:  ## Remove everything that was built or installed into this tree (Debian packages stay)
+	rm -rf .venv .tools .state ftvmm/_core*.so ftvmm/core/target ftvmm/guests/target ftvmm/guests/images
+	rm -rf reports/allure-results reports/allure-report reports/evidence .mypy_cache .ruff_cache .pytest_cache

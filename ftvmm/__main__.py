@@ -1,0 +1,5 @@
+"""`python -m ftvmm` is `ftvmm`."""
+
+from ftvmm.cli import main
+
+main()

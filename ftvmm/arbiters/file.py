@@ -1,0 +1,94 @@
+"""The `file` arbiter: link(2) on a directory that both hosts share.
+
+One file a generation, made whole under a name of its own and then linked to the generation's name: link(2) either
+makes the name or fails because it exists, atomically, on every POSIX file system and over NFS and SFTP. A link whose
+answer was lost is settled by reading the file: its content says who won. Generation files are never deleted (R11).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+from ftvmm.arbiters.interface import ArbiterUnreachableError, Record
+
+_GENERATION = re.compile(r"generation-(\d{8})\Z")
+_RECORD_BYTES_MAX = 4096
+
+
+class FileArbiter:
+    """Generations of one VM as files in a shared directory.
+
+    Args:
+        directory: shared by both hosts; the VM's generations live in a directory of their own below it.
+        vm: the VM's UUID, 32 hexadecimal digits.
+    """
+
+    def __init__(self, directory: Path, vm: str) -> None:
+        self._share = directory
+        self._directory = directory / vm
+
+    def read(self) -> Record:
+        """See `Arbiter.read`."""
+        try:
+            # A share that is not mounted looks like an empty directory: that must not read as "never bootstrapped".
+            if not self._share.is_dir():
+                raise ArbiterUnreachableError(f"{self._share} is not there: is the share mounted?")
+            names = os.listdir(self._directory)
+        except FileNotFoundError:
+            return Record(0, 0, "")
+        except OSError as error:
+            raise ArbiterUnreachableError(f"{self._directory}: {error.strerror}") from error
+        generations = [int(match[1]) for name in names if (match := _GENERATION.match(name))]
+        if not generations:
+            return Record(0, 0, "")
+        return self._record(max(generations))
+
+    def ask(self, *, generation: int, incarnation: int, node: str) -> Record:
+        """See `Arbiter.ask`."""
+        wanted = Record(generation, incarnation, node)
+        claim = self._directory / f"claim-{generation:08d}-{incarnation:016x}"
+        try:
+            if generation == 1:
+                self._directory.mkdir(exist_ok=True)
+            with claim.open("w", encoding="ascii") as file:
+                json.dump(asdict(wanted), file)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(claim, self._path(generation))
+            except FileExistsError:
+                pass
+            except OSError as error:
+                # SFTP reports every refusal as EPERM or EIO: only the file's content tells what happened.
+                if error.errno not in (errno.EPERM, errno.EIO):
+                    raise
+        except OSError as error:
+            raise ArbiterUnreachableError(f"{claim}: {error.strerror}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                claim.unlink()
+        return self._record(generation)
+
+    def _path(self, generation: int) -> Path:
+        return self._directory / f"generation-{generation:08d}"
+
+    def _record(self, generation: int) -> Record:
+        path = self._path(generation)
+        try:
+            with path.open("rb") as file:
+                text = file.read(_RECORD_BYTES_MAX)
+            fields = json.loads(text)
+            record = Record(int(fields["generation"]), int(fields["incarnation"]), str(fields["node"]))
+        except OSError as error:
+            raise ArbiterUnreachableError(f"{path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArbiterUnreachableError(f"{path}: not a generation record: {error}") from error
+        if record.generation != generation:
+            raise ArbiterUnreachableError(f"{path}: holds generation {record.generation}")
+        return record

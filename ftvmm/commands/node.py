@@ -1,0 +1,108 @@
+"""`ftvmm node`: one node of a fault-tolerant pair."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ftvmm import _core, configuration
+from ftvmm.arbiters import FileArbiter, Record
+from ftvmm.arbitration import Arbitration
+from ftvmm.control import ControlError, ControlServer
+
+EXIT_BAD_INPUT = 2
+
+
+@click.command()
+@click.option(
+    "--config", "config_path", required=True, type=click.Path(path_type=Path), help="The node's TOML configuration."
+)
+@click.option(
+    "--bootstrap",
+    is_flag=True,
+    help="Claim generation 1 of a VM that never ran, dial the peer, and start the VM once it holds the log. "
+    "Exactly one node, exactly once: everyone else starts as a spare.",
+)
+def node(config_path: Path, bootstrap: bool) -> None:
+    """Run one node of a fault-tolerant pair.
+
+    Start the spare first (`ftvmm node --config b.toml`), then the primary with --bootstrap. The node runs until it is
+    stopped (Ctrl-C or SIGTERM), until the guest halts, or until the protocol halts it.
+
+    \b
+    Exit status: 0 stopped, or the guest's own; 2 configuration; 3 halted by the protocol (the reason is printed).
+    """
+    try:
+        config = configuration.load(config_path)
+        config.directory.mkdir(parents=True, exist_ok=True)
+        core = _core.Node(config.to_json())
+    except (configuration.ConfigurationError, _core.NodeError, OSError) as error:
+        click.echo(f"ftvmm node: {error}", err=True)
+        sys.exit(EXIT_BAD_INPUT)
+    sys.exit(_run(core, config, bootstrap=bootstrap))
+
+
+def _run(core: _core.Node, config: configuration.Configuration, *, bootstrap: bool) -> int:
+    def answer(request: int, record: Record | None) -> None:
+        if record is None:
+            core.arbiter_unreachable(request)
+        else:
+            core.arbiter_answer(request, record.generation, record.incarnation)
+
+    arbitration = Arbitration(
+        FileArbiter(config.arbiter_directory, config.vm),
+        node=config.name,
+        incarnation=core.incarnation,
+        timeout_seconds=config.arbiter_timeout_ms / 1000,
+        answer=answer,
+    )
+    stop = core.stop
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, lambda *_: stop())
+    operations: dict[str, Any] = {"status": lambda: json.loads(core.status()), "stop": stop}
+    try:
+        control = ControlServer(config.control_socket, operations)
+    except (ControlError, OSError) as error:
+        click.echo(f"ftvmm node: {error}", err=True)
+        return EXIT_BAD_INPUT
+    if mutants := config.document["mutants"]:
+        click.echo(f"ftvmm node: BROKEN ON PURPOSE, for tests only: {', '.join(mutants)}", err=True)
+    try:
+        core.start(bootstrap)
+        status = _carry_out(core, arbitration)
+    except (_core.NodeError, OSError) as error:
+        click.echo(f"ftvmm node: {error}", err=True)
+        status = EXIT_BAD_INPUT
+    finally:
+        control.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A call of an arbiter on a dead share can hang for good: no orderly exit may wait for it.
+    os._exit(status)
+
+
+def _carry_out(core: _core.Node, arbitration: Arbitration) -> int:
+    """Carries out what the protocol asks of Python, until the node ends. Returns the exit status."""
+    while True:
+        # Bounded, so that the interpreter gets to run signal handlers.
+        effect = core.next_effect(100)
+        if effect is None:
+            continue
+        kind, arguments = effect[0], effect[1:]
+        if kind == "read-arbiter":
+            arbitration.read(*arguments)
+        elif kind == "ask-arbiter":
+            arbitration.ask(*arguments)
+        elif kind == "say":
+            click.echo(f"ftvmm node: {arguments[0]}", err=True)
+        elif kind == "exit":
+            status, reason = arguments
+            if reason:
+                click.echo(f"ftvmm node: {reason}", err=True)
+            return int(status)

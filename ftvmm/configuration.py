@@ -1,0 +1,274 @@
+"""`node.toml`: reading it, and saying in one sentence what is wrong with it and where."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MUTANTS = (
+    "release-before-acknowledgement",
+    "ignore-lease",
+    "skip-arbiter",
+    "lose-log-tail",
+    "repeat-outputs",
+    "alter-reissue",
+    "lose-writes",
+    "serve-stale",
+    "slow-go-live",
+    "reset-on-go-live",
+)
+"""How a VMM can be broken on purpose; `docs/architecture.md` says what each does."""
+
+CLOCK_RATE_ERROR = 0.001
+"""ρ of rule R20: how far a host's clock rate may be off."""
+
+_REQUIRED: Any = object()
+_NETWORK_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
+
+
+class ConfigurationError(Exception):
+    """A configuration file that cannot be used; the message names the file, the key and the reason."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One node's configuration, checked.
+
+    Attributes:
+        document: what `ftvmm._core.Node` takes, JSON-ready (see `ftvmm/core/src/node/config.rs`).
+        vm: the VM's UUID, 32 hexadecimal digits.
+        name: the node's name.
+        directory: where the trace, the console and the control socket live.
+        arbiter_directory: the `file` arbiter's share.
+        arbiter_timeout_ms: how long one call of the arbiter may take, in milliseconds.
+    """
+
+    document: dict[str, Any]
+    vm: str
+    name: str
+    directory: Path
+    arbiter_directory: Path
+    arbiter_timeout_ms: int
+
+    @property
+    def control_socket(self) -> Path:
+        """The UNIX socket on which the node answers `ftvmm status`."""
+        return self.directory / "control.sock"
+
+    def to_json(self) -> str:
+        """The document as `ftvmm._core.Node` takes it."""
+        return json.dumps(self.document)
+
+
+class _Table:
+    """One TOML table that remembers its name and which of its keys were asked for."""
+
+    def __init__(self, path: Path, name: str, content: Any) -> None:
+        self.path, self.name = path, name
+        if not isinstance(content, dict):
+            raise ConfigurationError(f"{path}: {name} must be a table")
+        self._content: dict[str, Any] = content
+        self._known: set[str] = set()
+
+    def fail(self, key: str, reason: str) -> ConfigurationError:
+        return ConfigurationError(f"{self.path}: {f'{self.name}.' if self.name else ''}{key}: {reason}")
+
+    def get(self, key: str, kind: type, default: Any = _REQUIRED) -> Any:
+        self._known.add(key)
+        if key not in self._content:
+            if default is _REQUIRED:
+                raise self.fail(key, "missing")
+            return default
+        value = self._content[key]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self.fail(key, f"must be of type {kind.__name__}, found {value!r}")
+        return value
+
+    def table(self, key: str, *, required: bool = True) -> _Table:
+        return _Table(self.path, key, self.get(key, dict, _REQUIRED if required else {}))
+
+    def tables(self, key: str) -> list[_Table]:
+        return [
+            _Table(self.path, f"{self.name}.{key}[{index}]".lstrip("."), content)
+            for index, content in enumerate(self.get(key, list, []))
+        ]
+
+    def natural(self, key: str, default: Any = _REQUIRED, *, least: int = 1, most: int = 10**9) -> int:
+        value: int = self.get(key, int, default)
+        if not least <= value <= most:
+            raise self.fail(key, f"must be from {least} to {most}, found {value}")
+        return value
+
+    def address(self, key: str) -> str:
+        value: str = self.get(key, str)
+        host, _, port = value.rpartition(":")
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+            if not 0 < int(port) < 65536:
+                raise ValueError
+        except ValueError:
+            raise self.fail(key, f"must be ADDRESS:PORT with a numeric address, found {value!r}") from None
+        return value
+
+    def strings(self, key: str) -> list[str]:
+        values: list[Any] = self.get(key, list, [])
+        for value in values:
+            if not isinstance(value, str):
+                raise self.fail(key, f"must hold strings only, found {value!r}")
+        return values
+
+    def finish(self) -> None:
+        for key in self._content:
+            if key not in self._known:
+                known = ", ".join(sorted(self._known))
+                raise self.fail(key, f"unknown key (known here: {known})")
+
+
+def load(path: Path) -> Configuration:
+    """Reads and checks a node's configuration.
+
+    Args:
+        path: the TOML file.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or a value is missing, unknown or out of range.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    root = _Table(path, "", content)
+    vm = _virtual_machine(root.table("vm"))
+    node = root.table("node")
+    name = node.get("name", str)
+    peer = node.get("peer", str, "peer")
+    directory = Path(node.get("directory", str))
+    node.finish()
+    logging = root.table("logging")
+    channel = {
+        "listen": logging.address("listen"),
+        "peer": logging.address("peer"),
+        "buffer_mib": logging.natural("buffer_mib", 64, most=16384),
+    }
+    logging.finish()
+    arbiter = root.table("arbiter")
+    if (kind := arbiter.get("kind", str)) != "file":
+        raise arbiter.fail("kind", f"must be 'file', found {kind!r}")
+    arbiter_directory = Path(arbiter.get("directory", str))
+    arbiter_timeout_ms = arbiter.natural("timeout_ms", 500)
+    arbiter.finish()
+    output = root.table("output", required=False)
+    if (policy := output.get("policy", str, "resend")) not in ("resend", "drop"):
+        raise output.fail("policy", f"must be 'resend' or 'drop', found {policy!r}")
+    output.finish()
+    security = root.table("security")
+    key = _key(security)
+    security.finish()
+    test = root.table("test", required=False)
+    mutants = test.strings("mutants")
+    for mutant in mutants:
+        if mutant not in MUTANTS:
+            raise test.fail("mutants", f"unknown mutant {mutant!r} (known: {', '.join(MUTANTS)})")
+    test.finish()
+    document = {
+        "vm": vm,
+        "node": {"name": name, "peer": peer, "directory": str(directory)},
+        "logging": channel,
+        "heartbeat": [_heartbeat(table) for table in root.tables("heartbeat")],
+        "timing": _timing(root.table("timing", required=False)),
+        "output": {"policy": policy},
+        "key": key,
+        "mutants": mutants,
+        "arbiter_timeout_ms": arbiter_timeout_ms,
+    }
+    root.finish()
+    if not document["heartbeat"]:
+        raise ConfigurationError(f"{path}: heartbeat: at least one [[heartbeat]] network is needed, two are advised")
+    return Configuration(document, vm["uuid"], name, directory, arbiter_directory, arbiter_timeout_ms)
+
+
+def _virtual_machine(table: _Table) -> dict[str, Any]:
+    uuid = str(table.get("uuid", str)).replace("-", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{32}", uuid):
+        raise table.fail("uuid", "must be a UUID of 32 hexadecimal digits")
+    image = Path(table.get("image", str))
+    if not image.is_file():
+        raise table.fail("image", f"{image} is not a file")
+    document = {
+        "uuid": uuid,
+        "image": str(image),
+        "memory_mib": table.natural("memory_mib", 64, least=2, most=4096),
+        "arguments": table.strings("arguments"),
+        "network": [_network(device) for device in table.tables("network")],
+        "block": [_block(device) for device in table.tables("block")],
+    }
+    table.finish()
+    return document
+
+
+def _network(table: _Table) -> dict[str, Any]:
+    mac: str = table.get("mac", str)
+    if not re.fullmatch(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", mac):
+        raise table.fail("mac", f"must be six hexadecimal bytes like 02:00:00:00:00:01, found {mac!r}")
+    octets = list(bytes.fromhex(mac.replace(":", "")))
+    if octets[0] & 1:
+        raise table.fail("mac", f"must not be a multicast address, found {mac!r}")
+    document = {"name": table.get("name", str), "tap": table.get("tap", str), "mac": octets}
+    table.finish()
+    return document
+
+
+def _block(table: _Table) -> dict[str, Any]:
+    document = {"name": table.get("name", str), "path": table.get("path", str)}
+    table.finish()
+    return document
+
+
+def _heartbeat(table: _Table) -> dict[str, Any]:
+    network: str = table.get("network", str)
+    if not _NETWORK_NAME.match(network):
+        raise table.fail("network", f"must be a short lower-case name, found {network!r}")
+    document = {"network": network, "listen": table.address("listen"), "peer": table.address("peer")}
+    table.finish()
+    return document
+
+
+def _timing(table: _Table) -> dict[str, int]:
+    timing = {
+        "heartbeat_ms": table.natural("heartbeat_ms", 50),
+        "lease_ms": table.natural("lease_ms", 100),
+        "detect_ms": table.natural("detect_ms", 150),
+        "acknowledge_ms": table.natural("acknowledge_ms", 1000),
+        "lag_ms": table.natural("lag_ms", 2000),
+    }
+    table.finish()
+    if timing["lease_ms"] * (1 + 2 * CLOCK_RATE_ERROR) >= timing["detect_ms"]:
+        raise table.fail(
+            "lease_ms",
+            f"must be below detect_ms / (1 + 2*{CLOCK_RATE_ERROR}) (rule R20), "
+            f"found lease_ms={timing['lease_ms']}, detect_ms={timing['detect_ms']}",
+        )
+    if timing["heartbeat_ms"] >= timing["lease_ms"]:
+        raise table.fail("heartbeat_ms", "must be below lease_ms, or the lease runs out between two heartbeats")
+    return timing
+
+
+def _key(table: _Table) -> str:
+    path = Path(table.get("key_file", str))
+    try:
+        mode = path.stat().st_mode
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise table.fail("key_file", f"{path}: {error}") from error
+    if mode & 0o077:
+        raise table.fail("key_file", f"{path} is readable by others: chmod 600 it")
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", key):
+        raise table.fail("key_file", f"{path} must hold 64 hexadecimal digits (32 bytes)")
+    return key

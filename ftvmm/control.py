@@ -1,0 +1,90 @@
+"""The control socket of a node: one JSON request a line, one JSON answer a line, on a UNIX socket of mode 0600."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import socketserver
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_REQUEST_BYTES_MAX = 4096
+_TIMEOUT_SECONDS = 5.0
+
+
+class ControlError(Exception):
+    """The node did not answer on its control socket."""
+
+
+class ControlServer:
+    """Answers requests while a node runs.
+
+    Args:
+        path: where the socket is made; one left by a dead node is replaced, one of a live node is not.
+        operations: by name, what to do; each takes no arguments and returns what goes back as JSON.
+
+    Raises:
+        ControlError: another node answers on this socket.
+    """
+
+    def __init__(self, path: Path, operations: dict[str, Callable[[], Any]]) -> None:
+        if path.exists():
+            with contextlib.suppress(ControlError):
+                request(path, "status")
+                raise ControlError(f"{path}: a node already runs here; stop it, or give this one another node.directory")
+            path.unlink(missing_ok=True)
+        self._path = path
+
+        class Handler(socketserver.StreamRequestHandler):
+            timeout = _TIMEOUT_SECONDS
+
+            def handle(self) -> None:
+                name = self.rfile.readline(_REQUEST_BYTES_MAX).decode(errors="replace").strip()
+                operation = operations.get(name)
+                if operation is None:
+                    answer: dict[str, Any] = {"error": f"unknown operation {name!r}; known: {', '.join(operations)}"}
+                else:
+                    answer = {"answer": operation()}
+                self.wfile.write(json.dumps(answer).encode() + b"\n")
+
+        umask = os.umask(0o177)
+        try:
+            self._server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
+        finally:
+            os.umask(umask)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, name="control", daemon=True).start()
+
+    def close(self) -> None:
+        """Stops answering and removes the socket."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._path.unlink(missing_ok=True)
+
+
+def request(path: Path, operation: str) -> Any:
+    """Asks the node behind a control socket.
+
+    Args:
+        path: the control socket.
+        operation: `status` or `stop`.
+
+    Raises:
+        ControlError: nobody answers there, or the node refuses.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_TIMEOUT_SECONDS)
+            connection.connect(str(path))
+            connection.sendall(operation.encode() + b"\n")
+            with connection.makefile("rb") as stream:
+                answer = json.loads(stream.readline())
+    except (OSError, ValueError) as error:
+        raise ControlError(f"{path}: no node answers ({error})") from error
+    if not isinstance(answer, dict) or "error" in answer:
+        raise ControlError(f"{path}: {answer}")
+    return answer.get("answer")

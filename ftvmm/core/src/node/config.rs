@@ -1,0 +1,142 @@
+//! What one node is told at its start; `ftvmm/configuration.py` reads it from `node.toml` and has checked it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::mutant::Mutant;
+
+/// Everything of one node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// the virtual machine, the same on both nodes
+    pub vm: VmConfig,
+    /// this node
+    pub node: IdentityConfig,
+    /// the logging channel
+    pub logging: LoggingConfig,
+    /// the heartbeat sockets, one a network
+    pub heartbeat: Vec<HeartbeatConfig>,
+    /// bounds of the failure detector and the lease, in milliseconds
+    pub timing: TimingConfig,
+    /// what becomes of uncertain outputs
+    pub output: OutputConfig,
+    /// 64 hexadecimal digits, shared by both nodes
+    pub key: String,
+    /// test only: how this VMM is broken on purpose
+    pub mutants: Vec<Mutant>,
+    /// the arbiter's answer must come within this time, in milliseconds
+    pub arbiter_timeout_ms: u64,
+}
+
+/// The virtual machine.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmConfig {
+    /// 32 hexadecimal digits
+    pub uuid: String,
+    /// the Solo5 image
+    pub image: PathBuf,
+    /// size of the guest's memory, in MiB
+    pub memory_mib: u64,
+    /// the guest's command line
+    pub arguments: Vec<String>,
+    /// network devices by manifest name
+    pub network: Vec<NetworkConfig>,
+    /// block devices by manifest name
+    pub block: Vec<BlockConfig>,
+}
+
+/// One network device.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// the manifest's name
+    pub name: String,
+    /// an existing TAP
+    pub tap: String,
+    /// six bytes
+    pub mac: [u8; 6],
+}
+
+/// One block device.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockConfig {
+    /// the manifest's name
+    pub name: String,
+    /// the file that both hosts reach
+    pub path: PathBuf,
+}
+
+/// Who this node is, and where it leaves its trace.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityConfig {
+    /// the node's name
+    pub name: String,
+    /// the peer's name, for people
+    pub peer: String,
+    /// trace, console and control socket
+    pub directory: PathBuf,
+}
+
+/// The logging channel.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoggingConfig {
+    /// where a SPARE listens
+    pub listen: SocketAddr,
+    /// where the primary dials
+    pub peer: SocketAddr,
+    /// the log in memory, in MiB; a primary whose log is full stalls
+    pub buffer_mib: u64,
+}
+
+/// One pair of heartbeat sockets.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeartbeatConfig {
+    /// the network's name: `logging` or `management`
+    pub network: String,
+    /// this node's socket
+    pub listen: SocketAddr,
+    /// the peer's socket
+    pub peer: SocketAddr,
+}
+
+/// Bounds, in milliseconds (R20).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimingConfig {
+    /// period of the heartbeat
+    pub heartbeat_ms: u64,
+    /// how long an answer entitles the primary to release
+    pub lease_ms: u64,
+    /// silence after which a peer is suspected
+    pub detect_ms: u64,
+    /// T_ACK: age of the oldest unacknowledged entry
+    pub acknowledge_ms: u64,
+    /// T_LAG: how long replay may stand still
+    pub lag_ms: u64,
+}
+
+/// What becomes of uncertain outputs at a go-live.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputPolicy {
+    /// all are emitted again, byte-identical
+    Resend,
+    /// frames are dropped, block writes and console bytes emitted again (R17)
+    Drop,
+}
+
+/// The output policy's table.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputConfig {
+    /// `resend` or `drop`
+    pub policy: OutputPolicy,
+}

@@ -1,0 +1,77 @@
+//! The world of a VM that runs live on this host, by manifest index.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+
+use crate::devices::{self, BlockFile, DeviceError, Readiness, Tap};
+
+/// The attached devices. Dropping them lets go of the NIC and the disk.
+#[derive(Debug, Default)]
+pub struct Devices {
+    taps: BTreeMap<u8, Tap>,
+    blocks: BTreeMap<u8, BlockFile>,
+}
+
+impl Devices {
+    /// Adds a network device.
+    pub fn with_tap(mut self, device: u8, tap: Tap) -> Devices {
+        self.taps.insert(device, tap);
+        self
+    }
+
+    /// Adds a block device.
+    pub fn with_block(mut self, device: u8, block: BlockFile) -> Devices {
+        self.blocks.insert(device, block);
+        self
+    }
+
+    /// Puts a frame on the wire. A frame that the host refuses is a frame that the network loses.
+    pub fn send_frame(&self, device: u8, frame: &[u8]) {
+        if let Some(tap) = self.taps.get(&device) {
+            let _ = tap.write(frame);
+        }
+    }
+
+    /// Puts a frame on every wire.
+    pub fn send_frame_everywhere(&self, frame: &[u8]) {
+        for tap in self.taps.values() {
+            let _ = tap.write(frame);
+        }
+    }
+
+    /// The next frame, cut to `capacity` bytes; `None` when there is none now.
+    pub fn receive_frame(&self, device: u8, capacity: u32) -> Option<Vec<u8>> {
+        // A TAP that fails is a cable that is unplugged.
+        self.taps.get(&device)?.read(capacity).ok()?
+    }
+
+    /// Waits until a network device is readable, for at most `timeout_nanoseconds`. One bit a readable device.
+    pub fn poll(&self, timeout_nanoseconds: u64) -> u64 {
+        let descriptors: Vec<_> = self.taps.iter().map(|(device, tap)| (*device, tap.as_fd())).collect();
+        match devices::wait(&descriptors, None, timeout_nanoseconds) {
+            Ok(Readiness::Ready { set }) => set,
+            // Interrupted or failed: nothing is known to be readable, and the guest asks again.
+            Ok(Readiness::Interrupted) | Err(_) => 0,
+        }
+    }
+
+    /// Writes to a disk; the bytes are durable when this returns.
+    ///
+    /// # Errors
+    /// What the disk says, or that there is none.
+    pub fn write_block(&self, device: u8, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.block(device)?.write(offset, bytes)
+    }
+
+    /// Reads from a disk.
+    ///
+    /// # Errors
+    /// What the disk says, or that there is none.
+    pub fn read_block(&self, device: u8, offset: u64, length: u32) -> Result<Vec<u8>, DeviceError> {
+        self.block(device)?.read(offset, length)
+    }
+
+    fn block(&self, device: u8) -> Result<&BlockFile, DeviceError> {
+        self.blocks.get(&device).ok_or(DeviceError::Missing { device })
+    }
+}

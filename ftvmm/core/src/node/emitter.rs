@@ -1,0 +1,134 @@
+//! The thread that lets outputs leave: it asks the protocol right before each system call, and tells it what came of it.
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::config::OutputPolicy;
+use super::devices::Devices;
+use super::mutant::Mutant;
+use super::outputs::{Content, Next, OutputQueue, Produced};
+use super::trace::Trace;
+
+/// What became of an emission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emitted {
+    /// the system call completed well
+    Well,
+    /// the device failed; the guest was already told that it did not (R17)
+    Failed,
+}
+
+/// Everything that an emission needs.
+pub struct Emitter {
+    /// where outputs wait
+    pub queue: Arc<OutputQueue>,
+    /// where they go; `None` until attached
+    pub devices: Arc<Mutex<Option<Arc<Devices>>>>,
+    /// the console's file
+    pub console: Mutex<File>,
+    /// written before each emission
+    pub trace: Arc<Trace>,
+    /// what becomes of uncertain frames
+    pub policy: OutputPolicy,
+    /// how this VMM is broken on purpose
+    pub mutants: Vec<Mutant>,
+}
+
+impl Emitter {
+    /// Runs until the queue stops.
+    ///
+    /// # Arguments
+    /// `may_release` is the protocol's pure look; `done` takes each completed output's index and what became of it.
+    pub fn run(&self, may_release: impl Fn(&Produced) -> bool, done: impl Fn(u64, Emitted)) {
+        loop {
+            match self.queue.next(&may_release) {
+                Next::Stopped => return,
+                Next::Reissue(output) => {
+                    let dropped = self.policy == OutputPolicy::Drop && matches!(output.content, Content::Frame { .. });
+                    let emitted = if dropped {
+                        self.record(&output, "drop");
+                        Emitted::Well
+                    } else {
+                        let output = self.altered(output.clone());
+                        self.record(&output, "re-issue");
+                        self.emit(&output.content)
+                    };
+                    self.finish(output.index, emitted, &done);
+                }
+                Next::Release(output) => {
+                    self.record(&output, "release");
+                    // R5: looked at right before the send. Writing the trace took time; a node that was frozen
+                    // meanwhile has lost its lease.
+                    if !may_release(&output) {
+                        self.trace.write("output-withheld", json!({ "index": output.index }));
+                        self.queue.put_back();
+                        continue;
+                    }
+                    let emitted = self.emit(&output.content);
+                    self.finish(output.index, emitted, &done);
+                }
+            }
+        }
+    }
+
+    fn finish(&self, index: u64, emitted: Emitted, done: &impl Fn(u64, Emitted)) {
+        if emitted == Emitted::Well {
+            self.queue.complete(index);
+        }
+        done(index, emitted);
+    }
+
+    fn record(&self, output: &Produced, why: &str) {
+        let content = &output.content;
+        self.trace.write(
+            "output",
+            json!({
+                "index": output.index, "kind": content.kind(), "device": content.device(), "offset": content.offset(),
+                "depends_on": output.depends_on, "length": content.bytes().len(), "digest": content.digest(), "why": why,
+            }),
+        );
+    }
+
+    fn altered(&self, mut output: Produced) -> Produced {
+        if self.mutants.contains(&Mutant::AlterReissue)
+            && let Content::Frame { bytes, .. } = &mut output.content
+            && let Some(last) = bytes.last_mut()
+        {
+            *last ^= 0xff;
+        }
+        output
+    }
+
+    fn emit(&self, content: &Content) -> Emitted {
+        let devices = self.devices.lock().clone();
+        match (content, devices) {
+            (Content::Console { bytes }, _) => {
+                // The console is for people; a full disk under it must not stop the VM.
+                let _ = self.console.lock().write_all(bytes);
+                Emitted::Well
+            }
+            (Content::Frame { device, bytes }, Some(devices)) => {
+                devices.send_frame(*device, bytes);
+                Emitted::Well
+            }
+            (Content::Block { .. }, Some(_)) if self.mutants.contains(&Mutant::LoseWrites) => Emitted::Well,
+            (Content::Block { device, offset, bytes }, Some(devices)) => {
+                match devices.write_block(*device, *offset, bytes) {
+                    Ok(()) => Emitted::Well,
+                    Err(error) => {
+                        self.trace.write(
+                            "disk-error",
+                            json!({ "device": device, "offset": offset, "reason": error.to_string() }),
+                        );
+                        Emitted::Failed
+                    }
+                }
+            }
+            (_, None) => Emitted::Failed,
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The log in memory: what the primary may still have to send, and what the backup holds and has yet to replay.
+
+use std::collections::VecDeque;
+
+use parking_lot::{Condvar, Mutex};
+
+/// One encoded log entry.
+#[derive(Debug)]
+struct Held {
+    bytes: Vec<u8>,
+    /// CLOCK_BOOTTIME when it came here; the age of the oldest one that is not replayed is the lag.
+    at_nanoseconds: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: VecDeque<Held>,
+    /// Position of `entries[0]`; positions count from 1.
+    first: u64,
+    bytes: usize,
+    /// Positions that the sender may put on the wire: the vCPU flushes when an output waits or the guest idles.
+    flushed: u64,
+    /// A candidate closes its log: nothing is stored any more, and replay ends here.
+    closed: Option<u64>,
+    stopped: bool,
+}
+
+impl State {
+    fn newest(&self) -> u64 {
+        self.first + self.entries.len() as u64 - 1
+    }
+}
+
+/// What a replaying vCPU gets next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// the entry at the position that was asked for
+    Entry(Vec<u8>),
+    /// the log is closed, and replay has come to its end
+    Drained {
+        /// the position at which it was closed
+        closed: u64,
+    },
+    /// the node stops
+    Stopped,
+}
+
+/// A run of consecutive entries, as it goes into one frame.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// position of the first entry
+    pub first: u64,
+    /// how many entries `bytes` holds
+    pub count: u32,
+    /// the entries, each with its length before it
+    pub bytes: Vec<u8>,
+}
+
+impl Batch {
+    /// Position of the last entry.
+    pub fn last(&self) -> u64 {
+        self.first + u64::from(self.count) - 1
+    }
+}
+
+/// The log between the vCPU and the logging channel.
+#[derive(Debug)]
+pub struct LogBuffer {
+    state: Mutex<State>,
+    changed: Condvar,
+    bytes_max: usize,
+}
+
+impl LogBuffer {
+    /// An empty log that holds at most `bytes_max` bytes before [`LogBuffer::append`] makes the vCPU wait.
+    pub fn new(bytes_max: usize) -> LogBuffer {
+        let state = State { first: 1, ..State::default() };
+        LogBuffer { state: Mutex::new(state), changed: Condvar::new(), bytes_max }
+    }
+
+    /// Primary: appends the entry at the next position, waiting while the buffer is full (the stall of lag control).
+    /// Returns `false` when the node stops meanwhile.
+    pub fn append(&self, bytes: Vec<u8>, now_nanoseconds: u64) -> bool {
+        let mut state = self.state.lock();
+        if state.bytes + bytes.len() > self.bytes_max && !state.entries.is_empty() {
+            state.flushed = state.newest();
+            self.changed.notify_all();
+        }
+        while state.bytes + bytes.len() > self.bytes_max && !state.entries.is_empty() && !state.stopped {
+            self.changed.wait(&mut state);
+        }
+        if state.stopped {
+            return false;
+        }
+        state.bytes += bytes.len();
+        state.entries.push_back(Held { bytes, at_nanoseconds: now_nanoseconds });
+        true
+    }
+
+    /// Primary: everything that was appended may go on the wire now.
+    pub fn flush(&self) {
+        let mut state = self.state.lock();
+        let newest = state.newest();
+        if state.flushed != newest {
+            state.flushed = newest;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Backup: stores entries behind the newest one held. Returns the newest position held, or `None` when `first` is
+    /// not the next position or the log is closed (R6: only contiguous entries are held).
+    pub fn store(&self, first: u64, entries: Vec<Vec<u8>>, now_nanoseconds: u64) -> Option<u64> {
+        let mut state = self.state.lock();
+        if state.closed.is_some() || first != state.newest() + 1 {
+            return None;
+        }
+        for bytes in entries {
+            state.bytes += bytes.len();
+            state.entries.push_back(Held { bytes, at_nanoseconds: now_nanoseconds });
+        }
+        self.changed.notify_all();
+        Some(state.newest())
+    }
+
+    /// The newest position held.
+    pub fn newest(&self) -> u64 {
+        self.state.lock().newest()
+    }
+
+    /// Backup: waits for the entry at `position`, which must not lie before what was truncated.
+    pub fn wait_for(&self, position: u64) -> Next {
+        let mut state = self.state.lock();
+        loop {
+            if state.stopped {
+                return Next::Stopped;
+            }
+            if let Some(closed) = state.closed
+                && position > closed
+            {
+                return Next::Drained { closed };
+            }
+            if let Some(index) = position.checked_sub(state.first)
+                && let Some(held) = state.entries.get(index as usize)
+            {
+                return Next::Entry(held.bytes.clone());
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Primary: waits until an entry at or behind `from` is flushed or `give_up` says so, and returns up to
+    /// `bytes_max` of them. `None` when there is nothing to send.
+    pub fn batch(&self, from: u64, bytes_max: usize, give_up: impl Fn() -> bool) -> Option<Batch> {
+        let mut state = self.state.lock();
+        while state.flushed < from && !state.stopped && !give_up() {
+            self.changed.wait(&mut state);
+        }
+        let skip = from.checked_sub(state.first)? as usize;
+        if state.stopped || give_up() {
+            return None;
+        }
+        let ready = (state.flushed + 1).saturating_sub(from) as usize;
+        let mut batch = Batch { first: from, count: 0, bytes: Vec::new() };
+        for held in state.entries.iter().skip(skip).take(ready) {
+            if batch.count > 0 && batch.bytes.len() + held.bytes.len() > bytes_max {
+                break;
+            }
+            batch.bytes.extend_from_slice(&(held.bytes.len() as u32).to_le_bytes());
+            batch.bytes.extend_from_slice(&held.bytes);
+            batch.count += 1;
+        }
+        (batch.count > 0).then_some(batch)
+    }
+
+    /// Forgets the entries up to and including `through`.
+    pub fn truncate(&self, through: u64) {
+        let mut state = self.state.lock();
+        while state.first <= through {
+            let Some(held) = state.entries.pop_front() else { break };
+            state.bytes -= held.bytes.len();
+            state.first += 1;
+        }
+        self.changed.notify_all();
+    }
+
+    /// Candidate: the log ends at `position`; what lies behind is thrown away, nothing is stored any more.
+    pub fn close(&self, position: u64) {
+        let mut state = self.state.lock();
+        state.closed = Some(position);
+        while state.newest() > position {
+            let Some(held) = state.entries.pop_back() else { break };
+            state.bytes -= held.bytes.len();
+        }
+        self.changed.notify_all();
+    }
+
+    /// A candidate that went back to backup (R12) stores again.
+    pub fn reopen(&self) {
+        self.state.lock().closed = None;
+        self.changed.notify_all();
+    }
+
+    /// Going on without a backup, or live at `position`: nothing of the log is needed any more.
+    pub fn restart_at(&self, position: u64) {
+        let mut state = self.state.lock();
+        state.entries.clear();
+        state.bytes = 0;
+        state.first = position + 1;
+        state.flushed = position;
+        state.closed = None;
+        self.changed.notify_all();
+    }
+
+    /// When the entry at `position` came here, in CLOCK_BOOTTIME nanoseconds.
+    pub fn came_at(&self, position: u64) -> Option<u64> {
+        let state = self.state.lock();
+        let index = position.checked_sub(state.first)?;
+        state.entries.get(index as usize).map(|held| held.at_nanoseconds)
+    }
+
+    /// Wakes whoever waits, so that they look at their `give_up` again.
+    pub fn wake(&self) {
+        let _state = self.state.lock();
+        self.changed.notify_all();
+    }
+
+    /// The node stops: nobody waits any more.
+    pub fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.changed.notify_all();
+    }
+}
+
+/// Splits the bytes of a batch into its entries, or says why it cannot.
+///
+/// # Errors
+/// A sentence that names the offset, when an entry does not end within the batch or the count is wrong.
+pub fn split(count: u32, bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    let mut entries = Vec::new();
+    let mut offset = 0;
+    for index in 0..count {
+        let length = bytes
+            .get(offset..offset + 4)
+            .and_then(|field| field.try_into().ok())
+            .map(u32::from_le_bytes)
+            .ok_or_else(|| format!("entry {index} of {count} has no length at offset {offset}"))?
+            as usize;
+        let entry = bytes
+            .get(offset + 4..(offset + 4).saturating_add(length))
+            .ok_or_else(|| format!("entry {index} of {count} at offset {offset} is longer than its frame"))?;
+        entries.push(entry.to_vec());
+        offset += 4 + length;
+    }
+    if offset != bytes.len() {
+        return Err(format!("{} bytes behind the last entry", bytes.len() - offset));
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn never() -> bool {
+        false
+    }
+
+    #[test]
+    fn only_the_next_position_is_stored() {
+        let log = LogBuffer::new(1000);
+        assert_eq!(log.store(2, vec![vec![0]], 0), None);
+        assert_eq!(log.store(1, vec![vec![1], vec![2]], 0), Some(2));
+        assert_eq!(log.store(2, vec![vec![2]], 0), None);
+        assert_eq!(log.wait_for(2), Next::Entry(vec![2]));
+    }
+
+    #[test]
+    fn a_closed_log_stores_nothing_and_ends() {
+        let log = LogBuffer::new(1000);
+        log.store(1, vec![vec![1]], 0);
+        log.close(1);
+        assert_eq!(log.store(2, vec![vec![2]], 0), None);
+        assert_eq!(log.wait_for(1), Next::Entry(vec![1]));
+        assert_eq!(log.wait_for(2), Next::Drained { closed: 1 });
+        log.reopen();
+        assert_eq!(log.store(2, vec![vec![2]], 0), Some(2));
+    }
+
+    #[test]
+    fn a_batch_holds_what_was_flushed_and_splits_again() {
+        let log = LogBuffer::new(1000);
+        for byte in 1..=3 {
+            assert!(log.append(vec![byte; byte as usize], 0));
+        }
+        assert_eq!(log.batch(1, 100, || true), None);
+        log.flush();
+        log.append(vec![9], 0);
+        let batch = log.batch(2, 100, never).unwrap();
+        assert_eq!((batch.first, batch.last()), (2, 3));
+        assert_eq!(split(batch.count, &batch.bytes).unwrap(), vec![vec![2, 2], vec![3, 3, 3]]);
+        log.truncate(2);
+        assert_eq!(log.batch(2, 100, never), None, "what was forgotten cannot be sent again");
+        assert_eq!(log.batch(3, 1, never).unwrap().count, 1, "one entry always fits");
+    }
+
+    #[test]
+    fn a_full_buffer_makes_the_primary_wait_until_the_backup_has_caught_up() {
+        let log = std::sync::Arc::new(LogBuffer::new(8));
+        assert!(log.append(vec![0; 8], 0));
+        let appender = {
+            let log = log.clone();
+            std::thread::spawn(move || log.append(vec![1; 8], 0))
+        };
+        let batch = log.batch(1, 100, never).unwrap();
+        assert_eq!(batch.last(), 1, "a waiting primary flushes what it has");
+        assert_eq!(log.newest(), 1);
+        log.truncate(1);
+        assert!(appender.join().unwrap());
+        assert_eq!(log.newest(), 2);
+    }
+
+    #[test]
+    fn a_batch_that_lies_about_its_length_is_refused() {
+        let log = LogBuffer::new(1000);
+        log.append(vec![7; 10], 0);
+        log.flush();
+        let batch = log.batch(1, 100, never).unwrap();
+        assert!(split(2, &batch.bytes).unwrap_err().contains("offset 14"));
+        assert!(split(1, &batch.bytes[..13]).unwrap_err().contains("longer than its frame"));
+        assert!(split(0, &batch.bytes).unwrap_err().contains("14 bytes behind"));
+    }
+}

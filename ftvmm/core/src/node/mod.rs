@@ -1,0 +1,23 @@
+//! One node of a fault-tolerant pair: the threads that carry out what the protocol's state machine says.
+
+pub mod announce;
+pub mod authentication;
+pub mod clock;
+pub mod config;
+pub mod devices;
+pub mod emitter;
+pub mod frame;
+pub mod heartbeat;
+pub mod log_buffer;
+pub mod mutant;
+pub mod outputs;
+pub mod runtime;
+pub mod session;
+pub mod shared;
+pub mod start;
+pub mod status;
+pub mod thread;
+pub mod trace;
+mod trace_event;
+pub mod virtual_cpu;
+pub mod world;

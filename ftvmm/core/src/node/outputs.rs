@@ -1,0 +1,322 @@
+//! The outputs of the VM that have not left yet, in program order.
+
+use std::collections::VecDeque;
+
+use parking_lot::{Condvar, Mutex};
+
+/// What leaves the VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// an Ethernet frame
+    Frame {
+        /// manifest index
+        device: u8,
+        /// the frame without its check sequence
+        bytes: Vec<u8>,
+    },
+    /// a write to a disk
+    Block {
+        /// manifest index
+        device: u8,
+        /// first byte
+        offset: u64,
+        /// what is written
+        bytes: Vec<u8>,
+    },
+    /// console text
+    Console {
+        /// what the guest printed
+        bytes: Vec<u8>,
+    },
+}
+
+impl Content {
+    /// The word that traces use.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Content::Frame { .. } => "frame",
+            Content::Block { .. } => "block",
+            Content::Console { .. } => "console",
+        }
+    }
+
+    /// The bytes that leave.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Content::Frame { bytes, .. } | Content::Block { bytes, .. } | Content::Console { bytes } => bytes,
+        }
+    }
+
+    /// The manifest index of the device; `None` for the console.
+    pub fn device(&self) -> Option<u8> {
+        match self {
+            Content::Frame { device, .. } | Content::Block { device, .. } => Some(*device),
+            Content::Console { .. } => None,
+        }
+    }
+
+    /// First byte on the disk; `None` for what does not go there.
+    pub fn offset(&self) -> Option<u64> {
+        match self {
+            Content::Block { offset, .. } => Some(*offset),
+            Content::Frame { .. } | Content::Console { .. } => None,
+        }
+    }
+
+    /// BLAKE3 of the bytes, first 16 bytes in hexadecimal: how traces and captures tell outputs apart.
+    pub fn digest(&self) -> String {
+        blake3::hash(self.bytes()).to_hex()[..32].to_owned()
+    }
+
+    fn overlaps(&self, on: u8, start: u64, length: u64) -> bool {
+        match self {
+            Content::Block { device, offset, bytes } => {
+                *device == on && *offset < start + length && start < *offset + bytes.len() as u64
+            }
+            Content::Frame { .. } | Content::Console { .. } => false,
+        }
+    }
+}
+
+/// One output, numbered from 1 over all devices of the VM.
+#[derive(Clone, Debug)]
+pub struct Produced {
+    /// its number in program order
+    pub index: u64,
+    /// position of the last log entry before it
+    pub depends_on: u64,
+    /// what leaves
+    pub content: Content,
+}
+
+/// What the emitting thread does next.
+#[derive(Debug)]
+pub enum Next {
+    /// emit this one, if the protocol still allows it right before the system call
+    Release(Produced),
+    /// emit this one again: it was uncertain at a go-live
+    Reissue(Produced),
+    /// the node stops
+    Stopped,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: VecDeque<Produced>,
+    /// Taken by the emitting thread and not completed yet.
+    in_flight: Option<Produced>,
+    produced: u64,
+    completed: u64,
+    /// A backup holds; a primary releases.
+    releasing: bool,
+    /// Outputs up to here are re-issued.
+    reissue_through: u64,
+    /// Raised whenever an output may have become releasable.
+    hints: u64,
+    stopped: bool,
+}
+
+/// The queue between the vCPU and the emitting thread.
+#[derive(Debug, Default)]
+pub struct OutputQueue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl OutputQueue {
+    /// Queues the next output. Returns its index.
+    pub fn produce(&self, depends_on: u64, content: Content) -> u64 {
+        let mut state = self.state.lock();
+        state.produced += 1;
+        let index = state.produced;
+        state.pending.push_back(Produced { index, depends_on, content });
+        index
+    }
+
+    /// Outputs produced so far.
+    pub fn produced(&self) -> u64 {
+        self.state.lock().produced
+    }
+
+    /// Outputs completed so far, in order.
+    pub fn completed(&self) -> u64 {
+        self.state.lock().completed
+    }
+
+    /// Backup: the outputs up to `through` were completed by the primary; the last `kept` of them are remembered all
+    /// the same, for the mutant that repeats them.
+    pub fn forget(&self, through: u64, kept: u64) {
+        let mut state = self.state.lock();
+        while state.pending.front().is_some_and(|output| output.index + kept <= through) {
+            state.pending.pop_front();
+        }
+        state.completed = state.completed.max(through);
+        self.changed.notify_all();
+    }
+
+    /// This node owns the VM: outputs leave as the protocol allows.
+    pub fn release(&self) {
+        let mut state = self.state.lock();
+        state.releasing = true;
+        state.hints += 1;
+        self.changed.notify_all();
+    }
+
+    /// Go-live: outputs from `from` to `through` are emitted again, before any newer one; those before `from` are done,
+    /// and all but the last `kept` of them forgotten.
+    pub fn reissue(&self, from: u64, through: u64, kept: u64) {
+        let mut state = self.state.lock();
+        while state.pending.front().is_some_and(|output| output.index + kept < from) {
+            state.pending.pop_front();
+        }
+        state.completed = state.completed.max(from.saturating_sub(1));
+        state.reissue_through = through;
+        state.releasing = true;
+        state.hints += 1;
+        self.changed.notify_all();
+    }
+
+    /// An acknowledgement came, a lease was renewed, a role changed: look again.
+    pub fn hint(&self) {
+        self.state.lock().hints += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits for an output that `may_release` lets go, and takes it.
+    pub fn next(&self, may_release: impl Fn(&Produced) -> bool) -> Next {
+        let mut state = self.state.lock();
+        loop {
+            if state.stopped {
+                return Next::Stopped;
+            }
+            let hints = state.hints;
+            if state.releasing
+                && let Some(front) = state.pending.front()
+            {
+                if may_release(front) {
+                    let Some(output) = state.pending.pop_front() else { continue };
+                    state.in_flight = Some(output.clone());
+                    return if output.index <= state.reissue_through {
+                        Next::Reissue(output)
+                    } else {
+                        Next::Release(output)
+                    };
+                }
+            }
+            if state.hints == hints {
+                self.changed.wait(&mut state);
+            }
+        }
+    }
+
+    /// The output that `next` gave could not leave now: it goes back to the front.
+    pub fn put_back(&self) {
+        let mut state = self.state.lock();
+        if let Some(output) = state.in_flight.take() {
+            state.pending.push_front(output);
+        }
+    }
+
+    /// The output that `next` gave has completed.
+    pub fn complete(&self, index: u64) {
+        let mut state = self.state.lock();
+        state.in_flight = None;
+        state.completed = index;
+        self.changed.notify_all();
+    }
+
+    /// R17: waits until no held write overlaps a read. Returns `false` when the node stops.
+    pub fn wait_for_writes(&self, device: u8, offset: u64, length: u64) -> bool {
+        let mut state = self.state.lock();
+        while !state.stopped
+            && state
+                .in_flight
+                .iter()
+                .chain(&state.pending)
+                .any(|output| output.content.overlaps(device, offset, length))
+        {
+            self.changed.wait(&mut state);
+        }
+        !state.stopped
+    }
+
+    /// Waits until every output that was produced has left, up to `deadline`. Returns whether they have.
+    pub fn wait_until_empty(&self, deadline: std::time::Instant) -> bool {
+        let mut state = self.state.lock();
+        while !(state.pending.is_empty() && state.in_flight.is_none()) && !state.stopped {
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                return false;
+            }
+        }
+        !state.stopped
+    }
+
+    /// The node stops: nothing leaves any more, nobody waits.
+    pub fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(byte: u8) -> Content {
+        Content::Frame { device: 1, bytes: vec![byte] }
+    }
+
+    fn index(next: Next) -> (&'static str, u64) {
+        match next {
+            Next::Release(output) => ("release", output.index),
+            Next::Reissue(output) => ("re-issue", output.index),
+            Next::Stopped => ("stopped", 0),
+        }
+    }
+
+    #[test]
+    fn a_go_live_reissues_what_is_uncertain_and_then_releases() {
+        let queue = OutputQueue::default();
+        for byte in 1..=4 {
+            queue.produce(u64::from(byte), frame(byte));
+        }
+        queue.forget(1, 0);
+        queue.reissue(3, 3, 0);
+        assert_eq!(index(queue.next(|_| true)), ("re-issue", 3));
+        queue.complete(3);
+        assert_eq!(index(queue.next(|_| true)), ("release", 4));
+        queue.put_back();
+        assert_eq!(index(queue.next(|_| true)), ("release", 4));
+        queue.complete(4);
+        assert_eq!(queue.completed(), 4);
+    }
+
+    #[test]
+    fn a_read_waits_for_a_held_write_beneath_it_and_for_no_other() {
+        let queue = std::sync::Arc::new(OutputQueue::default());
+        queue.produce(1, Content::Block { device: 1, offset: 512, bytes: vec![0; 512] });
+        assert!(queue.wait_for_writes(1, 0, 512));
+        assert!(queue.wait_for_writes(2, 512, 512));
+        let reader = {
+            let queue = queue.clone();
+            std::thread::spawn(move || queue.wait_for_writes(1, 1000, 512))
+        };
+        queue.release();
+        assert_eq!(index(queue.next(|_| true)), ("release", 1));
+        assert!(!reader.is_finished(), "a write in flight still counts");
+        queue.complete(1);
+        assert!(reader.join().unwrap());
+    }
+
+    #[test]
+    fn a_backup_holds_everything_and_a_stop_ends_the_wait() {
+        let queue = std::sync::Arc::new(OutputQueue::default());
+        queue.produce(1, frame(1));
+        let emitter = {
+            let queue = queue.clone();
+            std::thread::spawn(move || index(queue.next(|_| true)))
+        };
+        queue.stop();
+        assert_eq!(emitter.join().unwrap(), ("stopped", 0));
+    }
+}

@@ -1,0 +1,369 @@
+//! The protocol's thread: gathers what happened, asks the state machine, carries out what it says.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, after, select_biased};
+
+use crate::protocol::{ArbiterRecord, AskResult, Input, Output, OutputResult, Path, ReadResult, Role, TraceEvent};
+
+use super::announce;
+use super::clock;
+use super::emitter::Emitted;
+use super::heartbeat::{Datagram, Heartbeat};
+use super::mutant::Mutant;
+use super::session::{Channel, EntriesFrame, Session, SessionEvent};
+use super::shared::Shared;
+use super::thread;
+use super::trace_event;
+use super::virtual_cpu::CpuEvent;
+
+/// The state machine is told the time at least so often: a late tick is how it sees that this node was paused (R7).
+const TICK_MAX: Duration = Duration::from_millis(10);
+/// How long a node that was itself paused lets its sockets' threads hand over before it judges its peer (R7).
+const DRAIN: Duration = Duration::from_millis(10);
+/// Outputs that the mutant `repeat-outputs` emits once more.
+const REPEATED_OUTPUTS: u64 = 30;
+/// What the mutant `slow-go-live` waits.
+const SLOW_GO_LIVE: Duration = Duration::from_secs(5);
+/// When announcements are made, in milliseconds after the go-live: a late frame of the old host flips switch tables.
+const ANNOUNCEMENTS_MS: [u64; 7] = [0, 50, 150, 400, 1000, 2000, 3000];
+
+/// What Python and the operator tell the protocol's thread.
+#[derive(Debug)]
+pub enum Command {
+    /// claim generation 1
+    Bootstrap,
+    /// an orderly end
+    Stop,
+    /// the arbiter's answer
+    Arbiter {
+        /// which question
+        request: u64,
+        /// generation and incarnation; `None`: no answer
+        record: Option<(u64, u64)>,
+    },
+}
+
+/// What Python carries out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// read the newest generation
+    ReadArbiter(u64),
+    /// claim a generation
+    AskArbiter(u64, u64),
+    /// end the process
+    Exit(i32, String),
+}
+
+/// Where everything that happened arrives.
+pub struct Inbox {
+    /// from the logging channel
+    pub sessions: Receiver<SessionEvent>,
+    /// from the heartbeat sockets
+    pub datagrams: Receiver<Datagram>,
+    /// from the guest's thread
+    pub cpu: Receiver<CpuEvent>,
+    /// from the emitter
+    pub done: Receiver<(u64, Emitted)>,
+    /// from Python and the operator
+    pub commands: Receiver<Command>,
+}
+
+/// The protocol's thread.
+pub struct Runtime {
+    /// what the threads share
+    pub shared: Shared,
+    /// this process's incarnation
+    pub incarnation: u64,
+    /// the logging channel
+    pub channel: Channel,
+    /// the peer's listener
+    pub peer: SocketAddr,
+    /// the heartbeat sockets
+    pub heartbeats: Vec<Heartbeat>,
+    /// what Python carries out
+    pub effects: Sender<Effect>,
+    /// how this VMM is broken on purpose
+    pub mutants: Vec<Mutant>,
+    /// open connections by number
+    pub sessions: BTreeMap<u64, Session>,
+    /// generations asked for, by request
+    pub asked: BTreeMap<u64, u64>,
+    /// inputs that carrying out an output gave rise to
+    pub followed: VecDeque<Input>,
+    /// an orderly end is under way
+    pub ended: bool,
+}
+
+impl Runtime {
+    /// Runs until the node ends.
+    pub fn run(mut self, inbox: &Inbox) {
+        while !self.ended {
+            let now = clock::now();
+            let due =
+                Duration::from_nanos(self.shared.protocol.lock().deadline().0.saturating_sub(now.0)).min(TICK_MAX);
+            let input = select_biased! {
+                recv(inbox.commands) -> command => command.ok().and_then(|command| self.command(command)),
+                recv(inbox.datagrams) -> datagram => datagram.ok().map(|datagram| Input::Message {
+                    path: Path::Heartbeat { network: datagram.network as u8 },
+                    bytes: datagram.bytes,
+                }),
+                recv(inbox.sessions) -> event => event.ok().and_then(|event| self.session(event)),
+                recv(inbox.done) -> done => done.ok().map(|(index, emitted)| Input::OutputDone {
+                    index,
+                    result: match emitted {
+                        Emitted::Well => OutputResult::Completed,
+                        Emitted::Failed => OutputResult::Failed,
+                    },
+                }),
+                recv(inbox.cpu) -> event => event.ok().and_then(|event| self.cpu(event)),
+                recv(after(due)) -> _ => Some(Input::Tick),
+            };
+            // Time first: what is due is done before anything that came later, and a pause is seen before a message
+            // of before it is judged.
+            self.step(Input::Tick);
+            if let Some(input) = input {
+                self.step(input);
+            }
+            while let Some(input) = self.followed.pop_front() {
+                self.step(input);
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut outputs = Vec::new();
+        self.shared.protocol.lock().step(clock::now(), input, &mut outputs);
+        for output in outputs {
+            self.carry_out(output);
+        }
+    }
+
+    fn command(&mut self, command: Command) -> Option<Input> {
+        Some(match command {
+            Command::Bootstrap => Input::BootstrapRequested,
+            Command::Stop => Input::StopRequested,
+            Command::Arbiter { request, record } => match (self.asked.remove(&request), record) {
+                (Some(_), None) => Input::ArbiterAsked { request, result: AskResult::Unreachable },
+                (Some(generation), Some(owner)) => {
+                    let won = owner == (generation, self.incarnation);
+                    Input::ArbiterAsked { request, result: if won { AskResult::Won } else { AskResult::Lost } }
+                }
+                (None, None) => Input::ArbiterRead { request, result: ReadResult::Unreachable },
+                (None, Some((0, _))) => Input::ArbiterRead { request, result: ReadResult::Empty },
+                (None, Some((generation, incarnation))) => {
+                    let record = ArbiterRecord { generation, incarnation };
+                    Input::ArbiterRead { request, result: ReadResult::Record(record) }
+                }
+            },
+        })
+    }
+
+    fn session(&mut self, event: SessionEvent) -> Option<Input> {
+        Some(match event {
+            SessionEvent::Opened { session, dialled } => {
+                let connection = session.number();
+                self.sessions.insert(connection, session);
+                Input::SessionOpened { connection, dialled }
+            }
+            SessionEvent::DialFailed { session, reason } => Input::SessionClosed { connection: session, reason },
+            SessionEvent::Message { session, bytes } => {
+                Input::Message { path: Path::Log { connection: session }, bytes }
+            }
+            SessionEvent::Entries { session, payload } => match self.store(session, &payload) {
+                Ok(header) => Input::EntriesStored { connection: session, header },
+                Err(reason) => {
+                    let session = self.sessions.remove(&session)?;
+                    session.close();
+                    Input::SessionClosed { connection: session.number(), reason }
+                }
+            },
+            SessionEvent::Closed { session, reason } => {
+                self.sessions.remove(&session);
+                Input::SessionClosed { connection: session, reason }
+            }
+        })
+    }
+
+    /// Backup: stores the entries that the protocol lets in. Here and not in the reader's thread, so that nothing
+    /// comes between the protocol's look and its learning that they are held (R6).
+    fn store(&self, session: u64, payload: &[u8]) -> Result<Vec<u8>, String> {
+        let frame = EntriesFrame::parse(payload)?;
+        if self.shared.protocol.lock().accepts_entries(session, &frame.header).is_none() {
+            return Err("entries came to a node that takes none from here now".into());
+        }
+        let newest = self.shared.log.newest();
+        match self.shared.log.store(frame.first, frame.entries, clock::boottime_nanoseconds()) {
+            Some(_) => Ok(frame.header),
+            None => Err(format!("entries from position {} do not follow {newest}", frame.first)),
+        }
+    }
+
+    fn cpu(&mut self, event: CpuEvent) -> Option<Input> {
+        Some(match event {
+            CpuEvent::Appended { through } => Input::EntriesAppended { through },
+            CpuEvent::Produced { index, depends_on } => Input::OutputProduced { index, depends_on },
+            CpuEvent::Replayed { through, outputs_produced } => Input::EntriesReplayed { through, outputs_produced },
+            CpuEvent::Drained { position, outputs_produced } => Input::Drained { position, outputs_produced },
+            CpuEvent::Diverged { position, reason } => Input::Diverged { position, reason },
+            CpuEvent::Halted { exit_status } => Input::GuestHalted { exit_status },
+            CpuEvent::Failed { reason } => {
+                self.exit(255, format!("the guest was stopped: {reason}"));
+                return None;
+            }
+        })
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Send { path, bytes } => self.send(path, bytes),
+            Output::Dial => self.channel.dial(self.peer),
+            Output::CloseSession { connection } => {
+                if let Some(session) = self.sessions.get(&connection) {
+                    session.close();
+                }
+            }
+            Output::StreamEntries { connection, from } => {
+                if let Some(session) = self.sessions.get(&connection) {
+                    session.stream_entries(from);
+                }
+            }
+            Output::ReadArbiter { request } => self.effect(Effect::ReadArbiter(request)),
+            Output::AskArbiter { request, generation } => self.ask(request, generation),
+            Output::StartGuest => self.start_guest(),
+            Output::StartReplay => self.shared.cpu.replay(),
+            Output::CloseLog { position } => self.shared.log.close(position),
+            Output::ReopenLog { .. } => {
+                self.shared.log.reopen();
+                self.shared.cpu.replay();
+            }
+            Output::Attach { .. } => self.attach(),
+            Output::Announce => self.announce(),
+            Output::Reissue { from, through } => self.reissue(from, through),
+            Output::GoLive => self.go_live(),
+            Output::TryRelease => self.shared.outputs.hint(),
+            Output::TruncateLog { through } => self.shared.log.truncate(through),
+            Output::ForgetOutputs { through } => self.forget(through),
+            Output::StallGuest => self.shared.cpu.stall(true),
+            Output::ResumeGuest => self.shared.cpu.stall(false),
+            Output::DrainSockets { request } => {
+                // The sockets' threads need no more than to be scheduled; what they hand over meanwhile waits in the
+                // inbox, before this.
+                std::thread::sleep(DRAIN);
+                self.followed.push_back(Input::SocketsDrained { request });
+            }
+            Output::Halt { reason } => self.exit(3, format!("halted: {reason}")),
+            Output::Stop { exit_status } => self.exit(exit_status, String::new()),
+            Output::Trace(event) => self.trace(event),
+        }
+    }
+
+    fn trace(&self, event: TraceEvent) {
+        let left_alone = matches!(event, TraceEvent::Role { from: Role::Protected, to: Role::Alone, .. });
+        trace_event::write(&self.shared.trace, event);
+        if left_alone {
+            self.shared.cpu.run_alone();
+            self.shared.log.restart_at(self.shared.cpu.position());
+        }
+    }
+
+    fn send(&self, path: Path, bytes: Vec<u8>) {
+        match path {
+            Path::Log { connection } => {
+                if let Some(session) = self.sessions.get(&connection) {
+                    session.send(bytes);
+                }
+            }
+            Path::Heartbeat { network } => {
+                if let Some(heartbeat) = self.heartbeats.get(usize::from(network)) {
+                    heartbeat.send(bytes);
+                }
+            }
+        }
+    }
+
+    fn effect(&self, effect: Effect) {
+        // Python listens for as long as the process lives.
+        let _ = self.effects.send(effect);
+    }
+
+    fn ask(&mut self, request: u64, generation: u64) {
+        if self.mutants.contains(&Mutant::SkipArbiter) && generation > 1 {
+            self.followed.push_back(Input::ArbiterAsked { request, result: AskResult::Won });
+            return;
+        }
+        self.asked.insert(request, generation);
+        self.effect(Effect::AskArbiter(request, generation));
+    }
+
+    fn start_guest(&mut self) {
+        match self.shared.world.attach() {
+            Ok(()) => {
+                self.shared.outputs.release();
+                self.shared.cpu.run_logging();
+            }
+            Err(error) => self.exit(2, error.to_string()),
+        }
+    }
+
+    fn attach(&mut self) {
+        if self.mutants.contains(&Mutant::SlowGoLive) {
+            std::thread::sleep(SLOW_GO_LIVE);
+        }
+        match self.shared.world.attach() {
+            Ok(()) => self.followed.push_back(Input::Attached),
+            Err(error) => self.exit(3, format!("halted: the VM's devices cannot be attached: {error}")),
+        }
+    }
+
+    fn announce(&self) {
+        let shared = self.shared.clone();
+        let address = announce::address_in(shared.world.arguments());
+        thread::start("announce", move || {
+            let mut waited_ms = 0;
+            for at_ms in ANNOUNCEMENTS_MS {
+                std::thread::sleep(Duration::from_millis(at_ms - waited_ms));
+                waited_ms = at_ms;
+                if !shared.protocol.lock().status(clock::now()).may_speak {
+                    return;
+                }
+                let Some(devices) = shared.world.attached().lock().clone() else { return };
+                for mac in shared.world.macs() {
+                    for frame in announce::frames(mac, address) {
+                        devices.send_frame_everywhere(&frame);
+                    }
+                }
+            }
+        });
+    }
+
+    fn reissue(&self, from: u64, through: u64) {
+        let repeated = if self.mutants.contains(&Mutant::RepeatOutputs) { REPEATED_OUTPUTS } else { 0 };
+        self.shared.outputs.reissue(from, through, repeated);
+    }
+
+    fn forget(&self, through: u64) {
+        let kept = if self.mutants.contains(&Mutant::RepeatOutputs) { REPEATED_OUTPUTS } else { 0 };
+        self.shared.outputs.forget(through, kept);
+    }
+
+    fn go_live(&self) {
+        self.shared.outputs.release();
+        self.shared.log.restart_at(self.shared.cpu.position());
+        self.shared.cpu.run_alone();
+    }
+
+    fn exit(&mut self, status: i32, reason: String) {
+        self.ended = true;
+        self.shared.outputs.stop();
+        self.shared.cpu.stop();
+        self.shared.log.stop();
+        self.shared.world.detach();
+        for session in self.sessions.values() {
+            session.close();
+        }
+        self.effect(Effect::Exit(status, reason));
+    }
+}

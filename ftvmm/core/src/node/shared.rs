@@ -1,0 +1,30 @@
+//! What the threads of a node share, besides their channels.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::protocol::Node;
+
+use super::log_buffer::LogBuffer;
+use super::outputs::OutputQueue;
+use super::trace::Trace;
+use super::virtual_cpu::CpuControl;
+use super::world::World;
+
+/// Everything that more than one thread of a node looks at.
+#[derive(Clone)]
+pub struct Shared {
+    /// The state machine: stepped by the protocol's thread alone, looked at by the emitter right before each send.
+    pub protocol: Arc<Mutex<Node>>,
+    /// the log
+    pub log: Arc<LogBuffer>,
+    /// outputs on their way out
+    pub outputs: Arc<OutputQueue>,
+    /// commands to the guest's thread
+    pub cpu: Arc<CpuControl>,
+    /// the devices
+    pub world: Arc<World>,
+    /// evidence
+    pub trace: Arc<Trace>,
+}

@@ -1,0 +1,286 @@
+//! Puts a node together from its configuration and starts its threads.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::OpenOptions;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
+use serde_json::json;
+use thiserror::Error;
+
+use crate::devices::DeviceError;
+use crate::image::{Image, ImageError};
+use crate::machine::{Machine, MachineConfig, MachineError};
+use crate::protocol::{Config, ConfigError, Node, Rules, Timing};
+
+use super::authentication::{Key, KeyError};
+use super::clock::{self, GuestClock};
+use super::config::{NodeConfig, TimingConfig};
+use super::emitter::Emitter;
+use super::heartbeat::Heartbeat;
+use super::log_buffer::LogBuffer;
+use super::mutant::Mutant;
+use super::outputs::{OutputQueue, Produced};
+use super::runtime::{Command, Effect, Inbox, Runtime};
+use super::session::Channel;
+use super::shared::Shared;
+use super::thread;
+use super::trace::Trace;
+use super::virtual_cpu::{CpuControl, CpuEvent, VirtualCpu};
+use super::world::World;
+
+/// Why a node cannot start.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// the configuration is not what this version takes: {0}
+    #[error("the configuration is not what this version takes: {0}")]
+    Document(#[from] serde_json::Error),
+    /// the protocol refuses the configuration: {0}
+    #[error("the protocol refuses the configuration: {0}")]
+    Protocol(#[from] ConfigError),
+    /// vm.uuid: {0:?} is not a UUID of 32 hexadecimal digits
+    #[error("vm.uuid: {0:?} is not a UUID of 32 hexadecimal digits")]
+    Uuid(String),
+    /// security.key_file: {0}
+    #[error("security.key_file: {0}")]
+    Key(#[from] KeyError),
+    /// {path}: {source}
+    #[error("{path}: {source}")]
+    File {
+        /// which file or address
+        path: String,
+        /// why
+        source: std::io::Error,
+    },
+    /// the image: {0}
+    #[error("{path}: {source}")]
+    Image {
+        /// its path
+        path: String,
+        /// what is wrong with it
+        source: ImageError,
+    },
+    /// the machine: {0}
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// a device cannot be had
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+fn file(path: impl ToString) -> impl FnOnce(std::io::Error) -> NodeError {
+    move |source| NodeError::File { path: path.to_string(), source }
+}
+
+/// A node whose threads run.
+pub struct RunningNode {
+    /// the configuration it runs by
+    pub config: NodeConfig,
+    /// this process's incarnation (R1)
+    pub incarnation: u64,
+    /// what the threads share
+    pub shared: Shared,
+    /// to the protocol's thread
+    pub commands: Sender<Command>,
+    /// what Python carries out
+    pub effects: Receiver<Effect>,
+}
+
+impl RunningNode {
+    /// Starts a node as a SPARE.
+    ///
+    /// # Arguments
+    /// `document` is the configuration as JSON.
+    ///
+    /// # Errors
+    /// [`NodeError`]: nothing was started then.
+    pub fn start(document: &str) -> Result<RunningNode, NodeError> {
+        let config: NodeConfig = serde_json::from_str(document)?;
+        let key = Key::from_hexadecimal(&config.key)?;
+        let (image, image_digest) = read_image(&config)?;
+        let world = Arc::new(World::new(&config.vm, &image));
+        let machine_config = world.machine_config()?;
+        let machine = Machine::new(&image, &machine_config)?;
+        let protocol_config = protocol_config(&config, image_digest, &machine_config)?;
+        let incarnation = u64::from_le_bytes(thread::random().map_err(file("random numbers"))?).max(1);
+        let directory = &config.node.directory;
+        let trace_path = directory.join("trace.jsonl");
+        let trace = Trace::open(&trace_path, &config.node.name, incarnation).map_err(file(trace_path.display()))?;
+        let console_path = directory.join("console.log");
+        let console =
+            OpenOptions::new().create(true).append(true).open(&console_path).map_err(file(console_path.display()))?;
+        let listener = TcpListener::bind(config.logging.listen).map_err(file(config.logging.listen))?;
+        let heartbeats =
+            config.heartbeat.iter().map(|heartbeat| Heartbeat::bind(heartbeat, &key)).collect::<Result<Vec<_>, _>>();
+        let heartbeats = heartbeats.map_err(file("heartbeat"))?;
+
+        let shared = Shared {
+            protocol: Arc::new(Mutex::new(Node::new(protocol_config, incarnation))),
+            log: Arc::new(LogBuffer::new((config.logging.buffer_mib as usize) << 20)),
+            outputs: Arc::new(OutputQueue::default()),
+            cpu: Arc::new(CpuControl::default()),
+            world: world.clone(),
+            trace: Arc::new(trace),
+        };
+        shared.trace.write(
+            "node-started",
+            json!({
+                "vm": config.vm.uuid, "pid": std::process::id(), "mutants": config.mutants,
+                "timing": {
+                    "heartbeat_ms": config.timing.heartbeat_ms, "lease_ms": config.timing.lease_ms,
+                    "detect_ms": config.timing.detect_ms,
+                },
+            }),
+        );
+
+        let (session_events, sessions) = unbounded();
+        let (datagram_events, datagrams) = unbounded();
+        let (cpu_events, cpu) = unbounded();
+        let (done_events, done) = unbounded();
+        let (commands, command_events) = unbounded();
+        let (effect_events, effects) = unbounded();
+        let protocol = shared.protocol.clone();
+        let channel = Channel {
+            key: key.clone(),
+            log: shared.log.clone(),
+            events: session_events,
+            stamp: Arc::new(move |session, first, through| {
+                protocol.lock().stamp_entries(session, first, through, clock::now())
+            }),
+            numbers: Arc::new(AtomicU64::new(0)),
+        };
+        channel.listen(listener);
+        for (index, heartbeat) in heartbeats.iter().enumerate() {
+            heartbeat.receive(index, datagram_events.clone());
+        }
+        start_emitter(&config, &shared, console, done_events);
+        start_cpu(&config, &shared, machine, cpu_events, image, machine_config);
+        let runtime = Runtime {
+            shared: shared.clone(),
+            incarnation,
+            channel,
+            peer: config.logging.peer,
+            heartbeats,
+            effects: effect_events,
+            mutants: config.mutants.clone(),
+            sessions: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            followed: VecDeque::new(),
+            ended: false,
+        };
+        let inbox = Inbox { sessions, datagrams, cpu, done, commands: command_events };
+        thread::urgent("protocol", move || runtime.run(&inbox));
+        Ok(RunningNode { config, incarnation, shared, commands, effects })
+    }
+}
+
+fn read_image(config: &NodeConfig) -> Result<(Image, [u8; 32]), NodeError> {
+    let path = config.vm.image.display();
+    let bytes = std::fs::read(&config.vm.image).map_err(file(&path))?;
+    let image = Image::parse(&bytes).map_err(|source| NodeError::Image { path: path.to_string(), source })?;
+    Ok((image, *blake3::hash(&bytes).as_bytes()))
+}
+
+fn protocol_config(config: &NodeConfig, image: [u8; 32], machine: &MachineConfig) -> Result<Config, NodeError> {
+    let uuid = u128::from_str_radix(&config.vm.uuid, 16).map_err(|_| NodeError::Uuid(config.vm.uuid.clone()))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&image);
+    hasher.update(&machine.digest().0);
+    let mut protocol = Config::new(uuid.to_be_bytes(), *hasher.finalize().as_bytes());
+    protocol.timing = timing(&config.timing);
+    protocol.heartbeat_paths = config.heartbeat.len() as u8;
+    protocol.rules = rules(&config.mutants);
+    protocol.validate()?;
+    Ok(protocol)
+}
+
+fn timing(config: &TimingConfig) -> Timing {
+    let milliseconds = Duration::from_millis;
+    let lease = milliseconds(config.lease_ms);
+    Timing {
+        heartbeat: milliseconds(config.heartbeat_ms),
+        lease,
+        detect: milliseconds(config.detect_ms),
+        acknowledge: milliseconds(config.acknowledge_ms),
+        lag: milliseconds(config.lag_ms),
+        grace: lease / 5,
+        ..Timing::default()
+    }
+}
+
+/// Mutants that are rules switched off.
+fn rules(mutants: &[Mutant]) -> Rules {
+    let mut rules = Rules::default();
+    for mutant in mutants {
+        match mutant {
+            Mutant::ReleaseBeforeAcknowledgement => rules.output_acknowledged = false,
+            Mutant::IgnoreLease => {
+                // Without its lease alone a woken primary could only repeat what was acknowledged.
+                rules.output_lease = false;
+                rules.output_acknowledged = false;
+            }
+            _ => {}
+        }
+    }
+    rules
+}
+
+fn start_emitter(
+    config: &NodeConfig,
+    shared: &Shared,
+    console: std::fs::File,
+    done: Sender<(u64, super::emitter::Emitted)>,
+) {
+    let emitter = Emitter {
+        queue: shared.outputs.clone(),
+        devices: shared.world.attached(),
+        console: Mutex::new(console),
+        trace: shared.trace.clone(),
+        policy: config.output.policy,
+        mutants: config.mutants.clone(),
+    };
+    let protocol = shared.protocol.clone();
+    let repeats = config.mutants.contains(&Mutant::RepeatOutputs);
+    let may_release = move |output: &Produced| {
+        let now = clock::now();
+        let node = protocol.lock();
+        node.may_release(output.index, output.depends_on, now)
+            || (repeats && node.status(now).may_speak && output.index <= node.status(now).released)
+    };
+    thread::urgent("emitter", move || {
+        emitter.run(may_release, |index, emitted| {
+            // The protocol's thread lives as long as this one.
+            let _ = done.send((index, emitted));
+        });
+    });
+}
+
+fn start_cpu(
+    config: &NodeConfig,
+    shared: &Shared,
+    machine: Machine,
+    events: Sender<CpuEvent>,
+    image: Image,
+    machine_config: MachineConfig,
+) {
+    let cpu = VirtualCpu {
+        machine,
+        control: shared.cpu.clone(),
+        log: shared.log.clone(),
+        outputs: shared.outputs.clone(),
+        devices: shared.world.attached(),
+        trace: shared.trace.clone(),
+        mutants: config.mutants.clone(),
+        tell: move |event| {
+            // The protocol's thread lives as long as this one.
+            let _ = events.send(event);
+        },
+        clock: GuestClock::starting_now(),
+        rebuild: Box::new(move || Machine::new(&image, &machine_config)),
+    };
+    thread::start("guest", move || cpu.run());
+}

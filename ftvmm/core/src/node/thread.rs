@@ -1,0 +1,38 @@
+//! Threads of a node, and the randomness that it draws.
+
+use std::thread;
+
+/// Priority of the threads that a peer's failure detector waits for, on the SCHED_RR scale from 1 to 99: above every
+/// ordinary thread, so that a busy guest cannot make its own node look dead.
+const URGENT_PRIORITY: libc::c_int = 10;
+
+/// Starts a thread that the peer waits for.
+pub fn urgent(name: &str, work: impl FnOnce() + Send + 'static) {
+    start(name, move || {
+        let parameters = libc::sched_param { sched_priority: URGENT_PRIORITY };
+        // SAFETY: `parameters` is valid for the call; thread 0 is the calling one. Without the right to real-time
+        // scheduling the thread runs at ordinary priority: slower to answer, never wrong.
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &parameters) };
+        work();
+    });
+}
+
+/// Starts a thread of ordinary priority.
+pub fn start(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
+        // Without its threads a node cannot keep its promises: stopping is the safe answer.
+        eprintln!("ftvmm: the thread {name} could not be started: {error}");
+        std::process::abort();
+    }
+}
+
+/// Random bytes from the operating system.
+///
+/// # Errors
+/// The operating system's.
+pub fn random<const LENGTH: usize>() -> std::io::Result<[u8; LENGTH]> {
+    let mut bytes = [0u8; LENGTH];
+    // SAFETY: the buffer is writable and LENGTH bytes long.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), LENGTH, 0) };
+    if got == LENGTH as isize { Ok(bytes) } else { Err(std::io::Error::last_os_error()) }
+}

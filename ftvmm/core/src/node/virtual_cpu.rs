@@ -1,0 +1,433 @@
+//! The thread that runs the guest: replaying a log on the backup, live on the primary, and from one to the other at a
+//! go-live without the guest noticing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+use serde_json::json;
+
+use crate::log::Entry;
+use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request};
+
+use super::clock::{self, GuestClock};
+use super::devices::Devices;
+use super::log_buffer::{LogBuffer, Next};
+use super::mutant::Mutant;
+use super::outputs::{Content, OutputQueue};
+use super::thread;
+use super::trace::Trace;
+
+/// How the guest's inputs are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// nothing runs yet
+    Waiting,
+    /// from the log
+    Replaying,
+    /// from the world, appended to the log for the backup
+    Logging,
+    /// from the world, with no backup that could want them
+    Alone,
+}
+
+/// What the guest's thread tells the protocol's thread.
+#[derive(Debug)]
+pub enum CpuEvent {
+    /// primary: the log reaches `through`
+    Appended {
+        /// newest position
+        through: u64,
+    },
+    /// an output waits
+    Produced {
+        /// its number
+        index: u64,
+        /// position of the last entry before it
+        depends_on: u64,
+    },
+    /// backup: replay has come to `through`
+    Replayed {
+        /// position of the last entry that was replayed
+        through: u64,
+        /// outputs that replay has produced
+        outputs_produced: u64,
+    },
+    /// candidate: replay has come to the end of the closed log
+    Drained {
+        /// position of the last entry
+        position: u64,
+        /// outputs that replay has produced
+        outputs_produced: u64,
+    },
+    /// backup: this replica is not the primary's any more
+    Diverged {
+        /// position at which it was seen
+        position: u64,
+        /// what differs
+        reason: String,
+    },
+    /// the guest halted
+    Halted {
+        /// its exit status
+        exit_status: i32,
+    },
+    /// the guest cannot go on
+    Failed {
+        /// why
+        reason: String,
+    },
+}
+
+/// Commands to the guest's thread, and what everyone may look at.
+#[derive(Debug)]
+pub struct CpuControl {
+    mode: Mutex<Mode>,
+    /// Raised with each order to replay: a drained replay looks at its log again.
+    replays: AtomicU64,
+    changed: Condvar,
+    stalled: AtomicBool,
+    stopped: AtomicBool,
+    position: AtomicU64,
+}
+
+impl Default for CpuControl {
+    fn default() -> CpuControl {
+        CpuControl {
+            mode: Mutex::new(Mode::Waiting),
+            replays: AtomicU64::new(0),
+            changed: Condvar::new(),
+            stalled: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            position: AtomicU64::new(0),
+        }
+    }
+}
+
+impl CpuControl {
+    fn switch(&self, mode: Mode) {
+        *self.mode.lock() = mode;
+        self.changed.notify_all();
+    }
+
+    /// Backup: replay from where the guest stands; after a `Drained`, look at the log again (R12).
+    pub fn replay(&self) {
+        self.replays.fetch_add(1, Ordering::AcqRel);
+        self.switch(Mode::Replaying);
+    }
+
+    /// Primary with a backup: run, and log.
+    pub fn run_logging(&self) {
+        self.switch(Mode::Logging);
+    }
+
+    /// Primary without a backup: run.
+    pub fn run_alone(&self) {
+        self.switch(Mode::Alone);
+    }
+
+    /// Lag control: the guest is not entered while it is stalled.
+    pub fn stall(&self, stalled: bool) {
+        let _mode = self.mode.lock();
+        self.stalled.store(stalled, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// The node stops.
+    pub fn stop(&self) {
+        let _mode = self.mode.lock();
+        self.stopped.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Position of the newest entry that the guest has taken, live or replayed.
+    pub fn position(&self) -> u64 {
+        self.position.load(Ordering::Acquire)
+    }
+
+    /// Waits until something runs and nothing stalls it. `None` when the node stops.
+    fn wait_until_runnable(&self) -> Option<()> {
+        let mut mode = self.mode.lock();
+        while *mode == Mode::Waiting || self.stalled.load(Ordering::Acquire) {
+            if self.stopped.load(Ordering::Acquire) {
+                return None;
+            }
+            self.changed.wait(&mut mode);
+        }
+        (!self.stopped.load(Ordering::Acquire)).then_some(())
+    }
+
+    fn mode(&self) -> Mode {
+        *self.mode.lock()
+    }
+
+    fn replays(&self) -> u64 {
+        self.replays.load(Ordering::Acquire)
+    }
+
+    /// Waits for another mode than `but`, or another order to replay than `replays`. `None` when the node stops.
+    fn wait_for_order(&self, but: Mode, replays: u64) -> Option<Mode> {
+        let mut mode = self.mode.lock();
+        loop {
+            if self.stopped.load(Ordering::Acquire) {
+                return None;
+            }
+            if *mode != but || self.replays() != replays {
+                return Some(*mode);
+            }
+            self.changed.wait(&mut mode);
+        }
+    }
+}
+
+/// The guest, and everything that its inputs and outputs pass through.
+pub struct VirtualCpu<Tell: Fn(CpuEvent)> {
+    /// the guest
+    pub machine: Machine,
+    /// commands
+    pub control: Arc<CpuControl>,
+    /// the log
+    pub log: Arc<LogBuffer>,
+    /// outputs on their way out
+    pub outputs: Arc<OutputQueue>,
+    /// the world; `None` until attached
+    pub devices: Arc<Mutex<Option<Arc<Devices>>>>,
+    /// evidence
+    pub trace: Arc<Trace>,
+    /// how this VMM is broken on purpose
+    pub mutants: Vec<Mutant>,
+    /// tells the protocol's thread
+    pub tell: Tell,
+    /// the guest's time
+    pub clock: GuestClock,
+    /// builds the guest's initial state anew, for the mutant `reset-on-go-live`
+    pub rebuild: Box<dyn Fn() -> Result<Machine, MachineError> + Send>,
+}
+
+/// Why the guest's thread ends; `None` inside stands for "the node stops".
+type Ended<T> = Result<T, Option<CpuEvent>>;
+
+/// Replay is reported at least so often, in entries, and whenever it has caught up.
+const REPLAYED_EVERY: u64 = 64;
+/// Entries that the mutant `lose-log-tail` keeps back from replay.
+const LOST_TAIL_ENTRIES: u64 = 40;
+
+impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
+    /// Runs the guest until it halts, fails or the node stops.
+    pub fn run(mut self) {
+        let ended = loop {
+            if let Err(ended) = self.step() {
+                break ended;
+            }
+        };
+        if let Some(event) = ended {
+            (self.tell)(event);
+        }
+    }
+
+    fn step(&mut self) -> Ended<()> {
+        self.control.wait_until_runnable().ok_or(None)?;
+        let request = match self.machine.run() {
+            Err(MachineError::Interrupted) => return Ok(()),
+            request => request.map_err(failed)?,
+        };
+        let answer = match request {
+            Request::Console { data } => self.output(Content::Console { bytes: data }),
+            Request::NetworkWrite { device, frame } => self.output(Content::Frame { device, bytes: frame }),
+            Request::BlockWrite { device, offset, data } => self.output(Content::Block { device, offset, bytes: data }),
+            Request::Halt { exit_status } => return Err(self.halt(exit_status)),
+            input => match self.input(&input)? {
+                Some(answer) => answer,
+                None => return Ok(()),
+            },
+        };
+        self.machine.answer(&answer).map_err(failed)
+    }
+
+    fn position(&self) -> u64 {
+        self.control.position()
+    }
+
+    fn output(&mut self, content: Content) -> Answer {
+        let depends_on = self.position();
+        let replaying = self.control.mode() == Mode::Replaying;
+        if replaying {
+            self.trace.write(
+                "replayed-output",
+                json!({
+                    "index": self.outputs.produced() + 1, "kind": content.kind(), "depends_on": depends_on,
+                    "length": content.bytes().len(), "digest": content.digest(),
+                }),
+            );
+        }
+        let index = self.outputs.produce(depends_on, content);
+        if !replaying {
+            self.flush();
+        }
+        (self.tell)(CpuEvent::Produced { index, depends_on });
+        Answer::Done
+    }
+
+    fn halt(&mut self, exit_status: i32) -> Option<CpuEvent> {
+        if self.control.mode() == Mode::Replaying {
+            // The primary's guest halted too. Whether anyone saw its last outputs is the primary's to tell; without
+            // it, this node goes live first and emits them.
+            match self.drain(self.position() + 1) {
+                Ok(None) => {}
+                Ok(Some(_)) => return diverged(self.position() + 1, "the log goes on where the guest halts".into()),
+                Err(ended) => return ended,
+            }
+        } else {
+            self.flush();
+        }
+        Some(CpuEvent::Halted { exit_status })
+    }
+
+    /// Lets the log's sender have what was appended: when an output waits for it, or the guest has nothing to do.
+    fn flush(&self) {
+        if self.control.mode() == Mode::Logging {
+            self.log.flush();
+            (self.tell)(CpuEvent::Appended { through: self.position() });
+        }
+    }
+
+    /// The answer to an input; `None` when the guest was replaced and has to be run anew.
+    fn input(&mut self, request: &Request) -> Ended<Option<Answer>> {
+        if self.control.mode() == Mode::Replaying {
+            if let Some(answer) = self.replay_input(request)? {
+                return Ok(Some(answer));
+            }
+            if self.mutants.contains(&Mutant::ResetOnGoLive) {
+                self.machine = (self.rebuild)().map_err(failed)?;
+                return Ok(None);
+            }
+        }
+        let answer = self.live_input(request)?;
+        let position = self.position() + 1;
+        if self.control.mode() == Mode::Logging {
+            let mut bytes = Vec::new();
+            Entry { position, fingerprint: self.machine.fingerprint(), answer: answer.clone() }.encode(&mut bytes);
+            if !self.log.append(bytes, clock::boottime_nanoseconds()) {
+                return Err(None);
+            }
+        }
+        self.control.position.store(position, Ordering::Release);
+        Ok(Some(answer))
+    }
+
+    /// The entry at `position`, or `None` when the log ended before it and this node went live.
+    fn drain(&self, position: u64) -> Ended<Option<Vec<u8>>> {
+        loop {
+            let replays = self.control.replays();
+            match self.next_entry(position) {
+                Next::Stopped => return Err(None),
+                Next::Entry(bytes) => return Ok(Some(bytes)),
+                Next::Drained { closed } => {
+                    let outputs_produced = self.outputs.produced();
+                    (self.tell)(CpuEvent::Drained { position: closed, outputs_produced });
+                    if self.control.wait_for_order(Mode::Replaying, replays).ok_or(None)? != Mode::Replaying {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next entry's answer, or `None` when this node went live at this very request.
+    fn replay_input(&mut self, request: &Request) -> Ended<Option<Answer>> {
+        let position = self.position() + 1;
+        let Some(bytes) = self.drain(position)? else { return Ok(None) };
+        let (entry, _) = Entry::decode(&bytes).map_err(|error| diverged(position, error.to_string()))?;
+        if entry.position != position {
+            return Err(diverged(position, format!("the log has position {} here", entry.position)));
+        }
+        if entry.fingerprint != self.machine.fingerprint() {
+            let reason = format!(
+                "the primary's guest came here another way: its fingerprint is {}, this one's {}",
+                entry.fingerprint,
+                self.machine.fingerprint()
+            );
+            return Err(diverged(position, reason));
+        }
+        if !request.takes(&entry.answer) {
+            return Err(diverged(
+                position,
+                format!("the log answers {:?} where the guest asks {request:?}", entry.answer),
+            ));
+        }
+        match entry.answer {
+            Answer::Counter { value } | Answer::CounterWithAux { value, .. } => self.clock.observe_counter(value),
+            Answer::Walltime { nanoseconds } => self.clock.observe_wall(nanoseconds),
+            _ => {}
+        }
+        self.control.position.store(position, Ordering::Release);
+        if position % REPLAYED_EVERY == 0 || position == self.log.newest() {
+            self.log.truncate(position.saturating_sub(1));
+            (self.tell)(CpuEvent::Replayed { through: position, outputs_produced: self.outputs.produced() });
+        }
+        Ok(Some(entry.answer))
+    }
+
+    fn next_entry(&self, position: u64) -> Next {
+        if !self.mutants.contains(&Mutant::LoseLogTail) {
+            return self.log.wait_for(position);
+        }
+        match self.log.wait_for(position + LOST_TAIL_ENTRIES) {
+            Next::Entry(_) => self.log.wait_for(position),
+            other => other,
+        }
+    }
+
+    fn devices(&self) -> Ended<Arc<Devices>> {
+        self.devices
+            .lock()
+            .clone()
+            .ok_or_else(|| Some(CpuEvent::Failed { reason: "the guest runs live without its devices".into() }))
+    }
+
+    fn live_input(&mut self, request: &Request) -> Ended<Answer> {
+        Ok(match request {
+            Request::Walltime => Answer::Walltime { nanoseconds: self.clock.wall() },
+            Request::Poll { timeout_nanoseconds } => {
+                self.flush();
+                Answer::Poll { ready_set: self.devices()?.poll(*timeout_nanoseconds) }
+            }
+            Request::NetworkRead { device, capacity } => {
+                Answer::NetworkRead { frame: self.devices()?.receive_frame(*device, *capacity) }
+            }
+            Request::BlockRead { device, offset, length } => self.read_block(*device, *offset, *length)?,
+            Request::Instruction(Instruction::Rdtsc) => Answer::Counter { value: self.clock.counter() },
+            Request::Instruction(Instruction::Rdtscp) => Answer::CounterWithAux { value: self.clock.counter(), aux: 0 },
+            Request::Instruction(_) => {
+                let bytes = thread::random::<8>().map_err(failed)?;
+                Answer::Random { value: u64::from_le_bytes(bytes) }
+            }
+            output => return Err(Some(CpuEvent::Failed { reason: format!("{output:?} is no input") })),
+        })
+    }
+
+    fn read_block(&mut self, device: u8, offset: u64, length: u32) -> Ended<Answer> {
+        self.flush();
+        if !self.mutants.contains(&Mutant::ServeStale)
+            && !self.outputs.wait_for_writes(device, offset, u64::from(length))
+        {
+            return Err(None);
+        }
+        Ok(match self.devices()?.read_block(device, offset, length) {
+            Ok(data) => Answer::BlockRead { result: HypercallResult::Ok, data },
+            Err(error) => {
+                self.trace
+                    .write("disk-error", json!({ "device": device, "offset": offset, "reason": error.to_string() }));
+                Answer::BlockRead { result: HypercallResult::Unspecified, data: Vec::new() }
+            }
+        })
+    }
+}
+
+fn failed(error: impl ToString) -> Option<CpuEvent> {
+    Some(CpuEvent::Failed { reason: error.to_string() })
+}
+
+fn diverged(position: u64, reason: String) -> Option<CpuEvent> {
+    Some(CpuEvent::Diverged { position, reason })
+}

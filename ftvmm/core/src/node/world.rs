@@ -1,0 +1,90 @@
+//! Attaching the VM to this host: its NICs and disks, by the manifest of its image.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::devices::{BlockFile, DeviceError, Tap};
+use crate::image::{DeviceKind, Image, ManifestEntry};
+use crate::machine::MachineConfig;
+
+use super::config::VmConfig;
+use super::devices::Devices;
+
+/// What stands behind each device, and whether it is attached.
+#[derive(Debug)]
+pub struct World {
+    vm: VmConfig,
+    declared: Vec<ManifestEntry>,
+    attached: Arc<Mutex<Option<Arc<Devices>>>>,
+}
+
+impl World {
+    /// The world of a VM; that its devices are those of the manifest is checked by `Machine::new`.
+    pub fn new(vm: &VmConfig, image: &Image) -> World {
+        World { vm: vm.clone(), declared: image.manifest.entries.clone(), attached: Arc::default() }
+    }
+
+    /// Where everyone looks for the attached devices.
+    pub fn attached(&self) -> Arc<Mutex<Option<Arc<Devices>>>> {
+        self.attached.clone()
+    }
+
+    /// What the guest sees of its devices: equal on both hosts, or the pair does not form.
+    ///
+    /// # Errors
+    /// [`DeviceError`] when a disk's size cannot be read.
+    pub fn machine_config(&self) -> Result<MachineConfig, DeviceError> {
+        let mut config = MachineConfig::new(self.vm.memory_mib << 20);
+        config.command_line = self.vm.arguments.join(" ");
+        for device in &self.vm.network {
+            config = config.with_network(&device.name, device.mac);
+        }
+        for device in &self.vm.block {
+            let file = BlockFile::open(&device.path)?;
+            config = config.with_block(&device.name, file.capacity_bytes());
+        }
+        Ok(config)
+    }
+
+    /// Attaches every device.
+    ///
+    /// # Errors
+    /// [`DeviceError`] naming the first one that cannot be had.
+    pub fn attach(&self) -> Result<(), DeviceError> {
+        let mut devices = Devices::default();
+        for ManifestEntry { index, name, kind } in &self.declared {
+            match kind {
+                DeviceKind::Network => {
+                    for device in self.vm.network.iter().filter(|device| device.name == *name) {
+                        let tap = Tap::open(&device.tap)?;
+                        devices = devices.with_tap(*index, tap);
+                    }
+                }
+                DeviceKind::Block => {
+                    for device in self.vm.block.iter().filter(|device| device.name == *name) {
+                        let file = BlockFile::open(&device.path)?;
+                        devices = devices.with_block(*index, file);
+                    }
+                }
+            }
+        }
+        *self.attached.lock() = Some(Arc::new(devices));
+        Ok(())
+    }
+
+    /// Lets go of the NIC and the disk.
+    pub fn detach(&self) {
+        *self.attached.lock() = None;
+    }
+
+    /// The MAC addresses of the VM's NICs.
+    pub fn macs(&self) -> Vec<[u8; 6]> {
+        self.vm.network.iter().map(|device| device.mac).collect()
+    }
+
+    /// The guest's command line.
+    pub fn arguments(&self) -> &[String] {
+        &self.vm.arguments
+    }
+}

@@ -1,0 +1,254 @@
+//! Arbitration: winning the next generation before going live or going on alone (R2, R8, R10, R11, R12, R15).
+
+use super::input::{ArbiterRecord, AskResult, ReadResult};
+use super::node::Node;
+use super::output::{HaltReason, Output};
+use super::role::Role;
+use super::time::Instant;
+use super::trace::TraceEvent;
+
+/// What the arbiter is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Generation 1 (R2).
+    Bootstrap,
+    /// The look just before COMMIT (R15).
+    Commit,
+    /// The next generation, as a primary whose backup is suspected or as a candidate.
+    Takeover,
+}
+
+/// The request under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Idle,
+    Reading {
+        request: u64,
+        purpose: Purpose,
+    },
+    Asking {
+        request: u64,
+        purpose: Purpose,
+        generation: u64,
+    },
+}
+
+/// Where this node stands with the arbiter.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Arbitration {
+    stage: Stage,
+    bootstrapping: bool,
+    /// A generation that was asked for without a clear answer: the request may have been applied, or may yet be.
+    unsettled: Option<u64>,
+    /// The last answer was none.
+    pub(super) unreachable: bool,
+    retry_at: Instant,
+    /// The last answer, as the trace has it.
+    pub(super) last: Option<String>,
+}
+
+impl Arbitration {
+    /// An ask is under way or unsettled: this node may own the next generation without knowing.
+    pub(super) fn is_committed(&self) -> bool {
+        self.unsettled.is_some() || matches!(self.stage, Stage::Asking { .. })
+    }
+
+    /// Generation 1 is being claimed.
+    pub(super) fn bootstraps(&self) -> bool {
+        self.bootstrapping
+    }
+
+    pub(super) fn retry_at(&self) -> Instant {
+        self.retry_at
+    }
+
+    /// Forgets a read under way; an ask cannot be taken back.
+    pub(super) fn withdraw(&mut self) {
+        if matches!(self.stage, Stage::Reading { .. }) {
+            self.stage = Stage::Idle;
+        }
+        self.unreachable = false;
+    }
+}
+
+impl Node {
+    pub(super) fn begin_bootstrap(&mut self, outputs: &mut Vec<Output>) {
+        if self.role == Role::Spare && !self.arbitration.bootstrapping {
+            self.arbitration.bootstrapping = true;
+            self.ask(Purpose::Bootstrap, 1, outputs);
+        }
+    }
+
+    /// When R10 and the role allow to ask; `None`: not at all.
+    pub(super) fn may_ask_at(&self) -> Option<Instant> {
+        let timing = &self.config.timing;
+        match self.role {
+            Role::Protected => self.suspicion.as_ref().map(|(since, _)| since.after(timing.grace)),
+            Role::Candidate if !self.log.drained && self.config.rules.drained_before_ask => None,
+            Role::Candidate if self.config.rules.lease_waited_out => {
+                Some(self.log.lease_from.after(timing.stretched(timing.lease)))
+            }
+            Role::Candidate => Some(self.now),
+            _ => None,
+        }
+    }
+
+    /// What the arbiter is needed for now.
+    fn purpose(&self) -> Option<Purpose> {
+        if self.arbitration.bootstrapping {
+            Some(Purpose::Bootstrap)
+        } else if self.wants_commit() {
+            Some(Purpose::Commit)
+        } else {
+            self.may_ask_at().filter(|at| *at <= self.now).map(|_| Purpose::Takeover)
+        }
+    }
+
+    /// Begins the next attempt, when one is due. Everything begins with a read (R8, R11).
+    pub(super) fn arbitrate(&mut self, outputs: &mut Vec<Output>) {
+        if self.arbitration.stage != Stage::Idle || self.now < self.arbitration.retry_at {
+            return;
+        }
+        if let Some(purpose) = self.purpose() {
+            self.read(purpose, outputs);
+        }
+    }
+
+    fn read(&mut self, purpose: Purpose, outputs: &mut Vec<Output>) {
+        let request = self.request();
+        self.arbitration.stage = Stage::Reading { request, purpose };
+        outputs.push(Output::ReadArbiter { request });
+    }
+
+    fn ask(&mut self, purpose: Purpose, generation: u64, outputs: &mut Vec<Output>) {
+        let request = self.request();
+        self.arbitration.stage = Stage::Asking { request, purpose, generation };
+        outputs.push(Output::AskArbiter { request, generation });
+    }
+
+    fn trace_arbiter(&mut self, operation: &'static str, wanted: u64, outcome: String, outputs: &mut Vec<Output>) {
+        self.arbitration.last = Some(format!("{operation}: {outcome}"));
+        outputs.push(Output::Trace(TraceEvent::Arbiter { operation, wanted, outcome }));
+    }
+
+    pub(super) fn arbiter_read(&mut self, request: u64, result: ReadResult, outputs: &mut Vec<Output>) {
+        let Stage::Reading { request: expected, purpose } = self.arbitration.stage else { return };
+        if request != expected {
+            return;
+        }
+        self.arbitration.stage = Stage::Idle;
+        let outcome = match result {
+            ReadResult::Record(record) => record.generation.to_string(),
+            ReadResult::Empty => "0".to_owned(),
+            ReadResult::Unreachable => "unreachable".to_owned(),
+        };
+        self.trace_arbiter("read", self.generation + 1, outcome, outputs);
+        self.arbitration.unreachable = false;
+        match (purpose, result) {
+            (Purpose::Bootstrap, ReadResult::Empty) => self.ask(Purpose::Bootstrap, 1, outputs),
+            (Purpose::Bootstrap, ReadResult::Record(record)) => self.bootstrap_settled(record, outputs),
+            (Purpose::Commit, ReadResult::Record(record)) => self.commit_read(record, outputs),
+            (Purpose::Takeover, ReadResult::Record(record)) => self.takeover_read(record, outputs),
+            // An arbiter that has forgotten the VM cannot be believed: as good as none.
+            (_, ReadResult::Unreachable | ReadResult::Empty) => self.arbiter_unreachable(),
+        }
+    }
+
+    fn arbiter_unreachable(&mut self) {
+        self.arbitration.unreachable = true;
+        self.arbitration.retry_at = self.now.after(self.config.timing.retry);
+    }
+
+    fn bootstrap_settled(&mut self, record: ArbiterRecord, outputs: &mut Vec<Output>) {
+        self.arbitration.bootstrapping = false;
+        let own = record.generation == 1 && record.incarnation == self.incarnation;
+        if own || !self.config.rules.atomic_bootstrap {
+            self.bootstrapped(outputs);
+        } else {
+            self.halt(HaltReason::AlreadyBootstrapped { generation: record.generation }, outputs);
+        }
+    }
+
+    fn bootstrapped(&mut self, outputs: &mut Vec<Output>) {
+        self.arbitration.bootstrapping = false;
+        self.arbitration.unsettled = None;
+        self.generation = 1;
+        self.change_role(Role::Alone, "bootstrap", outputs);
+        self.dial_at = self.now;
+        self.start_alone_at = self.config.start_alone_after.map(|duration| self.now.after(duration));
+    }
+
+    fn takeover_read(&mut self, record: ArbiterRecord, outputs: &mut Vec<Output>) {
+        let next = self.generation + 1;
+        if record.generation == next && record.incarnation == self.incarnation {
+            self.won(outputs);
+        } else if record.generation == self.generation {
+            // Suspicion may have been withdrawn while the read was under way.
+            if self.purpose() == Some(Purpose::Takeover) {
+                self.ask(Purpose::Takeover, next, outputs);
+            }
+        } else if record.generation > self.generation {
+            if self.config.rules.own_generation {
+                self.lost(record.generation, outputs);
+            } else {
+                self.ask(Purpose::Takeover, record.generation + 1, outputs);
+            }
+        } else {
+            self.arbiter_unreachable();
+        }
+    }
+
+    pub(super) fn arbiter_asked(&mut self, request: u64, result: AskResult, outputs: &mut Vec<Output>) {
+        let Stage::Asking { request: expected, purpose, generation } = self.arbitration.stage else { return };
+        if request != expected {
+            return;
+        }
+        self.arbitration.stage = Stage::Idle;
+        let operation = if purpose == Purpose::Bootstrap { "bootstrap" } else { "ask" };
+        let outcome = match result {
+            AskResult::Won => "won",
+            AskResult::Lost => "lost",
+            AskResult::Unreachable => "unreachable",
+        };
+        self.trace_arbiter(operation, generation, outcome.to_owned(), outputs);
+        match (purpose, result) {
+            (Purpose::Bootstrap, AskResult::Won) => self.bootstrapped(outputs),
+            (Purpose::Takeover, AskResult::Won) => {
+                self.generation = generation - 1;
+                self.won(outputs);
+            }
+            (_, AskResult::Lost | AskResult::Unreachable) if self.config.rules.settle_by_reading => {
+                // R11: an earlier request of ours may have been applied, or this one may be, later. Only a read tells.
+                self.arbitration.unsettled = Some(generation);
+                if result == AskResult::Lost {
+                    self.read(purpose, outputs);
+                } else {
+                    self.arbiter_unreachable();
+                }
+            }
+            (Purpose::Bootstrap, _) if !self.config.rules.atomic_bootstrap => self.bootstrapped(outputs),
+            _ => self.lost(generation, outputs),
+        }
+    }
+
+    fn won(&mut self, outputs: &mut Vec<Output>) {
+        self.arbitration.unsettled = None;
+        self.arbitration.unreachable = false;
+        self.generation += 1;
+        if self.role == Role::Protected {
+            self.alone_as_primary(outputs);
+        } else {
+            self.won_as_backup(outputs);
+        }
+    }
+
+    fn lost(&mut self, generation: u64, outputs: &mut Vec<Output>) {
+        self.arbitration.unsettled = None;
+        if !self.config.rules.loser_halts && self.role == Role::Protected {
+            self.change_role(Role::Alone, "lost, and goes on", outputs);
+            return;
+        }
+        self.halt(HaltReason::Lost { generation }, outputs);
+    }
+}

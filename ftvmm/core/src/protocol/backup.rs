@@ -1,0 +1,150 @@
+//! The backup: what it holds and says, how it becomes a candidate and a backup again (R6, R7, R9, R12).
+
+use super::input::Path;
+use super::node::Node;
+use super::output::{HaltReason, Output};
+use super::role::Role;
+use super::trace::TraceEvent;
+use super::wire::{Body, EntriesRange, Message};
+
+impl Node {
+    /// A message that passed the keyed hash; who may say what to whom is decided here.
+    pub(super) fn message(&mut self, path: Path, bytes: &[u8], outputs: &mut Vec<Output>) {
+        let Ok(message) = Message::decode(bytes) else { return };
+        match (message.body, path) {
+            (Body::Hello { digest, backup }, Path::Log { connection }) => {
+                self.hello(connection, &message, digest, backup, outputs);
+            }
+            (Body::Welcome { digest, stored, replayed }, _) => {
+                self.welcome(path, &message, digest, (stored, replayed), outputs);
+            }
+            _ if !self.belongs(path, &message) => {}
+            (Body::Commit { position, released }, _) => self.committed(path, &message, position, released, outputs),
+            (Body::Heartbeat { released }, _) => self.heartbeat(path, &message, released, outputs),
+            (Body::Answer { stored, replayed }, _) => self.answer(path, &message, stored, replayed, outputs),
+            (Body::Farewell { exit_status }, _) if matches!(self.role, Role::Backup | Role::Candidate) => {
+                self.stop(exit_status, outputs);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the node answers its primary. From the first suspicion on it does not, on any path (R9).
+    fn answers(&self) -> bool {
+        self.role == Role::Backup || (self.role == Role::Candidate && !self.config.rules.silent_candidate)
+    }
+
+    /// R14: only COMMIT makes a joiner the backup; the state at position 0 is complete by itself.
+    fn committed(&mut self, path: Path, message: &Message, position: u64, released: u64, outputs: &mut Vec<Output>) {
+        if self.role != Role::Joining {
+            return;
+        }
+        self.hearing.hear(path, &message.header, self.now);
+        self.hearing.begin(self.now, true);
+        if let Some(session) = self.session.as_mut() {
+            session.established = true;
+        }
+        self.log.stored = position;
+        self.log.replayed = position;
+        self.log.acknowledged = position;
+        self.released = released;
+        self.change_role(Role::Backup, "the primary has committed", outputs);
+        outputs.push(Output::Trace(TraceEvent::Committed { session: message.header.session, position }));
+        outputs.push(Output::StartReplay);
+        self.acknowledge(path, outputs);
+    }
+
+    fn acknowledge(&mut self, path: Path, outputs: &mut Vec<Output>) {
+        let (stored, replayed) = (self.log.stored, self.log.replayed);
+        self.send(path, Body::Answer { stored, replayed }, outputs);
+    }
+
+    /// R: the outputs up to it have completed on the primary, and replay's copies of them can go.
+    fn hear_released(&mut self, released: u64, outputs: &mut Vec<Output>) {
+        if released > self.released {
+            self.released = released;
+            outputs.push(Output::ForgetOutputs { through: released });
+        }
+    }
+
+    fn heartbeat(&mut self, path: Path, message: &Message, released: u64, outputs: &mut Vec<Output>) {
+        if self.answers() && self.hearing.hear(path, &message.header, self.now) {
+            self.hear_released(released, outputs);
+            self.acknowledge(path, outputs);
+        }
+    }
+
+    /// Whether entries under this header may be stored (R3, R6, R9); then store them, and say `EntriesStored`.
+    pub fn accepts_entries(&self, connection: u64, header: &[u8]) -> Option<EntriesRange> {
+        let message = Message::decode(header).ok()?;
+        let Body::Entries { first, through, .. } = message.body else { return None };
+        let contiguous = first == self.log.stored + 1 && through >= first;
+        let counts = self.answers()
+            && self.belongs(Path::Log { connection }, &message)
+            && (contiguous || !self.config.rules.whole_entries);
+        counts.then_some(EntriesRange { first, through })
+    }
+
+    pub(super) fn entries_stored(&mut self, connection: u64, header: &[u8], outputs: &mut Vec<Output>) {
+        let Some(range) = self.accepts_entries(connection, header) else { return };
+        let Ok(message) = Message::decode(header) else { return };
+        let path = Path::Log { connection };
+        self.hearing.hear(path, &message.header, self.now);
+        if let Body::Entries { released, .. } = message.body {
+            self.hear_released(released, outputs);
+        }
+        self.log.stored = self.log.stored.max(range.through);
+        self.log.acknowledged = self.log.stored;
+        outputs.push(Output::Trace(TraceEvent::Acknowledged { position: self.log.stored, by: "backup" }));
+        self.acknowledge(path, outputs);
+    }
+
+    pub(super) fn entries_replayed(&mut self, through: u64, outputs_produced: u64) {
+        if matches!(self.role, Role::Backup | Role::Candidate) {
+            self.log.replayed = self.log.replayed.max(through);
+            self.produced = self.produced.max(outputs_produced);
+        }
+    }
+
+    /// R9: in one step; from here on nothing is said, and the log is closed.
+    pub(super) fn become_candidate(&mut self, outputs: &mut Vec<Output>) {
+        let reason = self.suspicion.as_ref().map_or_else(String::new, |(_, reason)| reason.clone());
+        self.log.lease_from = self.hearing.echoed_at;
+        self.log.drained = false;
+        self.change_role(Role::Candidate, &reason, outputs);
+        if self.config.rules.silent_candidate {
+            self.close_session("the primary is suspected", outputs);
+        }
+        let position = self.log.stored;
+        outputs.push(Output::Trace(TraceEvent::ClosedLog { position }));
+        outputs.push(Output::CloseLog { position });
+    }
+
+    pub(super) fn drained(&mut self, position: u64, outputs_produced: u64, outputs: &mut Vec<Output>) {
+        // A log that was opened again meanwhile has another end.
+        if self.role == Role::Candidate && position == self.log.stored {
+            self.log.replayed = position;
+            self.log.drained = true;
+            self.produced = self.produced.max(outputs_produced);
+            outputs.push(Output::Trace(TraceEvent::Drained { position }));
+        }
+    }
+
+    /// R12: neither has won; the log goes on from what is held.
+    pub(super) fn back_to_backup(&mut self, outputs: &mut Vec<Output>) {
+        self.suspicion = None;
+        self.arbitration.withdraw();
+        if self.role == Role::Candidate {
+            self.change_role(Role::Backup, "the primary is there again", outputs);
+            outputs.push(Output::ReopenLog { position: self.log.stored });
+        }
+    }
+
+    /// R7: a replica that is not the same machine any more must never go live.
+    pub(super) fn diverged(&mut self, position: u64, reason: String, outputs: &mut Vec<Output>) {
+        outputs.push(Output::Trace(TraceEvent::Divergence { position, reason: reason.clone() }));
+        if self.config.rules.diverged_halts {
+            self.halt(HaltReason::Diverged { position, reason }, outputs);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What a node's protocol is configured with.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::rules::Rules;
+use super::time::Timing;
+
+/// Configuration of one node's state machine.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The VM's UUID; a bootstrap makes a fresh one (R2).
+    pub vm: [u8; 16],
+    /// Digest of image and machine configuration: both nodes must run the same machine.
+    pub digest: [u8; 32],
+    /// The protocol's intervals.
+    pub timing: Timing,
+    /// How many heartbeat (UDP) paths lead to the peer, beside the log session.
+    pub heartbeat_paths: u8,
+    /// A bootstrapped primary without a backup starts its guest after this long; `None`: it waits for a backup.
+    pub start_alone_after: Option<Duration>,
+    /// The guest is stalled when so many entries are unacknowledged (log buffer).
+    pub log_buffer_entries: u64,
+    /// The guest is stalled when the backup's replay is so many entries behind.
+    pub lag_entries: u64,
+    /// The rules in force; all of them, outside of tests.
+    pub rules: Rules,
+}
+
+impl Config {
+    /// A configuration with default intervals, two heartbeat paths and every rule on.
+    pub fn new(vm: [u8; 16], digest: [u8; 32]) -> Config {
+        Config {
+            vm,
+            digest,
+            timing: Timing::default(),
+            heartbeat_paths: 2,
+            start_alone_after: None,
+            log_buffer_entries: 65_536,
+            lag_entries: 65_536,
+            rules: Rules::default(),
+        }
+    }
+
+    /// Refuses intervals with which the protocol's promises would not hold (R10, R20).
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let timing = &self.timing;
+        if timing.clock_error_ppm > 1000 {
+            return Err(ConfigError::ClockError(timing.clock_error_ppm));
+        }
+        if timing.stretched(timing.lease) >= timing.detect {
+            return Err(ConfigError::LeaseNotBelowDetect);
+        }
+        if timing.heartbeat >= timing.lease {
+            return Err(ConfigError::HeartbeatNotBelowLease);
+        }
+        if timing.grace >= timing.lease {
+            return Err(ConfigError::GraceNotBelowLease);
+        }
+        if timing.heartbeat.is_zero() || timing.retry.is_zero() {
+            return Err(ConfigError::ZeroInterval);
+        }
+        Ok(())
+    }
+}
+
+/// A configuration that the protocol refuses.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The assumed clock error is above what the protocol was checked for.
+    #[error("clock error of {0} ppm is above 1000 ppm")]
+    ClockError(u32),
+    /// R20: the lease, stretched by the clock error, must end before a silent peer is suspected.
+    #[error("lease_ms, stretched by the clock error, must be below detect_ms")]
+    LeaseNotBelowDetect,
+    /// A lease that ends between two heartbeats would expire all the time.
+    #[error("heartbeat_ms must be below lease_ms")]
+    HeartbeatNotBelowLease,
+    /// R10: a live primary asks before its backup may.
+    #[error("grace_ms must be below lease_ms")]
+    GraceNotBelowLease,
+    /// An interval of zero would make the node spin.
+    #[error("heartbeat_ms and retry_ms must not be zero")]
+    ZeroInterval,
+}

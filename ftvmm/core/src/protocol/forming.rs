@@ -1,0 +1,234 @@
+//! How a pair forms and how its session is resumed: dialling, the handshake, COMMIT (R12, R14, R15).
+
+use super::go_live::GoLive;
+use super::input::{ArbiterRecord, Path};
+use super::node::{Node, Session};
+use super::output::{HaltReason, Output};
+use super::role::Role;
+use super::trace::TraceEvent;
+use super::wire::{Body, Message};
+
+impl Node {
+    /// Alone, its guest not started: it looks for a backup.
+    fn seeks_backup(&self) -> bool {
+        self.role == Role::Alone && self.go_live == GoLive::Not
+    }
+
+    /// R12: protected, out of touch with its backup, the arbiter out of reach, and no ask that may have been applied.
+    fn seeks_to_resume(&self) -> bool {
+        self.role == Role::Protected
+            && self.config.rules.resume_session
+            && self.arbitration.unreachable
+            && !self.arbitration.is_committed()
+    }
+
+    /// Dials, gives handshakes up, starts the guest without a backup: what time alone brings about.
+    pub(super) fn form_pair(&mut self, outputs: &mut Vec<Output>) {
+        let unfinished = self.session.filter(|session| !session.established);
+        if unfinished.is_some_and(|session| session.handshake_until <= self.now) {
+            self.close_session("the handshake took too long", outputs);
+            self.dial_at = self.now;
+            if self.role == Role::Joining {
+                self.give_joining_up("the handshake took too long", outputs);
+            }
+        }
+        if self.seeks_backup() && self.start_alone_at.is_some_and(|at| at <= self.now) {
+            self.close_session("the guest starts without a backup", outputs);
+            self.start_guest(outputs);
+        }
+        if self.seeks_to_resume() && self.suspicion.is_some() && unfinished.is_none() && self.now >= self.dial_at {
+            // A session that seems open but does not answer is as good as none.
+            self.close_session("suspected, and the arbiter is out of reach", outputs);
+        }
+        if (self.seeks_backup() || self.seeks_to_resume())
+            && self.session.is_none()
+            && !self.dialling
+            && self.now >= self.dial_at
+        {
+            self.dialling = true;
+            outputs.push(Output::Dial);
+        }
+    }
+
+    fn start_guest(&mut self, outputs: &mut Vec<Output>) {
+        self.go_live = GoLive::Live { first_output_seen: false };
+        outputs.push(Output::StartGuest);
+        outputs.push(Output::Trace(TraceEvent::Live));
+    }
+
+    /// The dial succeeded or failed; the next one waits a little.
+    pub(super) fn dial_ended(&mut self) {
+        self.dialling = false;
+        self.dial_at = self.now.after(self.config.timing.retry);
+    }
+
+    pub(super) fn session_opened(&mut self, connection: u64, dialled: bool, outputs: &mut Vec<Output>) {
+        if !dialled {
+            // Whoever it is says Hello first.
+            return;
+        }
+        self.dial_ended();
+        let wanted = self.seeks_backup() || self.seeks_to_resume();
+        if !wanted || self.session.is_some() {
+            outputs.push(Output::CloseSession { connection });
+            return;
+        }
+        self.sessions += 1;
+        let handshake_until = self.now.after(self.config.timing.acknowledge);
+        self.session = Some(Session { connection, number: self.sessions, established: false, handshake_until });
+        let backup = if self.role == Role::Protected { self.peer } else { 0 };
+        self.send_on_log(Body::Hello { digest: self.config.digest, backup }, outputs);
+    }
+
+    pub(super) fn session_closed(&mut self, connection: u64, reason: String, outputs: &mut Vec<Output>) {
+        let Some(session) = self.session.filter(|session| session.connection == connection) else {
+            return;
+        };
+        self.session = None;
+        outputs.push(Output::Trace(TraceEvent::SessionClosed { session: session.number, reason }));
+        match self.role {
+            Role::Joining => self.give_joining_up("session closed", outputs),
+            Role::Protected if !self.config.rules.one_commit && self.log.acknowledged == 0 => {
+                self.change_role(Role::Alone, "the join is given up without asking", outputs);
+            }
+            Role::Alone => self.peer = 0,
+            _ => {}
+        }
+    }
+
+    fn give_joining_up(&mut self, reason: &str, outputs: &mut Vec<Output>) {
+        self.generation = 0;
+        self.peer = 0;
+        self.change_role(Role::Spare, reason, outputs);
+    }
+
+    /// Spare, joiner, backup or candidate: a primary says who it is on a new connection.
+    pub(super) fn hello(
+        &mut self,
+        connection: u64,
+        message: &Message,
+        digest: [u8; 32],
+        backup: u64,
+        outputs: &mut Vec<Output>,
+    ) {
+        let header = &message.header;
+        let same_vm = header.vm == self.config.vm;
+        if same_vm && digest != self.config.digest && self.role == Role::Spare {
+            self.halt(HaltReason::Mismatch, outputs);
+            return;
+        }
+        let joins = matches!(self.role, Role::Spare | Role::Joining) && backup == 0 && !self.arbitration.bootstraps();
+        let resumes = matches!(self.role, Role::Backup | Role::Candidate)
+            && self.config.rules.resume_session
+            && backup == self.incarnation
+            && header.incarnation == self.peer
+            && header.generation == self.generation
+            && header.session > self.session_number
+            && !self.arbitration.is_committed();
+        if !same_vm || !(joins || resumes) {
+            outputs.push(Output::CloseSession { connection });
+            return;
+        }
+        self.close_session("another session takes its place", outputs);
+        let same_peer = self.peer == header.incarnation;
+        self.peer = header.incarnation;
+        self.generation = header.generation;
+        self.session_number = header.session;
+        let handshake_until = self.now.after(self.config.timing.acknowledge);
+        self.session = Some(Session { connection, number: header.session, established: resumes, handshake_until });
+        self.hearing.begin(self.now, same_peer);
+        self.hearing.hear(Path::Log { connection }, header, self.now);
+        self.hearing.begin(self.now, true);
+        outputs.push(Output::Trace(TraceEvent::SessionOpened { session: header.session }));
+        if resumes {
+            self.back_to_backup(outputs);
+        } else {
+            self.change_role(Role::Joining, "a primary says hello", outputs);
+        }
+        let (stored, replayed) = (self.log.stored, self.log.replayed);
+        self.send_on_log(Body::Welcome { digest: self.config.digest, stored, replayed }, outputs);
+    }
+
+    /// Primary: the peer has answered `Hello`.
+    pub(super) fn welcome(
+        &mut self,
+        path: Path,
+        message: &Message,
+        digest: [u8; 32],
+        positions: (u64, u64),
+        outputs: &mut Vec<Output>,
+    ) {
+        let header = &message.header;
+        let Some(session) = self.session.filter(|session| Path::Log { connection: session.connection } == path) else {
+            return;
+        };
+        let identity = header.vm == self.config.vm
+            && header.generation == self.generation
+            && header.session == session.number
+            && (self.role != Role::Protected || header.incarnation == self.peer);
+        if session.established || (self.config.rules.message_identity && !identity) {
+            return;
+        }
+        if digest != self.config.digest {
+            self.close_session("the peer runs another image or machine configuration", outputs);
+            return;
+        }
+        if self.role == Role::Protected {
+            self.hearing.hear(path, header, self.now);
+            self.resumed(positions.0, positions.1, outputs);
+        } else if self.seeks_backup() {
+            self.peer = header.incarnation;
+            self.hearing.begin(self.now, false);
+            self.hearing.hear(path, header, self.now);
+        }
+    }
+
+    /// A joiner waits for COMMIT, and the arbiter has to be read first (R15).
+    pub(super) fn wants_commit(&self) -> bool {
+        self.seeks_backup() && self.peer != 0 && self.session.is_some_and(|session| !session.established)
+    }
+
+    pub(super) fn commit_read(&mut self, record: ArbiterRecord, outputs: &mut Vec<Output>) {
+        if record.generation > self.generation {
+            self.halt(HaltReason::Lost { generation: record.generation }, outputs);
+        } else if record.generation == self.generation && record.incarnation == self.incarnation {
+            self.commit(outputs);
+        }
+    }
+
+    /// R14: outputs are held from here on, before the joiner can know that it is the backup.
+    fn commit(&mut self, outputs: &mut Vec<Output>) {
+        if !self.wants_commit() {
+            return;
+        }
+        let Some(session) = self.session.as_mut() else { return };
+        session.established = true;
+        let (connection, number) = (session.connection, session.number);
+        if self.config.rules.protected_before_commit {
+            self.change_role(Role::Protected, "a backup joins", outputs);
+        } else {
+            self.awaits_first_answer = true;
+        }
+        self.hearing.begin(self.now, true);
+        // The lease counts as expired until the first answer to something sent from here on.
+        self.hearing.own_echo = 0;
+        self.next_heartbeat = self.now;
+        let (position, released) = (self.log.appended, self.released);
+        self.send_on_log(Body::Commit { position, released }, outputs);
+        outputs.push(Output::Trace(TraceEvent::SessionOpened { session: number }));
+        outputs.push(Output::Trace(TraceEvent::Committed { session: number, position }));
+        outputs.push(Output::StreamEntries { connection, from: position + 1 });
+        self.start_guest(outputs);
+    }
+
+    /// With R14 switched off: COMMIT is sent, but outputs are held from the first answer on only.
+    pub(super) fn awaits_first_answer(&self) -> bool {
+        self.awaits_first_answer
+    }
+
+    pub(super) fn first_answer(&mut self, outputs: &mut Vec<Output>) {
+        if std::mem::take(&mut self.awaits_first_answer) {
+            self.change_role(Role::Protected, "the first answer came", outputs);
+        }
+    }
+}

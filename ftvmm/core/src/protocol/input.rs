@@ -1,0 +1,165 @@
+//! What the threads of a node tell the state machine.
+
+/// The way that a message came or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// The log session (TCP), by the number that the runtime gave to the connection.
+    Log {
+        /// The runtime's number of the connection, never used twice in one process.
+        connection: u64,
+    },
+    /// A heartbeat socket (UDP), by its index in the configuration.
+    Heartbeat {
+        /// Index in the configuration's list of heartbeat networks.
+        network: u8,
+    },
+}
+
+/// What the arbiter holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArbiterRecord {
+    /// The newest generation.
+    pub generation: u64,
+    /// The incarnation of the process that won it.
+    pub incarnation: u64,
+}
+
+/// Answer to [`super::Output::ReadArbiter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadResult {
+    /// The newest record.
+    Record(ArbiterRecord),
+    /// The arbiter is there and holds no generation of this VM.
+    Empty,
+    /// Error or time-out.
+    Unreachable,
+}
+
+/// Answer to [`super::Output::AskArbiter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskResult {
+    /// The test-and-set succeeded.
+    Won,
+    /// The generation existed already.
+    Lost,
+    /// Error or time-out: it may have been applied, or may yet be.
+    Unreachable,
+}
+
+/// How the emission of an output ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputResult {
+    /// The frame was handed to the kernel whole, the write completed well.
+    Completed,
+    /// The write failed: the guest was told "ok", so the node halts (R17). A frame that a full queue refused is retried by the sender.
+    Failed,
+    /// The storage refused the write: another node owns the disk (RESERVATION CONFLICT).
+    Fenced,
+}
+
+/// One event, as the runtime saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Time has passed. Expected at [`super::Node::deadline`], allowed at any time.
+    Tick,
+    /// `ftvmm node --bootstrap`: claim generation 1 (R2).
+    BootstrapRequested,
+    /// The operator wants this node to stop.
+    StopRequested,
+    /// The arbiter's answer to `ReadArbiter`.
+    ArbiterRead {
+        /// The request that is answered.
+        request: u64,
+        /// What was read.
+        result: ReadResult,
+    },
+    /// The arbiter's answer to `AskArbiter`.
+    ArbiterAsked {
+        /// The request that is answered.
+        request: u64,
+        /// What came of it.
+        result: AskResult,
+    },
+    /// A log connection is up.
+    SessionOpened {
+        /// The runtime's number of the connection, never used twice in one process.
+        connection: u64,
+        /// Whether this node dialled (after `Dial`) or accepted it.
+        dialled: bool,
+    },
+    /// `Dial` did not lead to a connection.
+    DialFailed,
+    /// A log connection is gone (also after `CloseSession`).
+    SessionClosed {
+        /// The runtime's number of the connection.
+        connection: u64,
+        /// For the trace.
+        reason: String,
+    },
+    /// A message that passed the keyed hash. Entries do not come this way (see `EntriesStored`).
+    Message {
+        /// Where it came in.
+        path: Path,
+        /// The encoded [`super::Message`].
+        bytes: Vec<u8>,
+    },
+    /// Primary: the vCPU appended entries to the log, up to and including this position.
+    EntriesAppended {
+        /// Position of the newest entry.
+        through: u64,
+    },
+    /// Primary: the guest produced an output, now held. Reported before the guest runs on.
+    OutputProduced {
+        /// Index of the output, from 1.
+        index: u64,
+        /// Position of the last entry before it.
+        depends_on: u64,
+    },
+    /// Primary: the emission of an output has ended.
+    OutputDone {
+        /// Index of the output.
+        index: u64,
+        /// How.
+        result: OutputResult,
+    },
+    /// Backup: entries that [`super::Node::accepts_entries`] let in are held whole, checksums verified (R6).
+    EntriesStored {
+        /// The connection they came on.
+        connection: u64,
+        /// The header that came with them, as encoded by [`super::Node::stamp_entries`].
+        header: Vec<u8>,
+    },
+    /// Backup: replay has come so far.
+    EntriesReplayed {
+        /// Position of the newest entry replayed.
+        through: u64,
+        /// Index of the newest output that replay produced.
+        outputs_produced: u64,
+    },
+    /// Candidate: replay has reached the end of the closed log and the guest asks for an input that is not there.
+    Drained {
+        /// The position that `CloseLog` named.
+        position: u64,
+        /// Index of the newest output that replay produced.
+        outputs_produced: u64,
+    },
+    /// Backup: replay differs from the log at this position.
+    Diverged {
+        /// Position of the first entry that differs.
+        position: u64,
+        /// What differs.
+        reason: String,
+    },
+    /// The winner's devices are attached, after `Attach`.
+    Attached,
+    /// The guest has halted (primary: live; backup: in replay).
+    GuestHalted {
+        /// The guest's exit status.
+        exit_status: i32,
+    },
+    /// Every datagram and byte that was waiting when `DrainSockets` came has been handed over.
+    SocketsDrained {
+        /// The number in `DrainSockets`.
+        request: u64,
+    },
+}

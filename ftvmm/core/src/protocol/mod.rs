@@ -1,0 +1,34 @@
+//! The sans-I/O state machine that takes every decision of the fault-tolerance protocol.
+//!
+//! [`Node::step`] takes the time and one [`Input`] and appends the [`Output`]s that the threads around it carry out. There is no
+//! clock, socket, thread, randomness or KVM in here, so the deterministic simulation (`crate::simulation`) drives the very code
+//! that runs in a node. Rules are cited by their numbers (R1 to R21), which `docs/protocol.md` lists.
+
+mod arbitration;
+mod backup;
+mod config;
+mod forming;
+mod go_live;
+mod input;
+mod node;
+mod output;
+mod primary;
+mod release;
+mod role;
+mod rules;
+mod status;
+mod suspicion;
+mod time;
+mod trace;
+mod wire;
+
+pub use config::{Config, ConfigError};
+pub use input::{ArbiterRecord, AskResult, Input, OutputResult, Path, ReadResult};
+pub use node::{Node, Remembered};
+pub use output::{HaltReason, Output};
+pub use role::Role;
+pub use rules::{Rules, UnknownRule};
+pub use status::Status;
+pub use time::{Instant, Timing};
+pub use trace::TraceEvent;
+pub use wire::{Body, EntriesRange, Header, Message, WireError};

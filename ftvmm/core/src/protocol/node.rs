@@ -1,0 +1,318 @@
+//! The state machine itself: what a node remembers, and the one place where inputs enter.
+
+use super::arbitration::Arbitration;
+use super::config::Config;
+use super::go_live::GoLive;
+use super::input::{Input, Path};
+use super::output::{HaltReason, Output};
+use super::primary::LogState;
+use super::role::Role;
+use super::suspicion::Hearing;
+use super::time::Instant;
+use super::trace::TraceEvent;
+use super::wire::{Body, Header, Message};
+
+/// The log session of this node, from its own side.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Session {
+    /// The runtime's number of the connection.
+    pub(super) connection: u64,
+    /// The number that both sides know it by, counted by the primary.
+    pub(super) number: u64,
+    /// Whether the handshake is over: entries and heartbeats flow.
+    pub(super) established: bool,
+    /// When the handshake is given up.
+    pub(super) handshake_until: Instant,
+}
+
+/// One node's protocol state. One thread owns it; the looks (`may_release`, `accepts_entries`, `status`) take `&self`.
+pub struct Node {
+    pub(super) config: Config,
+    pub(super) incarnation: u64,
+    pub(super) role: Role,
+    pub(super) generation: u64,
+    /// The time of the step under way.
+    pub(super) now: Instant,
+    stepped: bool,
+    /// Counts this node's messages (R3).
+    sequence: u64,
+    next_request: u64,
+    /// `DrainSockets` that is not answered yet: nothing is judged until it is (R7).
+    draining: Option<u64>,
+    /// The peer's incarnation; 0 while there is none.
+    pub(super) peer: u64,
+    pub(super) session: Option<Session>,
+    /// Counts the sessions of this primary.
+    pub(super) sessions: u64,
+    /// A dial is under way.
+    pub(super) dialling: bool,
+    pub(super) dial_at: Instant,
+    /// Bootstrap was asked for and generation 1 is this node's: when `start_alone_after` ends.
+    pub(super) start_alone_at: Option<Instant>,
+    /// Backup: the newest session, which a later one must exceed.
+    pub(super) session_number: u64,
+    /// With R14 switched off only: COMMIT was sent, outputs are not held yet.
+    pub(super) awaits_first_answer: bool,
+    pub(super) hearing: Hearing,
+    pub(super) next_heartbeat: Instant,
+    /// Since when the peer is suspected, and why.
+    pub(super) suspicion: Option<(Instant, String)>,
+    pub(super) arbitration: Arbitration,
+    pub(super) log: LogState,
+    /// Index of the last output that completed (R): on the primary its own, on the backup what it heard.
+    pub(super) released: u64,
+    /// Index of the newest output produced, live or in replay.
+    pub(super) produced: u64,
+    pub(super) go_live: GoLive,
+    pub(super) guest_exit_status: Option<i32>,
+    pub(super) halt_reason: Option<HaltReason>,
+}
+
+/// What an earlier process of this node was. Only a test with R1 switched off believes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Remembered {
+    /// Its role when it ended.
+    pub role: Role,
+    /// Its generation.
+    pub generation: u64,
+    /// The last output it had completed.
+    pub released: u64,
+}
+
+impl Node {
+    /// A fresh process, a spare (R1). `incarnation` is random and never 0.
+    pub fn new(config: Config, incarnation: u64) -> Node {
+        Node {
+            config,
+            incarnation,
+            role: Role::Spare,
+            generation: 0,
+            now: Instant(0),
+            stepped: false,
+            sequence: 0,
+            next_request: 0,
+            draining: None,
+            peer: 0,
+            session: None,
+            sessions: 0,
+            dialling: false,
+            dial_at: Instant(0),
+            start_alone_at: None,
+            session_number: 0,
+            awaits_first_answer: false,
+            hearing: Hearing::default(),
+            next_heartbeat: Instant(0),
+            suspicion: None,
+            arbitration: Arbitration::default(),
+            log: LogState::default(),
+            released: 0,
+            produced: 0,
+            go_live: GoLive::Not,
+            guest_exit_status: None,
+            halt_reason: None,
+        }
+    }
+
+    /// A process after another one on the same host: a spare all the same, unless a test has switched R1 off.
+    pub fn restarted(config: Config, incarnation: u64, remembered: Remembered) -> Node {
+        let believed = !config.rules.fresh_start && remembered.role.is_primary();
+        let mut node = Node::new(config, incarnation);
+        if believed {
+            node.role = Role::Alone;
+            node.generation = remembered.generation;
+            node.released = remembered.released;
+            node.produced = remembered.released;
+            node.go_live = GoLive::Live { first_output_seen: true };
+        }
+        node
+    }
+
+    /// What the node is now.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The generation that the node belongs to; 0 while it has none.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The random number of this process start.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Index of the last output that completed, as far as this node knows (R).
+    pub fn released(&self) -> u64 {
+        self.released
+    }
+
+    /// Takes one input; appends what is to be done to `outputs`. Call it with non-decreasing `now`.
+    pub fn step(&mut self, now: Instant, input: Input, outputs: &mut Vec<Output>) {
+        if self.role == Role::Halted {
+            return;
+        }
+        self.notice_pause(now, outputs);
+        self.now = now.max(self.now);
+        self.take(input, outputs);
+        if self.draining.is_none() {
+            self.judge(outputs);
+        }
+        self.form_pair(outputs);
+        self.arbitrate(outputs);
+        self.send_heartbeats(outputs);
+        self.control_lag(outputs);
+        self.advance_go_live(outputs);
+        self.stop_when_finished(outputs);
+    }
+
+    fn take(&mut self, input: Input, outputs: &mut Vec<Output>) {
+        match input {
+            Input::Tick => {}
+            Input::BootstrapRequested => self.begin_bootstrap(outputs),
+            Input::StopRequested => self.stop(0, outputs),
+            Input::ArbiterRead { request, result } => self.arbiter_read(request, result, outputs),
+            Input::ArbiterAsked { request, result } => self.arbiter_asked(request, result, outputs),
+            Input::SessionOpened { connection, dialled } => self.session_opened(connection, dialled, outputs),
+            Input::DialFailed => self.dial_ended(),
+            Input::SessionClosed { connection, reason } => self.session_closed(connection, reason, outputs),
+            Input::Message { path, bytes } => self.message(path, &bytes, outputs),
+            Input::EntriesAppended { through } => self.entries_appended(through),
+            Input::OutputProduced { index, .. } => {
+                self.produced = self.produced.max(index);
+                outputs.push(Output::TryRelease);
+            }
+            Input::OutputDone { index, result } => self.output_done(index, result, outputs),
+            Input::EntriesStored { connection, header } => self.entries_stored(connection, &header, outputs),
+            Input::EntriesReplayed { through, outputs_produced } => self.entries_replayed(through, outputs_produced),
+            Input::Drained { position, outputs_produced } => self.drained(position, outputs_produced, outputs),
+            Input::Diverged { position, reason } => self.diverged(position, reason, outputs),
+            Input::Attached => self.attached(outputs),
+            Input::GuestHalted { exit_status } => self.guest_exit_status = Some(exit_status),
+            Input::SocketsDrained { request } => {
+                if self.draining == Some(request) {
+                    self.draining = None;
+                }
+            }
+        }
+    }
+
+    /// When the next `Input::Tick` is due: at least every DETECT/4, so that a pause of this node shows (R7).
+    pub fn deadline(&self) -> Instant {
+        let heartbeat = (self.role == Role::Protected).then_some(self.next_heartbeat);
+        let silence = matches!(self.role, Role::Protected | Role::Backup).then(|| self.silence_at());
+        let handshake = self.session.filter(|session| !session.established).map(|session| session.handshake_until);
+        let moments = [
+            heartbeat,
+            silence,
+            handshake,
+            self.may_ask_at(),
+            self.go_live.waits_until(),
+            self.start_alone_at,
+            Some(self.dial_at),
+            Some(self.arbitration.retry_at()),
+        ];
+        let latest = self.now.after(self.config.timing.detect / 4);
+        moments.into_iter().flatten().filter(|moment| *moment > self.now).fold(latest, Instant::min)
+    }
+
+    /// R7: a node whose steps were further apart than they ever should be was itself paused; it hands over what waits before it judges.
+    fn notice_pause(&mut self, now: Instant, outputs: &mut Vec<Output>) {
+        let gap = now.since(self.now);
+        let first = !std::mem::replace(&mut self.stepped, true);
+        if first || gap <= self.config.timing.detect / 2 {
+            return;
+        }
+        outputs.push(Output::Trace(TraceEvent::Paused {
+            gap_milliseconds: u64::try_from(gap.as_millis()).unwrap_or(u64::MAX),
+        }));
+        if self.config.rules.drain_after_pause {
+            let request = self.request();
+            self.draining = Some(request);
+            outputs.push(Output::DrainSockets { request });
+        }
+    }
+
+    /// A number never used before for a request.
+    pub(super) fn request(&mut self) -> u64 {
+        self.next_request += 1;
+        self.next_request
+    }
+
+    pub(super) fn change_role(&mut self, to: Role, reason: &str, outputs: &mut Vec<Output>) {
+        let from = std::mem::replace(&mut self.role, to);
+        if from != to {
+            let generation = self.generation;
+            outputs.push(Output::Trace(TraceEvent::Role { from, to, generation, reason: reason.to_owned() }));
+        }
+    }
+
+    pub(super) fn halt(&mut self, reason: HaltReason, outputs: &mut Vec<Output>) {
+        let text = reason.to_string();
+        self.change_role(Role::Halted, &text, outputs);
+        outputs.push(Output::Trace(TraceEvent::Halted { reason: text }));
+        self.halt_reason = Some(reason.clone());
+        outputs.push(Output::Halt { reason });
+    }
+
+    pub(super) fn stop(&mut self, exit_status: i32, outputs: &mut Vec<Output>) {
+        self.change_role(Role::Halted, "stopped", outputs);
+        outputs.push(Output::Trace(TraceEvent::Stopped { exit_status }));
+        outputs.push(Output::Stop { exit_status });
+    }
+
+    /// The header of this node's next message (R3, R4).
+    pub(super) fn header(&mut self, now: Instant) -> Header {
+        self.sequence += 1;
+        self.hearing.echoed();
+        Header {
+            vm: self.config.vm,
+            generation: self.generation,
+            incarnation: self.incarnation,
+            session: self.session.map_or(0, |session| session.number),
+            sequence: self.sequence,
+            stamp: now.0,
+            echo: self.hearing.peer_stamp,
+        }
+    }
+
+    pub(super) fn send(&mut self, path: Path, body: Body, outputs: &mut Vec<Output>) {
+        let header = self.header(self.now);
+        outputs.push(Output::Send { path, bytes: Message { header, body }.encode() });
+    }
+
+    /// Sends on the log session, if there is one.
+    pub(super) fn send_on_log(&mut self, body: Body, outputs: &mut Vec<Output>) {
+        if let Some(session) = self.session {
+            self.send(Path::Log { connection: session.connection }, body, outputs);
+        }
+    }
+
+    /// Every way to the peer.
+    pub(super) fn paths(&self) -> Vec<Path> {
+        let log = self.session.map(|session| Path::Log { connection: session.connection });
+        log.into_iter().chain((0..self.config.heartbeat_paths).map(|network| Path::Heartbeat { network })).collect()
+    }
+
+    /// Gives the session up; the runtime's `SessionClosed` for it then says nothing new.
+    pub(super) fn close_session(&mut self, reason: &str, outputs: &mut Vec<Output>) {
+        if let Some(session) = self.session.take() {
+            outputs
+                .push(Output::Trace(TraceEvent::SessionClosed { session: session.number, reason: reason.to_owned() }));
+            outputs.push(Output::CloseSession { connection: session.connection });
+        }
+    }
+
+    /// Guest halted and everything emitted: the VM is over, and the backup need not take over.
+    fn stop_when_finished(&mut self, outputs: &mut Vec<Output>) {
+        let Some(exit_status) = self.guest_exit_status else { return };
+        if self.role.is_primary() && self.go_live.is_live() && self.released >= self.produced {
+            if self.role == Role::Protected {
+                for path in self.paths() {
+                    self.send(path, Body::Farewell { exit_status }, outputs);
+                }
+            }
+            self.stop(exit_status, outputs);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What the state machine has the threads of a node do.
+
+use thiserror::Error;
+
+use super::input::Path;
+use super::trace::TraceEvent;
+
+/// One thing to be done, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send these bytes (after keying and framing them). A path that is gone or full: dropped, or for the log, queued.
+    Send {
+        /// The way to send them.
+        path: Path,
+        /// The encoded [`super::Message`].
+        bytes: Vec<u8>,
+    },
+    /// Connect to the peer's log listener; answer with `SessionOpened` or `DialFailed`.
+    Dial,
+    /// Close this connection; it ends in `SessionClosed`.
+    CloseSession {
+        /// The runtime's number of the connection.
+        connection: u64,
+    },
+    /// Primary: send entries on this connection from this position on, each frame with a fresh `stamp_entries` header.
+    StreamEntries {
+        /// The runtime's number of the connection.
+        connection: u64,
+        /// Position of the first entry to send.
+        from: u64,
+    },
+    /// Read the newest record of the VM; answer with `ArbiterRead`.
+    ReadArbiter {
+        /// To be given back.
+        request: u64,
+    },
+    /// Test-and-set: create this generation under this node's incarnation; answer with `ArbiterAsked`. Generation 1 is the bootstrap.
+    AskArbiter {
+        /// To be given back.
+        request: u64,
+        /// The generation to create.
+        generation: u64,
+    },
+    /// Primary: attach the devices, run the guest from its initial state.
+    StartGuest,
+    /// Backup: replay the log from the initial state on.
+    StartReplay,
+    /// Candidate: entries beyond this position are thrown away; replay to it, then say `Drained`.
+    CloseLog {
+        /// Position of the last entry that counts.
+        position: u64,
+    },
+    /// Back to being a backup: take entries again, from the one after this position.
+    ReopenLog {
+        /// Position of the last entry held.
+        position: u64,
+    },
+    /// Winner: attach NIC and disk, then say `Attached`.
+    Attach {
+        /// The generation won.
+        generation: u64,
+    },
+    /// Winner: gratuitous ARP and RARP, repeated for some seconds.
+    Announce,
+    /// Winner: outputs of replay with these indices are to be emitted (through `may_release` and `OutputDone`, like any other). Empty
+    /// ranges are not given. Under the policy `drop`, frames in the range are reported `Completed` without being emitted (R17).
+    Reissue {
+        /// First index.
+        from: u64,
+        /// Last index.
+        through: u64,
+    },
+    /// Winner: the guest runs on, live.
+    GoLive,
+    /// Held outputs may have become releasable: look with `may_release`.
+    TryRelease,
+    /// Primary: entries up to this position will not be asked for again.
+    TruncateLog {
+        /// Position of the last entry that may be forgotten.
+        through: u64,
+    },
+    /// Backup: outputs of replay up to this index will not be re-issued.
+    ForgetOutputs {
+        /// Index of the last output that may be forgotten.
+        through: u64,
+    },
+    /// Primary: do not enter the guest again until `ResumeGuest` (log buffer full, or the backup too far behind).
+    StallGuest,
+    /// Primary: the guest may run again.
+    ResumeGuest,
+    /// This node was paused: hand over all that waits in the sockets, then say `SocketsDrained` (R7).
+    DrainSockets {
+        /// To be given back.
+        request: u64,
+    },
+    /// Let NIC, disk and keys go, emit nothing more, end the process with status 3 (R16).
+    Halt {
+        /// Why.
+        reason: HaltReason,
+    },
+    /// End the process: everything is emitted, or the operator wants it.
+    Stop {
+        /// The process's exit status.
+        exit_status: i32,
+    },
+    /// Write this to the trace, before the outputs after it are carried out.
+    Trace(TraceEvent),
+}
+
+/// Why a node halted itself.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum HaltReason {
+    /// Another node holds the next generation.
+    #[error("lost the arbiter: generation {generation} belongs to another node")]
+    Lost {
+        /// The generation that the arbiter holds.
+        generation: u64,
+    },
+    /// The VM exists already (R2).
+    #[error("bootstrap refused: the arbiter holds generation {generation} of this VM")]
+    AlreadyBootstrapped {
+        /// The generation that the arbiter holds.
+        generation: u64,
+    },
+    /// The storage refused a write.
+    #[error("fenced: the storage refused the write of output {index}")]
+    Fenced {
+        /// Index of the refused output.
+        index: u64,
+    },
+    /// An output could not be emitted although the guest was told that it was (R17).
+    #[error("output {index} failed after the guest was told that it was done")]
+    OutputFailed {
+        /// Index of the failed output.
+        index: u64,
+    },
+    /// Replay differs from the log.
+    #[error("diverged at position {position}: {reason}")]
+    Diverged {
+        /// Position of the first entry that differs.
+        position: u64,
+        /// What differs.
+        reason: String,
+    },
+    /// The peer runs another image or configuration.
+    #[error("the peer runs another image or machine configuration")]
+    Mismatch,
+}

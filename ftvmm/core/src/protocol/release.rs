@@ -1,0 +1,91 @@
+//! Output commit: when an output may leave, and when it has left (R5).
+
+use super::go_live::GoLive;
+use super::input::OutputResult;
+use super::node::Node;
+use super::output::{HaltReason, Output};
+use super::role::Role;
+use super::status::Status;
+use super::time::Instant;
+use super::trace::TraceEvent;
+
+impl Node {
+    /// Whether this output may leave now (R5): looked at right before the system call, with a fresh clock reading. Only the output after
+    /// the last completed one may; so emit, report `OutputDone`, then look at the next.
+    pub fn may_release(&self, output_index: u64, depends_on: u64, now: Instant) -> bool {
+        let rules = &self.config.rules;
+        if output_index <= self.released || (rules.output_order && output_index != self.released + 1) {
+            return false;
+        }
+        match self.role {
+            Role::Alone => self.go_live.may_emit(),
+            Role::Protected => {
+                let acknowledged = self.log.acknowledged >= depends_on || !rules.output_acknowledged;
+                acknowledged && (self.lease_valid(now) || !rules.output_lease)
+            }
+            _ => false,
+        }
+    }
+
+    /// The backup has echoed a stamp of ours younger than LEASE: it cannot have won by now (R5, R10).
+    fn lease_valid(&self, now: Instant) -> bool {
+        let echo = self.hearing.own_echo;
+        echo != 0 && now.since(Instant(echo)) < self.config.timing.lease
+    }
+
+    pub(super) fn output_done(&mut self, index: u64, result: OutputResult, outputs: &mut Vec<Output>) {
+        if !self.role.is_primary() || index <= self.released {
+            return;
+        }
+        match result {
+            OutputResult::Failed if self.config.rules.output_completed => {
+                self.halt(HaltReason::OutputFailed { index }, outputs);
+                return;
+            }
+            OutputResult::Fenced if self.config.rules.output_completed => {
+                self.halt(HaltReason::Fenced { index }, outputs);
+                return;
+            }
+            _ => {}
+        }
+        self.released = index;
+        outputs.push(Output::Trace(TraceEvent::OutputDone { through: index }));
+        if let GoLive::Live { first_output_seen } = &mut self.go_live
+            && !std::mem::replace(first_output_seen, true)
+        {
+            outputs.push(Output::Trace(TraceEvent::FirstOutput { index }));
+        }
+        if self.released < self.produced {
+            outputs.push(Output::TryRelease);
+        }
+    }
+
+    /// A snapshot for `ftvmm status`.
+    pub fn status(&self, now: Instant) -> Status {
+        let mut heard = self.heard_ages(now);
+        let heard_log = heard.remove(0);
+        Status {
+            role: self.role,
+            generation: self.generation,
+            incarnation: self.incarnation,
+            appended: self.log.appended,
+            stored: self.log.stored,
+            acknowledged: self.log.acknowledged,
+            replayed: self.log.replayed,
+            produced: self.produced,
+            released: self.released,
+            session: self.session.map_or(0, |session| session.number),
+            heard_log,
+            heard_heartbeat: heard,
+            suspicion: self.suspicion.as_ref().map(|(_, reason)| reason.clone()),
+            arbiter_last: self.arbitration.last.clone(),
+            may_speak: match self.role {
+                Role::Alone => self.go_live.may_emit(),
+                Role::Protected => self.lease_valid(now),
+                _ => false,
+            },
+            stalled: self.log.stalled,
+            halt_reason: self.halt_reason.clone(),
+        }
+    }
+}

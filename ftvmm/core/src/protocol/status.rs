@@ -1,0 +1,45 @@
+//! What `ftvmm status` shows of the protocol.
+
+use std::time::Duration;
+
+use super::output::HaltReason;
+use super::role::Role;
+
+/// A snapshot of the state machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What the node is.
+    pub role: Role,
+    /// The generation it belongs to; 0 while it has none.
+    pub generation: u64,
+    /// The random number of this process start.
+    pub incarnation: u64,
+    /// Position of the newest entry appended (primary).
+    pub appended: u64,
+    /// Position of the newest entry held (backup).
+    pub stored: u64,
+    /// Position acknowledged: heard by the primary, said by the backup.
+    pub acknowledged: u64,
+    /// Position replayed: by the backup itself, or as the primary heard.
+    pub replayed: u64,
+    /// Index of the newest output produced, live or by replay.
+    pub produced: u64,
+    /// Index of the last output completed: R on the primary, the R it knows on the backup.
+    pub released: u64,
+    /// The session, as the primary counts them; 0 outside of one.
+    pub session: u64,
+    /// Age of the newest message on the log path; `None`: none yet.
+    pub heard_log: Option<Duration>,
+    /// Age of the newest message on each heartbeat path; `None`: none yet.
+    pub heard_heartbeat: Vec<Option<Duration>>,
+    /// Why the peer is suspected, if it is.
+    pub suspicion: Option<String>,
+    /// The arbiter's last answer, as the trace has it.
+    pub arbiter_last: Option<String>,
+    /// Whether an output could leave now, were one due: alone, or lease valid.
+    pub may_speak: bool,
+    /// Whether the guest is stalled by the log buffer or by lag control.
+    pub stalled: bool,
+    /// Why the node is halted, if it is.
+    pub halt_reason: Option<HaltReason>,
+}

@@ -1,0 +1,170 @@
+//! What a node has heard of its peer, and when that makes it suspect the peer (R3, R4, R7).
+
+use std::time::Duration;
+
+use super::input::Path;
+use super::node::Node;
+use super::output::Output;
+use super::role::Role;
+use super::time::Instant;
+use super::trace::TraceEvent;
+use super::wire::{Header, Message};
+
+/// What was heard of the peer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hearing {
+    /// The newest stamp of the peer (its clock).
+    pub(super) peer_stamp: u64,
+    /// When that stamp came (this node's clock).
+    peer_stamp_at: Instant,
+    /// When the newest stamp came that this node ever echoed: its answer may entitle the peer until LEASE after (R10).
+    pub(super) echoed_at: Instant,
+    /// The newest stamp of this node that the peer has echoed.
+    pub(super) own_echo: u64,
+    /// When something newer came last, on any path.
+    heard_at: Instant,
+    /// The newest sequence number on each path: the log, then the heartbeat networks.
+    sequences: Vec<u64>,
+    /// When something came last on each path.
+    pub(super) heard_on: Vec<Option<Instant>>,
+    /// What the newest message shows: for how long the peer has not heard this node.
+    unheard: Duration,
+}
+
+/// The place of a path in `Hearing`'s lists.
+fn place(path: Path) -> usize {
+    match path {
+        Path::Log { .. } => 0,
+        Path::Heartbeat { network } => usize::from(network) + 1,
+    }
+}
+
+impl Hearing {
+    /// A session begins: silence is counted from now. Stamps of another peer are forgotten.
+    pub(super) fn begin(&mut self, now: Instant, same_peer: bool) {
+        if !same_peer {
+            *self = Hearing::default();
+        }
+        self.heard_at = now;
+        self.unheard = Duration::ZERO;
+    }
+
+    /// A message is about to echo the newest stamp heard.
+    pub(super) fn echoed(&mut self) {
+        self.echoed_at = self.peer_stamp_at;
+    }
+
+    /// Takes a header in; false: it is not newer on its path and counts for nothing (R3).
+    pub(super) fn hear(&mut self, path: Path, header: &Header, now: Instant) -> bool {
+        let place = place(path);
+        if self.sequences.len() <= place {
+            self.sequences.resize(place + 1, 0);
+            self.heard_on.resize(place + 1, None);
+        }
+        if header.sequence <= self.sequences[place] {
+            return false;
+        }
+        self.sequences[place] = header.sequence;
+        self.heard_on[place] = Some(now);
+        if header.stamp > self.peer_stamp {
+            self.peer_stamp = header.stamp;
+            self.peer_stamp_at = now;
+            self.heard_at = now;
+            self.unheard = if header.echo == 0 { Duration::ZERO } else { now.since(Instant(header.echo)) };
+        }
+        self.own_echo = self.own_echo.max(header.echo);
+        true
+    }
+}
+
+impl Node {
+    /// R3: whether a message belongs to this VM, generation, peer and session.
+    pub(super) fn belongs(&self, path: Path, message: &Message) -> bool {
+        if !self.config.rules.message_identity {
+            return true;
+        }
+        let header = &message.header;
+        let Some(session) = self.session else { return false };
+        let connection = match path {
+            Path::Log { connection } => connection == session.connection,
+            Path::Heartbeat { network } => network < self.config.heartbeat_paths,
+        };
+        connection
+            && header.vm == self.config.vm
+            && header.generation == self.generation
+            && header.incarnation == self.peer
+            && header.session == session.number
+    }
+
+    /// Looks whether the peer is to be suspected, and draws the consequences.
+    pub(super) fn judge(&mut self, outputs: &mut Vec<Output>) {
+        match self.role {
+            Role::Protected => {
+                let reason = self.primary_suspects();
+                self.note_suspicion(reason, outputs);
+            }
+            Role::Backup => {
+                if let Some(reason) = self.backup_suspects() {
+                    self.note_suspicion(Some(reason), outputs);
+                    self.become_candidate(outputs);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn note_suspicion(&mut self, reason: Option<&'static str>, outputs: &mut Vec<Output>) {
+        match reason {
+            Some(reason) if self.suspicion.is_none() => {
+                self.suspicion = Some((self.now, reason.to_owned()));
+                outputs.push(Output::Trace(TraceEvent::Suspect { reason: reason.to_owned() }));
+            }
+            // The peer is well again. An ask that may have been applied is settled first (R11).
+            None if !self.arbitration.is_committed() => self.suspicion = None,
+            _ => {}
+        }
+    }
+
+    fn silent(&self) -> bool {
+        self.now.since(self.hearing.heard_at) > self.config.timing.detect
+    }
+
+    /// When the peer's silence will have lasted too long.
+    pub(super) fn silence_at(&self) -> Instant {
+        Instant(self.hearing.heard_at.after(self.config.timing.detect).0 + 1)
+    }
+
+    fn primary_suspects(&self) -> Option<&'static str> {
+        let rules = &self.config.rules;
+        let timing = &self.config.timing;
+        if !self.session.is_some_and(|session| session.established) {
+            Some("session closed")
+        } else if self.silent() {
+            Some("no answer")
+        } else if rules.suspect_unacknowledged && self.log.unacknowledged_for(self.now) > timing.acknowledge {
+            Some("entries unacknowledged")
+        } else if rules.suspect_lag && self.log.replay_stood_for(self.now) > timing.lag {
+            Some("replay stands still")
+        } else {
+            None
+        }
+    }
+
+    fn backup_suspects(&self) -> Option<&'static str> {
+        if self.session.is_none() {
+            Some("session closed")
+        } else if self.silent() {
+            Some("no heartbeat")
+        } else if self.config.rules.suspect_two_way && self.hearing.unheard > self.config.timing.detect {
+            Some("not heard by the primary")
+        } else {
+            None
+        }
+    }
+
+    /// For `ftvmm status`: age of the newest message on each path.
+    pub(super) fn heard_ages(&self, now: Instant) -> Vec<Option<Duration>> {
+        let paths = usize::from(self.config.heartbeat_paths) + 1;
+        (0..paths).map(|place| self.hearing.heard_on.get(place).copied().flatten().map(|at| now.since(at))).collect()
+    }
+}

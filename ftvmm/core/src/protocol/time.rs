@@ -1,0 +1,66 @@
+//! The node's clock as the protocol sees it, and the intervals that the protocol is configured with.
+
+use std::time::Duration;
+
+/// A reading of this node's `CLOCK_BOOTTIME`, in nanoseconds. Readings of two nodes are never compared with each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(pub u64);
+
+impl Instant {
+    /// Time passed since `earlier`; zero if `earlier` is not earlier.
+    pub fn since(self, earlier: Instant) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// This reading plus `duration`.
+    pub fn after(self, duration: Duration) -> Instant {
+        Instant(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// The intervals of the protocol (R7, R10, R19, R20).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How often the primary sends a heartbeat on every path.
+    pub heartbeat: Duration,
+    /// How long an echoed stamp entitles the primary to speak (LEASE).
+    pub lease: Duration,
+    /// Silence after which the peer is suspected (DETECT).
+    pub detect: Duration,
+    /// Age of the oldest unacknowledged entry at which the backup is suspected (T_ACK).
+    pub acknowledge: Duration,
+    /// How long replay may stand still with entries to replay before the backup is suspected (T_LAG).
+    pub lag: Duration,
+    /// How long the primary waits between suspecting its backup and asking the arbiter; below `lease` (R10).
+    pub grace: Duration,
+    /// Bound within which a disk write completes after its release check (W of R19).
+    pub write_bound: Duration,
+    /// Pause between two attempts to reach an arbiter that is out of reach, and between two attempts to dial.
+    pub retry: Duration,
+    /// Largest relative error of a node's clock, in millionths (rho of R20: at most 1000).
+    pub clock_error_ppm: u32,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            heartbeat: Duration::from_millis(50),
+            lease: Duration::from_millis(100),
+            detect: Duration::from_millis(150),
+            acknowledge: Duration::from_millis(1000),
+            lag: Duration::from_millis(2000),
+            grace: Duration::from_millis(20),
+            write_bound: Duration::from_millis(50),
+            retry: Duration::from_millis(50),
+            clock_error_ppm: 1000,
+        }
+    }
+}
+
+impl Timing {
+    /// `duration · (1 + 2ρ)`: so long by this clock is at least `duration` by any other (R10).
+    pub fn stretched(&self, duration: Duration) -> Duration {
+        let nanoseconds = duration.as_nanos() * (1_000_000 + 2 * u128::from(self.clock_error_ppm));
+        Duration::from_nanos(u64::try_from(nanoseconds.div_ceil(1_000_000)).unwrap_or(u64::MAX))
+    }
+}

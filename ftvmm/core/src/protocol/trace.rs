@@ -1,0 +1,47 @@
+//! The trace events that the state machine gives; `docs/architecture.md` lists them all.
+
+use super::role::Role;
+
+/// One trace event. The runtime adds node, incarnation, generation and clocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are documented in docs/architecture.md, event by event")]
+pub enum TraceEvent {
+    /// `role`
+    Role { from: Role, to: Role, generation: u64, reason: String },
+    /// `suspect`
+    Suspect { reason: String },
+    /// `session`, state `opened`
+    SessionOpened { session: u64 },
+    /// `session`, state `closed`
+    SessionClosed { session: u64, reason: String },
+    /// `arbiter`: `operation` is `bootstrap`, `read` or `ask`; `outcome` is `won`, `lost`, `unreachable`, or the generation read
+    Arbiter { operation: &'static str, wanted: u64, outcome: String },
+    /// `committed`
+    Committed { session: u64, position: u64 },
+    /// `acknowledged`, by `backup` (about to be sent) or `primary` (heard)
+    Acknowledged { position: u64, by: &'static str },
+    /// `output-done`
+    OutputDone { through: u64 },
+    /// `lag`
+    Lag { entries: u64, milliseconds: u64 },
+    /// `closed-log`
+    ClosedLog { position: u64 },
+    /// `drained`
+    Drained { position: u64 },
+    /// `attached`
+    Attached,
+    /// `announced`
+    Announced,
+    /// `live`
+    Live,
+    /// `first-output`
+    FirstOutput { index: u64 },
+    /// `paused`
+    Paused { gap_milliseconds: u64 },
+    /// `divergence`
+    Divergence { position: u64, reason: String },
+    /// `halted`
+    Halted { reason: String },
+    /// `stopped`
+    Stopped { exit_status: i32 },
+}

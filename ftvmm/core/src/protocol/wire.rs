@@ -1,0 +1,245 @@
+//! The messages of a pair, and their encoding: fixed little-endian fields, nothing optional, nothing of variable length.
+
+use thiserror::Error;
+
+/// What every message carries (R3, R4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The VM's UUID.
+    pub vm: [u8; 16],
+    /// The sender's generation; 0 while it has none.
+    pub generation: u64,
+    /// The sender's incarnation.
+    pub incarnation: u64,
+    /// The session, as the primary counts them; 0 outside of one.
+    pub session: u64,
+    /// Counts the sender's messages, over all paths.
+    pub sequence: u64,
+    /// The sender's clock when it sent, in nanoseconds.
+    pub stamp: u64,
+    /// The newest stamp of the receiver that the sender has heard.
+    pub echo: u64,
+}
+
+/// What a message says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Primary, on a new session: who is there? With `backup` the incarnation it committed to (a session resumed, R12) or 0.
+    Hello {
+        /// Digest of image and machine configuration.
+        digest: [u8; 32],
+        /// Incarnation of the backup that is expected; 0 for a spare.
+        backup: u64,
+    },
+    /// The answer to `Hello`.
+    Welcome {
+        /// Digest of image and machine configuration.
+        digest: [u8; 32],
+        /// Position of the last entry held.
+        stored: u64,
+        /// Position of the last entry replayed.
+        replayed: u64,
+    },
+    /// Primary: you are the backup, from this state on (R14).
+    Commit {
+        /// S: the position of the state that the joiner has (0 is the initial state).
+        position: u64,
+        /// R: index of the last output that has completed.
+        released: u64,
+    },
+    /// Primary, on every path.
+    Heartbeat {
+        /// R: index of the last output that has completed.
+        released: u64,
+    },
+    /// Primary: the header of a frame of log entries; the entries follow in the same frame.
+    Entries {
+        /// R: index of the last output that has completed.
+        released: u64,
+        /// Position of the first entry.
+        first: u64,
+        /// Position of the last entry.
+        through: u64,
+    },
+    /// Backup: the answer to a heartbeat, and the acknowledgement of entries.
+    Answer {
+        /// Position of the last entry held: all up to it are held whole (R6).
+        stored: u64,
+        /// Position of the last entry replayed.
+        replayed: u64,
+    },
+    /// Primary: the guest has halted and all is emitted; do not take over.
+    Farewell {
+        /// The guest's exit status.
+        exit_status: i32,
+    },
+}
+
+/// A message of one node to its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who says it, in which session, when.
+    pub header: Header,
+    /// What is said.
+    pub body: Body,
+}
+
+/// Which entries a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntriesRange {
+    /// Position of the first entry.
+    pub first: u64,
+    /// Position of the last entry.
+    pub through: u64,
+}
+
+/// Bytes that are no message.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum WireError {
+    /// The message ends before its last field, or goes on after it.
+    #[error("a message of {0} bytes has the wrong length for its kind")]
+    Length(usize),
+    /// No message has this kind.
+    #[error("there is no message kind {0}")]
+    Kind(u8),
+}
+
+/// Reads fixed-size fields off a byte slice.
+struct Reader<'a> {
+    rest: &'a [u8],
+    total: usize,
+}
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let (field, rest) = self.rest.split_first_chunk::<N>().ok_or(WireError::Length(self.total))?;
+        self.rest = rest;
+        Ok(*field)
+    }
+
+    fn number(&mut self) -> Result<u64, WireError> {
+        Ok(u64::from_le_bytes(self.take()?))
+    }
+}
+
+impl Message {
+    /// The bytes of the message. Their number depends on the kind only.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(128);
+        bytes.push(self.body.kind());
+        bytes.extend_from_slice(&self.header.vm);
+        let header = &self.header;
+        for field in [header.generation, header.incarnation, header.session, header.sequence, header.stamp, header.echo]
+        {
+            bytes.extend_from_slice(&field.to_le_bytes());
+        }
+        let mut numbers = |fields: &[u64]| {
+            for field in fields {
+                bytes.extend_from_slice(&field.to_le_bytes());
+            }
+        };
+        match self.body {
+            Body::Hello { digest, backup } => {
+                numbers(&[backup]);
+                bytes.extend_from_slice(&digest);
+            }
+            Body::Welcome { digest, stored, replayed } => {
+                numbers(&[stored, replayed]);
+                bytes.extend_from_slice(&digest);
+            }
+            Body::Commit { position, released } => numbers(&[position, released]),
+            Body::Heartbeat { released } => numbers(&[released]),
+            Body::Entries { released, first, through } => numbers(&[released, first, through]),
+            Body::Answer { stored, replayed } => numbers(&[stored, replayed]),
+            Body::Farewell { exit_status } => bytes.extend_from_slice(&exit_status.to_le_bytes()),
+        }
+        bytes
+    }
+
+    /// Reads a message back; every byte must belong to it.
+    pub fn decode(bytes: &[u8]) -> Result<Message, WireError> {
+        let mut reader = Reader { rest: bytes, total: bytes.len() };
+        let [kind] = reader.take()?;
+        let header = Header {
+            vm: reader.take()?,
+            generation: reader.number()?,
+            incarnation: reader.number()?,
+            session: reader.number()?,
+            sequence: reader.number()?,
+            stamp: reader.number()?,
+            echo: reader.number()?,
+        };
+        let body = match kind {
+            1 => Body::Hello { backup: reader.number()?, digest: reader.take()? },
+            2 => Body::Welcome { stored: reader.number()?, replayed: reader.number()?, digest: reader.take()? },
+            3 => Body::Commit { position: reader.number()?, released: reader.number()? },
+            4 => Body::Heartbeat { released: reader.number()? },
+            5 => Body::Entries { released: reader.number()?, first: reader.number()?, through: reader.number()? },
+            6 => Body::Answer { stored: reader.number()?, replayed: reader.number()? },
+            7 => Body::Farewell { exit_status: i32::from_le_bytes(reader.take()?) },
+            _ => return Err(WireError::Kind(kind)),
+        };
+        if !reader.rest.is_empty() {
+            return Err(WireError::Length(bytes.len()));
+        }
+        Ok(Message { header, body })
+    }
+}
+
+impl Body {
+    fn kind(&self) -> u8 {
+        match self {
+            Body::Hello { .. } => 1,
+            Body::Welcome { .. } => 2,
+            Body::Commit { .. } => 3,
+            Body::Heartbeat { .. } => 4,
+            Body::Entries { .. } => 5,
+            Body::Answer { .. } => 6,
+            Body::Farewell { .. } => 7,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bodies() -> impl Strategy<Value = Body> {
+        prop_oneof![
+            (any::<[u8; 32]>(), any::<u64>()).prop_map(|(digest, backup)| Body::Hello { digest, backup }),
+            (any::<[u8; 32]>(), any::<u64>(), any::<u64>()).prop_map(|(digest, stored, replayed)| Body::Welcome {
+                digest,
+                stored,
+                replayed
+            }),
+            (any::<u64>(), any::<u64>()).prop_map(|(position, released)| Body::Commit { position, released }),
+            any::<u64>().prop_map(|released| Body::Heartbeat { released }),
+            (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(released, first, through)| Body::Entries {
+                released,
+                first,
+                through
+            }),
+            (any::<u64>(), any::<u64>()).prop_map(|(stored, replayed)| Body::Answer { stored, replayed }),
+            any::<i32>().prop_map(|exit_status| Body::Farewell { exit_status }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_survives_its_encoding(vm: [u8; 16], fields: [u64; 6], body in bodies()) {
+            let [generation, incarnation, session, sequence, stamp, echo] = fields;
+            let header = Header { vm, generation, incarnation, session, sequence, stamp, echo };
+            let message = Message { header, body };
+            prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic_and_none_are_ignored(bytes: Vec<u8>) {
+            if let Ok(message) = Message::decode(&bytes) {
+                prop_assert_eq!(message.encode(), bytes);
+            }
+        }
+    }
+}

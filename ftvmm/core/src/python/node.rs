@@ -1,0 +1,82 @@
+//! `ftvmm._core.Node`: one node of a fault-tolerant pair.
+
+use std::time::Duration;
+
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyRuntimeError};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::node::runtime::{Command, Effect};
+use crate::node::start::RunningNode;
+use crate::node::status;
+
+create_exception!(_core, NodeError, PyException, "A node that cannot start; the message says why.");
+
+/// A node whose threads run; Python carries out what only Python can (arbiters), and never takes part in the hot path.
+#[pyclass(frozen)]
+pub struct Node(RunningNode);
+
+impl Node {
+    fn command(&self, command: Command) -> PyResult<()> {
+        self.0.commands.send(command).map_err(|_| PyRuntimeError::new_err("the node has ended"))
+    }
+}
+
+#[pymethods]
+impl Node {
+    /// Starts a node as a SPARE from its configuration as JSON.
+    #[new]
+    fn new(python: Python<'_>, document: &str) -> PyResult<Node> {
+        python.detach(|| RunningNode::start(document)).map(Node).map_err(|error| NodeError::new_err(error.to_string()))
+    }
+
+    /// The random number of this process start.
+    #[getter]
+    fn incarnation(&self) -> u64 {
+        self.0.incarnation
+    }
+
+    /// With `bootstrap`, claims generation 1 and dials the peer.
+    fn start(&self, bootstrap: bool) -> PyResult<()> {
+        if bootstrap { self.command(Command::Bootstrap) } else { Ok(()) }
+    }
+
+    /// Ends the node in order.
+    fn stop(&self) -> PyResult<()> {
+        // A node that has ended needs no second end.
+        let _ = self.command(Command::Stop);
+        Ok(())
+    }
+
+    /// The arbiter's record in answer to question `request`; generation 0 stands for "none yet".
+    fn arbiter_answer(&self, request: u64, generation: u64, incarnation: u64) -> PyResult<()> {
+        let _ = self.command(Command::Arbiter { request, record: Some((generation, incarnation)) });
+        Ok(())
+    }
+
+    /// Question `request` got no answer.
+    fn arbiter_unreachable(&self, request: u64) -> PyResult<()> {
+        let _ = self.command(Command::Arbiter { request, record: None });
+        Ok(())
+    }
+
+    /// What `ftvmm status` shows, as JSON.
+    fn status(&self, python: Python<'_>) -> String {
+        python.detach(|| status::json(&self.0).to_string())
+    }
+
+    /// Waits for something that Python has to carry out: `("read-arbiter", request)`, `("ask-arbiter", request,
+    /// generation)` or `("exit", status, reason)`; None after `timeout_ms` milliseconds.
+    fn next_effect<'py>(&self, python: Python<'py>, timeout_ms: u64) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let effect = python.detach(|| self.0.effects.recv_timeout(Duration::from_millis(timeout_ms)));
+        Ok(match effect {
+            Ok(Effect::ReadArbiter(request)) => Some(("read-arbiter", request).into_pyobject(python)?),
+            Ok(Effect::AskArbiter(request, generation)) => {
+                Some(("ask-arbiter", request, generation).into_pyobject(python)?)
+            }
+            Ok(Effect::Exit(status, reason)) => Some(("exit", status, reason).into_pyobject(python)?),
+            Err(_) => None,
+        })
+    }
+}

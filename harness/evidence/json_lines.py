@@ -1,0 +1,117 @@
+"""Strict reading of JSON evidence into dataclasses: whatever is wrong is an error that names the file and the line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+Record = TypeVar("Record")
+
+
+class EvidenceError(Exception):
+    """A file of evidence is missing or malformed; the message names file and line."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One parsed line and where it was."""
+
+    path: Path
+    number: int
+    fields: Mapping[str, Any]
+
+    def error(self, reason: str) -> EvidenceError:
+        """An error that points here."""
+        return EvidenceError(f"{self.path}:{self.number}: {reason}")
+
+
+def read_lines(path: Path, *, torn_end_allowed: bool = False) -> Iterator[Line]:
+    """The JSON objects of a file, one a line.
+
+    `torn_end_allowed`: a last line without its line feed is left out without a word (`has_torn_end` tells), because a
+    writer that is killed or loses power can leave one. Raises `EvidenceError`.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EvidenceError(f"{path}: {error.strerror}") from error
+    *whole, rest = content.split(b"\n")
+    if rest and not torn_end_allowed:
+        raise EvidenceError(f"{path}:{len(whole) + 1}: the last line is torn")
+    for number, line in enumerate(whole, 1):
+        try:
+            fields = json.loads(line)
+        except ValueError as error:
+            raise EvidenceError(f"{path}:{number}: no JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise EvidenceError(f"{path}:{number}: no JSON object")
+        yield Line(path, number, fields)
+
+
+def has_torn_end(path: Path) -> bool:
+    """Whether the last line lacks its line feed."""
+    content = path.read_bytes()
+    return bool(content) and not content.endswith(b"\n")
+
+
+def read_object(path: Path) -> Line:
+    """A file that is one JSON object. Raises `EvidenceError`."""
+    try:
+        fields = json.loads(path.read_bytes())
+    except OSError as error:
+        raise EvidenceError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise EvidenceError(f"{path}: no JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise EvidenceError(f"{path}: no JSON object")
+    return Line(path, 1, fields)
+
+
+def decode(kind: type[Record], line: Line) -> Record:
+    """The dataclass `kind` out of a line; fields that it does not have are left alone: old readers go on.
+
+    Raises `EvidenceError` when a field is missing or of the wrong type.
+    """
+    values: dict[str, Any] = {}
+    for name, (accepted, optional) in _fields(typing.cast(Any, kind)).items():
+        if name not in line.fields:
+            if optional:
+                continue
+            raise line.error(f"`{name}` is missing in {kind.__name__}")
+        value = line.fields[name]
+        # bool is an int to Python, but `true` is no position.
+        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+            raise line.error(f"`{name}` is {value!r} in {kind.__name__}")
+        values[name] = float(typing.cast(float, value)) if accepted == (float, int) else value
+    return kind(**values)
+
+
+@cache
+def _fields(kind: Any) -> dict[str, tuple[tuple[type, ...], bool]]:
+    hints = typing.get_type_hints(kind)
+    result = {}
+    for field in dataclasses.fields(kind):
+        if field.init:
+            has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+            result[field.name] = (_accepted(hints[field.name]), has_default)
+    return result
+
+
+def _accepted(hint: Any) -> tuple[type, ...]:
+    if hint is Any:
+        return (object,)
+    if hint is float:
+        return (float, int)
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        return tuple(kind for part in typing.get_args(hint) for kind in _accepted(part))
+    if origin is typing.Literal:
+        return (str,)
+    return (origin or hint,)

@@ -1,0 +1,230 @@
+"""What a scenario may use of a lab, whichever lab it is: hosts reached over SSH, networks, power, captures."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+
+class LabError(Exception):
+    """The lab could not do what was asked of it; the message says what to do or where to look."""
+
+
+class HostUnreachableError(LabError):
+    """The host is off, frozen or did not answer in time."""
+
+
+class CommandFailedError(LabError):
+    """A command that had to succeed ended with another exit status."""
+
+
+class HostRole(enum.Enum):
+    """What a host is there for."""
+
+    FAULT_TOLERANT = "fault-tolerant"
+    STORAGE = "storage"
+    CLIENT = "client"
+
+
+class Capability(enum.Enum):
+    """What not every lab can do; a fault asks for it in `available(lab)`."""
+
+    POWER = "power"
+    FREEZE = "freeze"
+    CAPTURE = "capture"
+    CLOCK = "clock"
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """How a command on a host ended."""
+
+    command: str
+    exit_status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the exit status is 0."""
+        return self.exit_status == 0
+
+    def check(self) -> CommandResult:
+        """Return self, or raise `CommandFailedError` when the exit status is not 0."""
+        if not self.succeeded:
+            said = self.stderr.strip() or self.stdout.strip()
+            raise CommandFailedError(f"`{self.command}` ended with exit status {self.exit_status}: {said}")
+        return self
+
+
+@dataclass(frozen=True)
+class ClockReading:
+    """The clocks of a host, read together (nanoseconds)."""
+
+    realtime_ns: int
+    boottime_ns: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of the lab, as an IPv4 prefix such as `10.1.0.0/24`."""
+
+    name: str
+    prefix: str
+
+
+class RemoteProcess(Protocol):
+    """A process that was started on a host and outlives the call."""
+
+    @property
+    def pid(self) -> int:
+        """The process's pid as its host knows it."""
+
+    @property
+    def command(self) -> str:
+        """The command line that it was started with."""
+
+    @property
+    def log(self) -> str | None:
+        """The file on the host that takes its standard output and error, if any."""
+
+    @property
+    def exit_status(self) -> int | None:
+        """The exit status; None while it runs or when its host went away; -1 when a signal ended it."""
+
+    def is_running(self) -> bool:
+        """Whether the host says that the process exists and is no zombie."""
+
+    def signal(self, name: str) -> None:
+        """Send the signal of this name, such as `TERM` or `KILL`."""
+
+    def wait(self, timeout_seconds: float) -> int:
+        """Wait until it ends and return the exit status; `LabError` when it has not ended in time."""
+
+
+@runtime_checkable
+class Host(Protocol):
+    """A host of the lab. It is reached by SSH only, over a connection that is kept."""
+
+    @property
+    def name(self) -> str:
+        """The host's name, which is its host name too."""
+
+    @property
+    def role(self) -> HostRole:
+        """What the host is there for."""
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """The host's IPv4 address on each network that it has one on, by the network's name."""
+
+    @property
+    def interfaces(self) -> Mapping[str, str]:
+        """The name of the host's interface to each network, by the network's name."""
+
+    @property
+    def python(self) -> str:
+        """The Python interpreter on the host that can import `harness` and `ftvmm`, as a command prefix."""
+
+    @property
+    def testinfra(self) -> Any:
+        """This host as a `testinfra.host.Host`."""
+
+    def run(
+        self, command: str | Sequence[str], *, timeout_seconds: float = 30.0, check: bool = False, input: bytes = b""
+    ) -> CommandResult:
+        """Run a command to its end. A string goes to the shell, a sequence is quoted first.
+
+        Raises `HostUnreachableError` when the host does not answer in time, `CommandFailedError` with `check`.
+        """
+
+    def start(self, command: str | Sequence[str], *, log: str | None = None) -> RemoteProcess:
+        """Start a command and come back at once; its output goes to the file `log` on the host, or nowhere."""
+
+    def read_file(self, path: str) -> bytes:
+        """The content of a file; `FileNotFoundError` when there is none."""
+
+    def write_file(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        """Replace a file's content, directories above it made as needed."""
+
+    def forward(self, port: int, *, address: str = "127.0.0.1") -> tuple[str, int]:
+        """Forward a TCP port of the host over SSH; gives the local address and port to connect to."""
+
+    def clock(self) -> ClockReading:
+        """Read the host's clocks."""
+
+    def is_alive(self, *, timeout_seconds: float = 2.0) -> bool:
+        """Whether the host answers over SSH within the time given."""
+
+    @property
+    def is_powered(self) -> bool:
+        """Whether the lab holds this host's power to be on (a frozen host is on)."""
+
+    def power_off(self) -> None:
+        """Take the power away: nothing leaves the host from now on, memory and /run are lost, the disk is kept."""
+
+    def power_on(self) -> None:
+        """Give the power back and wait until the host answers."""
+
+    def freeze(self) -> None:
+        """Stop all of the host's processes at once, without their noticing."""
+
+    def thaw(self) -> None:
+        """Let the processes of a frozen host run on."""
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the kernel says that all of the host's processes are stopped."""
+
+
+@dataclass(frozen=True)
+class CaptureReport:
+    """What a capture holds, and whether it is whole."""
+
+    path: Path
+    frames_captured: int
+    frames_dropped: int
+
+
+class Lab(Protocol):
+    """Hosts and networks. A scenario cannot tell which lab it runs in."""
+
+    @property
+    def name(self) -> str:
+        """Which lab this is, for reports."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this lab can do beyond running commands."""
+
+    @property
+    def networks(self) -> Mapping[str, Network]:
+        """`management`, `logging`, `client` and `storage`."""
+
+    @property
+    def hosts(self) -> Mapping[str, Host]:
+        """All hosts by name."""
+
+    @property
+    def fault_tolerant_hosts(self) -> Sequence[Host]:
+        """The hosts that FT nodes run on: host-a, host-b, host-c."""
+
+    @property
+    def storage_host(self) -> Host:
+        """The host that serves the disk image and the arbiter's directory."""
+
+    @property
+    def client_host(self) -> Host:
+        """The host that the clients of the VM run on."""
+
+    def start(self) -> None:
+        """Bring everything up and wait until every host answers."""
+
+    def stop(self) -> None:
+        """Take everything down and leave nothing behind. May be called at any time, more than once."""
+
+    def collect_captures(self, directory: Path) -> Sequence[CaptureReport]:
+        """Write what passed the client network's port of each FT host so far, as `<host>.pcap` (nanosecond stamps)."""

@@ -1,0 +1,61 @@
+#!/bin/bash
+# Boots one host of the lab: started in its fresh namespaces as their init, ends as the host's sshd.
+#
+# Speaks with the lab on standard input and output: says the pid that the lab knows it by, and waits until the cables are in.
+# Environment: HOST, DISK (what the host keeps over a power cycle: upper layers of /etc and /var), KEEP_VISIBLE (directories
+# that must stay visible below /tmp or /run), STORAGE_GROUP (the cgroup for the processes that serve mounted storage).
+set -euo pipefail
+
+# /proc is still the lab's: it shows this process under the pid that the lab knows.
+read -r pid _ </proc/self/stat
+exec 9>"$STORAGE_GROUP/cgroup.procs"
+
+hostname "$HOST"
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+for directory in etc var; do
+    mount -t overlay overlay -o "lowerdir=/$directory,upperdir=$DISK/$directory/upper,workdir=$DISK/$directory/work" "/$directory"
+done
+# What must stay visible below /tmp or /run waits under /mnt while fresh ones are put over them.
+mount -t tmpfs tmpfs /mnt
+for directory in $KEEP_VISIBLE; do
+    if [[ $directory == /tmp/* || $directory == /run/* ]]; then
+        mkdir -p "/mnt/held$directory"
+        mount --rbind "$directory" "/mnt/held$directory"
+    fi
+done
+for fresh in /tmp /run; do
+    mount -t tmpfs -o mode=1777 tmpfs "$fresh"
+done
+for directory in $KEEP_VISIBLE; do
+    if [[ -d /mnt/held$directory ]]; then
+        mkdir -p "$directory"
+        mount --rbind "/mnt/held$directory" "$directory"
+        umount --lazy "/mnt/held$directory"
+    fi
+done
+# The machine's owner may have a shell that does much at its start (and waits for locks); a lab's host has none of that.
+for file in "$HOME"/.bashrc "$HOME"/.bash_profile "$HOME"/.profile; do
+    [[ -e $file ]] && mount --bind /dev/null "$file"
+done
+mkdir -p /run/sshd /var/lib/ftvmm /etc/ftvmm /mnt/storage/disk /mnt/storage/arbiter
+
+for name in all default; do
+    [[ -e /proc/sys/net/ipv6/conf/$name/disable_ipv6 ]] && echo 1 >/proc/sys/net/ipv6/conf/$name/disable_ipv6
+done
+# A healed network must be used at once again, not after the exponential back-off of a minute-long retransmission timer.
+[[ -e /proc/sys/net/ipv4/tcp_rto_max_ms ]] && echo 1000 >/proc/sys/net/ipv4/tcp_rto_max_ms
+
+echo "$pid"
+read -r _
+ip -batch /etc/ftvmm-lab/network.batch
+# Segments as they are on a wire: a guest behind a TAP and a capture on a port both want whole checksums and real sizes.
+if [[ -e /sys/class/net/client ]]; then
+    ethtool -K client tx off tso off gso off gro off >/dev/null
+fi
+if [[ -e /etc/ftvmm-lab/services.sh ]]; then
+    # shellcheck source=/dev/null
+    source /etc/ftvmm-lab/services.sh
+fi
+exec 9>&-
+exec /usr/sbin/sshd -D -e -f /etc/ftvmm-lab/sshd_config </dev/null >>/var/log/sshd.log 2>&1

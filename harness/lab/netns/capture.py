@@ -1,0 +1,98 @@
+"""Captures on the switch's ports: tcpdump with nanosecond stamps, known to run before a frame could be missed."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from harness.lab.interface import CaptureReport, LabError
+
+_HEADER_BYTES = 24
+_COUNTS = re.compile(rb"(\d+) packets? captured\D+(\d+) packets? received by filter\D+(\d+) packets? dropped by kernel")
+
+
+class PortCapture:
+    """One tcpdump on one port, from one plugging in of the port's host to its unplugging."""
+
+    def __init__(self, rack_pid: int, port: str, path: Path) -> None:
+        self.path = path
+        self._errors_path = path.with_suffix(".log")
+        self._port = port
+        self._errors = b""
+        self._final: tuple[int, int] | None = None
+        command = ["nsenter", "--target", str(rack_pid), "--net", "--pid", "--", "tcpdump", "--interface", port]
+        command += ["--immediate-mode", "--packet-buffered", "--nano", "--no-promiscuous-mode", "--buffer-size=8192"]
+        command += ["--relinquish-privileges=root", "-w", str(path)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        self._await_line(b"listening on", 10.0)
+
+    def _await_line(self, wanted: bytes, timeout_seconds: float) -> None:
+        """Wait until tcpdump's standard error says something."""
+        deadline = time.monotonic() + timeout_seconds
+        while wanted not in self._errors:
+            self._read(deadline, wanted)
+
+    def _read(self, deadline: float, what: bytes) -> None:
+        assert self._process.stderr is not None
+        ready, _, _ = select.select([self._process.stderr], [], [], max(0.0, deadline - time.monotonic()))
+        part = self._process.stderr.read1(65536) if ready else b""  # type: ignore[attr-defined]
+        if not part:
+            raise LabError(f"tcpdump on {self._port} did not say `{what.decode()}`: {self._errors.decode().strip()}")
+        self._errors += part
+
+    def counts(self) -> tuple[int, int]:
+        """Frames captured and frames dropped, asked of tcpdump by SIGUSR1, once it has written all that it received."""
+        if self._final is not None:
+            return self._final
+        deadline = time.monotonic() + 5.0
+        while True:
+            self._errors = b""
+            self._signal(signal.SIGUSR1)
+            while (match := _COUNTS.search(self._errors)) is None:
+                self._read(deadline, b"packets captured")
+            captured, received, dropped = (int(number) for number in match.groups())
+            if captured >= received - dropped:
+                return captured, dropped
+            if time.monotonic() > deadline:
+                raise LabError(f"tcpdump on {self._port} wrote {captured} of {received} frames only")
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Signal tcpdump itself, the child of nsenter."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        if not children:
+            raise LabError(f"tcpdump on {self._port} ended: {self._errors.decode().strip()}")
+        os.kill(int(children[0]), number)
+
+    def stop(self) -> None:
+        """Stop when all that passed has been written."""
+        if self._final is not None:
+            return
+        self._final = self.counts()
+        self._signal(signal.SIGINT)
+        self._process.communicate(timeout=10)
+
+    def discard(self) -> None:
+        """Stop at once, whole or not."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate(timeout=10)
+        self._final = self._final or (0, 0)
+
+
+def merge(captures: list[PortCapture], path: Path) -> CaptureReport:
+    """All captures of one port, in order of time, as one file."""
+    captured = dropped = 0
+    with path.open("wb") as target:
+        for number, capture in enumerate(captures):
+            counts = capture.counts()
+            captured, dropped = captured + counts[0], dropped + counts[1]
+            content = capture.path.read_bytes()
+            target.write(content if number == 0 else content[_HEADER_BYTES:])
+    return CaptureReport(path, captured, dropped)

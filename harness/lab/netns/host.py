@@ -1,0 +1,217 @@
+"""A host made of namespaces: a process tree under one init, with its own network, mounts, name and cgroup."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import paramiko
+
+from harness.lab import topology
+from harness.lab.interface import ClockReading, CommandResult, HostRole, HostUnreachableError, LabError
+from harness.lab.netns.capture import PortCapture
+from harness.lab.netns.control_group import ControlGroup
+from harness.lab.netns.namespaces import connect_inside
+from harness.lab.netns.provision import Disk
+from harness.lab.netns.switch import Switch, port_name
+from harness.lab.ssh import SshConnection, SshProcess
+from harness.lab.testinfra_backend import as_testinfra
+from harness.lab.topology import HostPlan
+
+PROJECT = Path(__file__).resolve().parents[3]
+_BOOT = Path(__file__).with_name("boot.sh")
+
+
+class NetnsHost:
+    """One host; see `harness.lab.interface.Host` for what its methods promise."""
+
+    def __init__(
+        self,
+        plan: HostPlan,
+        *,
+        run_id: str,
+        switch: Switch,
+        disk: Disk,
+        captures: Path,
+        key: paramiko.PKey,
+        host_key: paramiko.PKey,
+    ) -> None:
+        self._plan = plan
+        self._switch = switch
+        self._disk = disk
+        self._captures_path = captures
+        self._group = ControlGroup.create(run_id, plan.name)
+        self._storage_group = ControlGroup.create(run_id, f"{plan.name}.storage")
+        self._launcher: subprocess.Popen[str] | None = None
+        self._init_pid = 0
+        self._ssh = SshConnection(plan.name, self._connect, key, host_key)
+        self.captures: list[PortCapture] = []
+
+    @property
+    def name(self) -> str:
+        return self._plan.name
+
+    @property
+    def role(self) -> HostRole:
+        return self._plan.role
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        return self._plan.addresses
+
+    @property
+    def interfaces(self) -> Mapping[str, str]:
+        return {network: network for network in self._plan.networks}
+
+    @property
+    def python(self) -> str:
+        # The namespaces share this machine's files, so the interpreter that runs the tests serves the hosts too.
+        return f"env PYTHONPATH={PROJECT} PYTHONDONTWRITEBYTECODE=1 {sys.executable}"
+
+    @cached_property
+    def testinfra(self) -> Any:
+        return as_testinfra(self.name, self.run)
+
+    @property
+    def init_pid(self) -> int:
+        """The pid on this machine of the host's init, for the lab's own plumbing."""
+        return self._init_pid
+
+    def _connect(self) -> Any:
+        return connect_inside(self._switch.rack_pid, self._plan.address(topology.OPERATOR), 22)
+
+    # Commands and files go over SSH.
+
+    def run(
+        self, command: str | Sequence[str], *, timeout_seconds: float = 30.0, check: bool = False, input: bytes = b""
+    ) -> CommandResult:
+        return self._ssh.run(command, timeout_seconds=timeout_seconds, check=check, input=input)
+
+    def start(self, command: str | Sequence[str], *, log: str | None = None) -> SshProcess:
+        return self._ssh.start(command, log=log)
+
+    def read_file(self, path: str) -> bytes:
+        return self._ssh.read_file(path)
+
+    def write_file(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        self._ssh.write_file(path, content, mode=mode)
+
+    def forward(self, port: int, *, address: str = "127.0.0.1") -> tuple[str, int]:
+        return self._ssh.forward(port, address)
+
+    def clock(self) -> ClockReading:
+        script = "import time; print(time.clock_gettime_ns(0), time.clock_gettime_ns(7))"
+        realtime, boottime = self.run(["python3", "-c", script], check=True).stdout.split()
+        return ClockReading(int(realtime), int(boottime))
+
+    def is_alive(self, *, timeout_seconds: float = 2.0) -> bool:
+        with contextlib.suppress(HostUnreachableError):
+            return self.run("true", timeout_seconds=timeout_seconds).succeeded
+        return False
+
+    # Power and freezing are done from outside, as a power strip and a hypervisor would.
+
+    @property
+    def is_powered(self) -> bool:
+        return self._launcher is not None and self._launcher.poll() is None
+
+    def power_on(self) -> None:
+        if self.is_powered:
+            raise LabError(f"{self.name} is on already")
+        self._boot()
+        self._ssh.connect()
+
+    def _boot(self) -> None:
+        environment = {
+            "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            "LANG": "C.UTF-8",
+            "HOME": "/root",
+            "HOST": self.name,
+            "DISK": str(self._disk.path),
+            "KEEP_VISIBLE": f"{PROJECT} {sys.prefix}",
+            "STORAGE_GROUP": str(self._storage_group.path),
+        }
+        # Into the host's cgroup first, then into the rack's PID namespace, then into namespaces of its own.
+        enter = ["nsenter", "--target", str(self._switch.rack_pid), "--pid", "--"]
+        enter += ["unshare", "--net", "--pid", "--mount", "--uts", "--ipc", "--fork", "--kill-child=KILL", "--"]
+        join = ["sh", "-c", 'echo 0 >"$0" && exec "$@"', str(self._group.processes_file)]
+        with (self._disk.path / "boot.log").open("ab") as errors:
+            self._launcher = subprocess.Popen(
+                [*join, *enter, "bash", str(_BOOT)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+                start_new_session=True,
+            )
+        assert self._launcher.stdin is not None
+        assert self._launcher.stdout is not None
+        answer = self._launcher.stdout.readline()
+        if not answer:
+            raise LabError(f"{self.name} did not boot: {(self._disk.path / 'boot.log').read_text().strip()}")
+        self._init_pid = int(answer)
+        self._switch.plug(self._plan, self._init_pid)
+        if self.role is HostRole.FAULT_TOLERANT:
+            path = self._captures_path / f"{self.name}.{len(self.captures)}.pcap"
+            self.captures.append(PortCapture(self._switch.rack_pid, port_name(topology.CLIENT, self._plan), path))
+        self._launcher.stdin.write("plugged\n")
+        self._launcher.stdin.close()
+
+    def power_off(self) -> None:
+        if not self.is_powered:
+            raise LabError(f"{self.name} is off already")
+        # Off the networks first: nothing that the dying kernel's sockets send (FIN, RST) may reach anybody.
+        self._switch.unplug(self._plan)
+        self._die()
+        for capture in self.captures:
+            capture.stop()
+        self._switch.remove(self._plan)
+
+    def _die(self) -> None:
+        """Kill the host's init and with it its PID namespace; back when all of it is gone."""
+        if self._launcher is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._init_pid, signal.SIGKILL)
+        if self._group.is_frozen:
+            self._group.kill()
+            self._storage_group.kill()
+            self.thaw()
+        self._launcher.wait(timeout=20)
+        if self._launcher.stdout is not None:
+            self._launcher.stdout.close()
+        self._launcher = None
+        self._ssh.close()
+
+    def freeze(self) -> None:
+        self._group.freeze()
+        self._storage_group.freeze()
+
+    def thaw(self) -> None:
+        self._storage_group.thaw()
+        self._group.thaw()
+
+    @property
+    def is_frozen(self) -> bool:
+        return self._group.is_frozen and self._storage_group.is_frozen
+
+    def discard(self) -> None:
+        """End the host at once, for the lab's end."""
+        self._ssh.close()
+        for capture in self.captures:
+            capture.discard()
+        if self._launcher is not None:
+            self._group.kill()
+            self._storage_group.kill()
+            self._launcher.wait(timeout=20)
+            if self._launcher.stdout is not None:
+                self._launcher.stdout.close()
+            self._launcher = None

@@ -1,0 +1,66 @@
+"""Which process is which: a pid may be used again, a pid with its start time may not."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """A process by pid and start time (clock ticks since boot, proc(5) field 22)."""
+
+    pid: int
+    start_ticks: int
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessIdentity:
+        """The identity of a live process; `ProcessLookupError` when there is none."""
+        ticks = _start_ticks(pid)
+        if ticks is None:
+            raise ProcessLookupError(f"no process {pid}")
+        return cls(pid, ticks)
+
+    @classmethod
+    def own(cls) -> ProcessIdentity:
+        """The calling process."""
+        return cls.of(os.getpid())
+
+    def is_alive(self) -> bool:
+        """Whether this very process still exists and is no zombie."""
+        return _start_ticks(self.pid) == self.start_ticks
+
+    def kill(self) -> None:
+        """SIGKILL it, if it is still this very process."""
+        self._signal(signal.SIGKILL, 0.0)
+
+    def terminate(self, timeout_seconds: float) -> None:
+        """SIGTERM it, if it is still this very process, and give it time to end."""
+        self._signal(signal.SIGTERM, timeout_seconds)
+
+    def _signal(self, number: signal.Signals, timeout_seconds: float) -> None:
+        """A pidfd closes the gap between looking and killing, and becomes readable when the process ends."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except (ProcessLookupError, OSError):
+            return
+        try:
+            if self.is_alive():
+                signal.pidfd_send_signal(descriptor, number)
+                select.select([descriptor], [], [], timeout_seconds)
+        except ProcessLookupError:
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _start_ticks(pid: int) -> int | None:
+    try:
+        # The command name may hold anything, parentheses included: the fields begin after the last one.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])

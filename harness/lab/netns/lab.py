@@ -1,0 +1,157 @@
+"""The lab of namespaces on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from harness.lab import topology
+from harness.lab.interface import Capability, CaptureReport, HostRole, LabError, Network
+from harness.lab.netns import run_directory
+from harness.lab.netns.capture import merge
+from harness.lab.netns.host import PROJECT, NetnsHost
+from harness.lab.netns.prerequisites import check_prerequisites
+from harness.lab.netns.provision import Disk, RunKeys, provision
+from harness.lab.netns.run_directory import RunDirectory
+from harness.lab.netns.switch import Switch
+from harness.lab.topology import HOSTS, OPERATOR
+from harness.lab.toxiproxy_server import toxiproxy_server
+
+
+class NetnsLab:
+    """See `harness.lab.interface.Lab`. `disk_mib` is the size of the VM's empty disk image."""
+
+    name = "netns"
+    capabilities = frozenset({Capability.POWER, Capability.FREEZE, Capability.CAPTURE})
+
+    def __init__(self, *, disk_mib: int = 16) -> None:
+        self._disk_bytes = disk_mib << 20
+        self._run: RunDirectory | None = None
+        self._keeper: subprocess.Popen[str] | None = None
+        self._hosts: dict[str, NetnsHost] = {}
+
+    @property
+    def networks(self) -> Mapping[str, Network]:
+        return {name: network for name, network in topology.NETWORKS.items() if name != OPERATOR}
+
+    @property
+    def hosts(self) -> Mapping[str, NetnsHost]:
+        return self._hosts
+
+    @property
+    def fault_tolerant_hosts(self) -> Sequence[NetnsHost]:
+        return [host for host in self._hosts.values() if host.role is HostRole.FAULT_TOLERANT]
+
+    @property
+    def storage_host(self) -> NetnsHost:
+        return self._hosts["storage"]
+
+    @property
+    def client_host(self) -> NetnsHost:
+        return self._hosts["client"]
+
+    @property
+    def run_id(self) -> str:
+        """The run's name, as `python -m harness.lab list` prints it."""
+        if self._run is None:
+            raise LabError("the lab is not up")
+        return self._run.run_id
+
+    def start(self) -> None:
+        check_prerequisites()
+        toxiproxy = toxiproxy_server()
+        run_directory.sweep()
+        self._run = RunDirectory.create()
+        try:
+            self._start(self._run, toxiproxy)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, run: RunDirectory, toxiproxy: Path) -> None:
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-m", "harness.lab.netns.keeper", str(run.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=PROJECT,
+            start_new_session=True,
+        )
+        keys = RunKeys.generate()
+        captures = run.path / "captures"
+        captures.mkdir()
+        disks = {plan.name: Disk(run.path / "disks" / plan.name) for plan in HOSTS}
+        for plan in HOSTS:
+            provision(disks[plan.name], plan, keys, toxiproxy, self._disk_bytes)
+        (run.path / "operator_key").write_bytes(keys.operator.private)
+        (run.path / "operator_key").chmod(0o600)
+        lines = [f"{plan.name},{plan.address(OPERATOR)} {keys.hosts[plan.name].public}\n" for plan in HOSTS]
+        (run.path / "known_hosts").write_text("".join(lines))
+        assert self._keeper.stdout is not None
+        rack = self._keeper.stdout.readline()
+        if not rack:
+            raise LabError("the lab's keeper did not start: see its error above")
+        switch = Switch(int(rack))
+        switch.start()
+        for plan in HOSTS:
+            self._hosts[plan.name] = NetnsHost(
+                plan,
+                run_id=run.run_id,
+                switch=switch,
+                disk=disks[plan.name],
+                captures=captures,
+                key=keys.operator.as_paramiko(),
+                host_key=keys.hosts[plan.name].as_paramiko(),
+            )
+        self._on_all(NetnsHost.power_on)
+        self._on_all(_await_storage, self.fault_tolerant_hosts)
+
+    def _on_all(self, action: Callable[[NetnsHost], None], hosts: Sequence[NetnsHost] | None = None) -> None:
+        chosen = list(self._hosts.values()) if hosts is None else list(hosts)
+        with ThreadPoolExecutor(len(chosen)) as executor:
+            for future in [executor.submit(action, host) for host in chosen]:
+                future.result()
+
+    def stop(self) -> None:
+        for host in self._hosts.values():
+            host.discard()
+        self._hosts.clear()
+        if self._keeper is not None:
+            assert self._keeper.stdin is not None
+            assert self._keeper.stdout is not None
+            self._keeper.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._keeper.wait(timeout=20)
+            self._keeper.stdout.close()
+            self._keeper = None
+        if self._run is not None:
+            self._run.remove()
+            self._run = None
+
+    def keep(self) -> str:
+        """Let the lab live on after this process; gives the run's name for `python -m harness.lab down`."""
+        if self._keeper is None or self._run is None:
+            raise LabError("the lab is not up")
+        assert self._keeper.stdin is not None
+        assert self._keeper.stdout is not None
+        self._keeper.stdin.write("keep\n")
+        self._keeper.stdin.flush()
+        if self._keeper.stdout.readline().strip() != "kept":
+            raise LabError("the lab's keeper did not answer")
+        run_id, self._run, self._keeper = self._run.run_id, None, None
+        self._hosts.clear()
+        return run_id
+
+    def collect_captures(self, directory: Path) -> Sequence[CaptureReport]:
+        directory.mkdir(parents=True, exist_ok=True)
+        return [merge(host.captures, directory / f"{host.name}.pcap") for host in self.fault_tolerant_hosts]
+
+
+def _await_storage(host: NetnsHost) -> None:
+    """Wait until the host sees the disk image and the arbiter's directory."""
+    wait = f"until mountpoint -q {topology.ARBITER_PATH} && [ -s {topology.DISK_PATH} ]; do sleep 0.02; done"
+    host.run(wait, timeout_seconds=20, check=True)

@@ -1,0 +1,42 @@
+"""What this machine must have for the lab, checked before anything is changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from harness.lab.interface import LabError
+
+# The program and the Debian package that has it.
+_PROGRAMS = {
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+    "ip": "iproute2",
+    "ss": "iproute2",
+    "nft": "nftables",
+    "tcpdump": "tcpdump",
+    "ethtool": "ethtool",
+    "ping": "iputils-ping",
+    "ps": "procps",
+    "sshfs": "sshfs",
+    "nbdkit": "nbdkit",
+    "nbdfuse": "libnbd-bin",
+}
+
+
+def check_prerequisites() -> None:
+    """Raise `LabError` with one sentence that says what to do."""
+    if os.geteuid() != 0:
+        raise LabError("the lab `netns` makes namespaces and links: run it as root")
+    missing = {package for program, package in _PROGRAMS.items() if shutil.which(program) is None}
+    if not Path("/usr/sbin/sshd").exists():
+        missing.add("openssh-server")
+    if missing:
+        raise LabError(
+            f"the lab `netns` needs programs that are missing here: apt-get install {' '.join(sorted(missing))}"
+        )
+    for device in ("/dev/net/tun", "/dev/fuse"):
+        if not Path(device).exists():
+            raise LabError(f"the lab `netns` needs {device}")

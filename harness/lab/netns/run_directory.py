@@ -1,0 +1,124 @@
+"""The files of a run under /run/ftvmm-lab/<run>, and the sweep that removes what a dead owner left.
+
+Everything else of a run (namespaces, links, mounts, processes) hangs on one PID namespace and goes with it; its init is
+the rack, see `keeper`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.lab.netns import control_group
+from harness.lab.netns.identity import ProcessIdentity
+
+ROOT = Path("/run/ftvmm-lab")
+STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Who owns a run. `owner` None: kept on purpose, until somebody takes it down by hand."""
+
+    owner: ProcessIdentity | None
+    keeper: ProcessIdentity | None = None
+    rack: ProcessIdentity | None = None
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The directory of one run."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @classmethod
+    def create(cls) -> RunDirectory:
+        """Make the directory of a new run, owned by the calling process."""
+        with _locked():
+            directory = cls(ROOT / f"{os.getpid()}-{secrets.token_hex(3)}")
+            directory.path.mkdir(mode=0o700)
+            directory.write_state(RunState(owner=ProcessIdentity.own()))
+        return directory
+
+    def read_state(self) -> RunState:
+        """Who owns the run; a directory without a readable state belongs to nobody alive."""
+        try:
+            raw = json.loads((self.path / STATE).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return RunState(owner=ProcessIdentity(0, 0))
+        return RunState(**{key: ProcessIdentity(**value) if value else None for key, value in raw.items()})
+
+    def write_state(self, state: RunState) -> None:
+        """Replace the state in one step."""
+        temporary = self.path / f"{STATE}.new"
+        temporary.write_text(json.dumps(dataclasses.asdict(state)))
+        temporary.replace(self.path / STATE)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the owner is dead."""
+        owner = self.read_state().owner
+        return owner is not None and not owner.is_alive()
+
+    def remove(self) -> None:
+        """Kill what is left of the run and remove its cgroups and files. May be called again."""
+        rack = self.read_state().rack
+        if rack is not None:
+            rack.kill()
+        control_group.remove_run(self.run_id)
+        shutil.rmtree(self.path, ignore_errors=True)
+        with _locked(), contextlib.suppress(OSError):
+            ROOT.rmdir()
+
+
+def runs() -> list[RunDirectory]:
+    """All runs on this machine."""
+    return [RunDirectory(path) for path in sorted(ROOT.iterdir()) if path.is_dir()] if ROOT.exists() else []
+
+
+def sweep() -> list[str]:
+    """Remove what dead owners left, the keeper first so that two do not clean at once. Gives the runs removed."""
+    removed = []
+    for run in runs():
+        if run.is_abandoned:
+            keeper = run.read_state().keeper
+            if keeper is not None:
+                keeper.kill()
+            run.remove()
+            removed.append(run.run_id)
+    return removed
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """Hold the lock on the root directory, which may be removed and made again by others meanwhile."""
+    while True:
+        ROOT.mkdir(mode=0o700, exist_ok=True)
+        try:
+            descriptor = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                same = os.stat(ROOT).st_ino == os.fstat(descriptor).st_ino
+            except FileNotFoundError:
+                same = False
+            if same:
+                yield
+                return
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,56 @@
+"""The switch: one bridge a network, in the rack's network namespace, and the cables from it to the hosts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.lab.netns.namespaces import run_inside
+from harness.lab.topology import NETWORKS, OPERATOR, HostPlan
+
+
+def port_name(network: str, plan: HostPlan) -> str:
+    """The switch's port to a host on a network, such as `client.a` (a name has room for 15 characters)."""
+    return f"{network}.{plan.letter}"
+
+
+@dataclass(frozen=True)
+class Switch:
+    """All bridges of a run. `rack_pid` is the process that holds their namespace."""
+
+    rack_pid: int
+
+    def start(self) -> None:
+        """Make the bridges. The operator's bridge has an address: connections to the hosts' sshd come from there."""
+        lines = ["link set lo up"]
+        for network in NETWORKS:
+            lines.append(f"link add {network} type bridge forward_delay 0 mcast_snooping 0")
+            lines.append(f"link set {network} up")
+        operator = NETWORKS[OPERATOR].prefix.removesuffix("0/24") + "1/24"
+        lines.append(f"addr add {operator} dev {OPERATOR}")
+        # No IPv6: its neighbour discovery would put frames into the captures that no VM and no client sent.
+        run_inside(self.rack_pid, ["net"], ["sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6 || :"])
+        self._ip(lines)
+
+    def plug(self, plan: HostPlan, host_pid: int) -> None:
+        """Lay a cable on each of the host's networks, from its port to an interface named after the network."""
+        lines = []
+        for network in plan.networks:
+            port = port_name(network, plan)
+            lines.append(f"link add {port} type veth peer name {network} netns {host_pid}")
+            lines.append(f"link set {port} master {network}")
+            lines.append(f"link set {port} up")
+        self._ip(lines)
+
+    def unplug(self, plan: HostPlan) -> None:
+        """Take the host off every network at once. The ports stay up, so that captures on them end whole."""
+        self._ip([f"link set {port_name(network, plan)} nomaster" for network in plan.networks])
+
+    def remove(self, plan: HostPlan) -> None:
+        """Remove the host's cables."""
+        self._ip([f"link del {port_name(network, plan)}" for network in plan.networks], force=True)
+
+    def _ip(self, lines: list[str], *, force: bool = False) -> None:
+        command = ["ip", *(["-force"] if force else []), "-batch", "-"]
+        if force:  # the kernel may have removed a link together with its host's namespace
+            command = ["sh", "-c", "ip -force -batch - 2>/dev/null || :"]
+        run_inside(self.rack_pid, ["net"], command, input="\n".join(lines) + "\n")

@@ -1,0 +1,228 @@
+"""A kept SSH connection to one host: commands, processes, files and forwarded ports, all by paramiko."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import shlex
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import paramiko
+
+from harness.lab.interface import CommandResult, HostUnreachableError, LabError
+
+Connector = Callable[[], socket.socket]
+
+
+def as_shell(command: str | Sequence[str]) -> str:
+    """A command as one line for the shell."""
+    return command if isinstance(command, str) else shlex.join(command)
+
+
+class SshProcess:
+    """A process on the far side whose channel is kept, so that its exit status is known. See `RemoteProcess`."""
+
+    def __init__(
+        self, connection: SshConnection, channel: paramiko.Channel, pid: int, command: str, log: str | None
+    ) -> None:
+        self._connection = connection
+        self._channel = channel
+        self.pid = pid
+        self.command = command
+        self.log = log
+
+    @property
+    def exit_status(self) -> int | None:
+        """The exit status, None while it is not known, -1 when a signal ended the process."""
+        if not self._channel.exit_status_ready() or self._channel.get_transport() is None:
+            return None
+        return self._channel.recv_exit_status()
+
+    def is_running(self) -> bool:
+        """Whether the host says that the process exists and is no zombie."""
+        state = self._connection.run(f"ps -o stat= -p {self.pid}").stdout.strip()
+        return bool(state) and not state.startswith("Z")
+
+    def signal(self, name: str) -> None:
+        """Send a signal by name."""
+        self._connection.run(f"kill -{name} {self.pid}").check()
+
+    def wait(self, timeout_seconds: float) -> int:
+        """Wait for the end; `LabError` when it does not come in time."""
+        if not self._channel.status_event.wait(timeout_seconds):
+            raise LabError(f"`{self.command}` (pid {self.pid}) still runs after {timeout_seconds} s")
+        return self._channel.recv_exit_status()
+
+
+class SshConnection:
+    """One connection, opened by `connect` and kept. Thread-safe: every call has a channel of its own."""
+
+    def __init__(self, name: str, connector: Connector, key: paramiko.PKey, host_key: paramiko.PKey) -> None:
+        self.name = name
+        self._connector = connector
+        self._key = key
+        self._host_key = host_key
+        self._client: paramiko.SSHClient | None = None
+        self._forwards: list[socketserver.ThreadingTCPServer] = []
+
+    @property
+    def client(self) -> paramiko.SSHClient:
+        """paramiko's client; `HostUnreachableError` when there is no connection."""
+        if self._client is None:
+            raise HostUnreachableError(f"{self.name} is not connected")
+        return self._client
+
+    def connect(self, timeout_seconds: float = 20.0) -> None:
+        """Connect, trying again until the host's sshd listens. The host key is checked against the run's own."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            client = paramiko.SSHClient()
+            client.get_host_keys().add(self.name, self._host_key.get_name(), self._host_key)
+            client.set_missing_host_key_policy(paramiko.RejectPolicy())
+            try:
+                client.connect(
+                    self.name,
+                    sock=self._connector(),
+                    username="root",
+                    pkey=self._key,
+                    look_for_keys=False,
+                    allow_agent=False,
+                    timeout=5,
+                    banner_timeout=10,
+                    auth_timeout=10,
+                )
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                client.close()
+                if time.monotonic() > deadline:
+                    raise HostUnreachableError(f"{self.name} did not answer over SSH in time: {error}") from error
+                time.sleep(0.02)  # sshd is still on its way up, and tells nobody when it listens
+            else:
+                self._client = client
+                return
+
+    def close(self) -> None:
+        """Close the connection and all that was forwarded over it."""
+        for forward in self._forwards:
+            forward.shutdown()
+            forward.server_close()
+        self._forwards.clear()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _open(self, timeout_seconds: float) -> paramiko.Channel:
+        transport = self.client.get_transport()
+        if transport is None or not transport.is_active():
+            raise HostUnreachableError(f"the SSH connection to {self.name} is gone")
+        try:
+            return transport.open_session(timeout=timeout_seconds)
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise HostUnreachableError(f"{self.name} does not answer over SSH: {error}") from error
+
+    def run(
+        self, command: str | Sequence[str], *, timeout_seconds: float = 30.0, check: bool = False, input: bytes = b""
+    ) -> CommandResult:
+        """Run a command to its end; `HostUnreachableError` when it does not end in time."""
+        line = as_shell(command)
+        deadline = time.monotonic() + timeout_seconds
+        with contextlib.closing(self._open(timeout_seconds)) as channel:
+            channel.settimeout(timeout_seconds)
+            output, errors = bytearray(), bytearray()
+            try:
+                channel.exec_command(line)
+                if input:
+                    channel.sendall(input)
+                channel.shutdown_write()
+                while True:
+                    channel.settimeout(max(0.001, deadline - time.monotonic()))
+                    if not (part := channel.recv(65536)):
+                        break
+                    output += part
+                    _drain(channel, errors)
+                while part := channel.recv_stderr(65536):
+                    errors += part
+                if not channel.status_event.wait(max(0.001, deadline - time.monotonic())):
+                    raise TimeoutError(f"no exit status after {timeout_seconds} s")
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                raise HostUnreachableError(f"`{line}` on {self.name} did not end: {error!r}") from error
+            result = CommandResult(
+                line, channel.recv_exit_status(), output.decode(errors="replace"), errors.decode(errors="replace")
+            )
+        return result.check() if check else result
+
+    def start(self, command: str | Sequence[str], *, log: str | None = None) -> SshProcess:
+        """Start a command; it lives on when the connection closes."""
+        line = as_shell(command)
+        target = shlex.quote(log) if log else "/dev/null"
+        channel = self._open(10.0)
+        channel.settimeout(10.0)
+        try:
+            # bash execs a single command, so the pid that is printed stays the command's own.
+            channel.exec_command(
+                f"exec 3>&1 </dev/null >>{target} 2>&1; echo $$ >&3; exec 3>&-; exec bash -c {shlex.quote(line)}"
+            )
+            pid = int(channel.makefile("r").readline())
+        except (OSError, EOFError, ValueError, paramiko.SSHException) as error:
+            channel.close()
+            raise HostUnreachableError(f"`{line}` could not be started on {self.name}: {error!r}") from error
+        return SshProcess(self, channel, pid, line, log)
+
+    def read_file(self, path: str) -> bytes:
+        """The content of a file; `FileNotFoundError` when there is none."""
+        with self.client.open_sftp() as sftp, sftp.open(path, "rb") as file:
+            file.prefetch()
+            return bytes(file.read())
+
+    def write_file(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        """Replace a file's content."""
+        target, parent = shlex.quote(path), shlex.quote(str(PurePosixPath(path).parent))
+        command = f"mkdir -p {parent} && umask 077 && cat >{target} && chmod {mode:o} {target}"
+        self.run(command, input=content, check=True)
+
+    def forward(self, port: int, address: str = "127.0.0.1") -> tuple[str, int]:
+        """Listen on a local port and carry each connection to the far side's `address:port`."""
+        connection = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                transport = connection.client.get_transport()
+                if transport is None:
+                    return
+                try:
+                    channel = transport.open_channel("direct-tcpip", (address, port), self.client_address, timeout=10)
+                except (OSError, EOFError, paramiko.SSHException):
+                    return  # the caller sees its connection closed
+                with contextlib.closing(channel):
+                    _carry(self.request, channel)
+
+        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name=f"forward-{self.name}").start()
+        self._forwards.append(server)
+        local_address, local_port = server.server_address[:2]
+        return str(local_address), int(local_port)
+
+
+def _drain(channel: paramiko.Channel, errors: bytearray) -> None:
+    while channel.recv_stderr_ready():
+        errors += channel.recv_stderr(65536)
+
+
+def _carry(local: socket.socket, channel: Any) -> None:
+    """Carry bytes both ways until both sides have closed."""
+    other = {local: channel, channel: local}
+    while True:
+        readable, _, _ = select.select(list(other), [], [])
+        for side in readable:
+            data = side.recv(65536)
+            if data:
+                other[side].sendall(data)
+            else:
+                # One end-of-file ends the pair: HTTP, the only user, never talks on after a half-close.
+                return

@@ -1,0 +1,69 @@
+"""What the backups' own traces say they held, and when: the yardstick of the output rule."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping
+
+from harness.evidence.trace import Trace
+from harness.evidence.trace_events import Acknowledged, Committed, Event, Output, Role
+
+
+class Acknowledgements:
+    """The highest position that some backup of a generation had acknowledged, at any time (CLOCK_REALTIME).
+
+    A backup writes the event right before it sends the acknowledgement, so nothing that waits for it can be older.
+    A `committed` backup holds everything up to the snapshot's position.
+    """
+
+    def __init__(self, traces: Mapping[str, Trace]) -> None:
+        events: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        for host, trace in traces.items():
+            for event in trace.events:
+                held = isinstance(event, Committed) or (isinstance(event, Acknowledged) and event.by == "backup")
+                if held:
+                    assert isinstance(event, Committed | Acknowledged)
+                    events.setdefault((host, event.generation), []).append((event.wall_ns, event.position))
+        self._steps: dict[tuple[str, int], tuple[list[int], list[int]]] = {}
+        for key, steps in events.items():
+            steps.sort()
+            highest = 0
+            positions = [highest := max(highest, position) for _, position in steps]
+            self._steps[key] = ([wall_ns for wall_ns, _ in steps], positions)
+
+    @property
+    def count(self) -> int:
+        """How many acknowledgements there are."""
+        return sum(len(times) for times, _ in self._steps.values())
+
+    def held(self, *, generation: int, not_by: str, wall_ns: int) -> int:
+        """The highest position that a backup on another host than `not_by` held at a time; 0 is the initial state."""
+        highest = 0
+        for (host, its_generation), (times, positions) in self._steps.items():
+            if host != not_by and its_generation == generation:
+                at = bisect.bisect_right(times, wall_ns)
+                highest = max(highest, positions[at - 1] if at else 0)
+        return highest
+
+
+def needs_acknowledgement(trace: Trace) -> dict[int, bool]:
+    """For each output of a trace, by its place in `trace.events`: whether the node had a backup when it let it go."""
+    roles: dict[str, str] = {}
+    needs = {}
+    for place, event in enumerate(trace.events):
+        if isinstance(event, Role):
+            roles[event.incarnation] = event.to
+        elif isinstance(event, Output):
+            # A role that was never told counts as protected: lack of evidence must not excuse an output.
+            needs[place] = roles.get(event.incarnation, "PROTECTED") != "ALONE"
+    return needs
+
+
+def outputs_by_host(traces: Mapping[str, Trace]) -> dict[str, list[tuple[Output, bool]]]:
+    """Each host's outputs, each with whether it needed an acknowledgement."""
+    result: dict[str, list[tuple[Output, bool]]] = {}
+    for host, trace in traces.items():
+        needs = needs_acknowledgement(trace)
+        pairs: list[tuple[Event, bool]] = [(trace.events[place], need) for place, need in needs.items()]
+        result[host] = [(event, need) for event, need in pairs if isinstance(event, Output)]
+    return result

@@ -1,0 +1,82 @@
+"""All oracles, and judging a directory by every one that applies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.json_lines import EvidenceError
+from harness.evidence.scenario import Scenario
+from harness.evidence.verdicts import Finding, Judgement, Verdict, write_verdicts
+from harness.oracles import (
+    connections_kept,
+    durable,
+    evidence_sufficient,
+    faults_confirmed,
+    linearizable,
+    output_rule,
+    single_speaker,
+    stall_bounded,
+    ticks_complete,
+)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """One oracle: the promise it guards, when it applies, and how it judges."""
+
+    name: str
+    promise: str
+    applies: Callable[[Scenario], bool]
+    judge: Callable[[EvidenceDirectory], Judgement]
+
+
+def _oracle(module: ModuleType) -> Oracle:
+    return Oracle(module.NAME, module.PROMISE, module.applies, module.judge)
+
+
+ORACLES: tuple[Oracle, ...] = tuple(
+    map(
+        _oracle,
+        (
+            faults_confirmed,
+            evidence_sufficient,
+            linearizable,
+            durable,
+            connections_kept,
+            stall_bounded,
+            ticks_complete,
+            output_rule,
+            single_speaker,
+        ),
+    )
+)
+
+
+def judge(evidence: EvidenceDirectory) -> list[Judgement]:
+    """Judge by every oracle that applies and write `verdicts.json`. Missing or malformed evidence is insufficient."""
+    try:
+        scenario = evidence.scenario
+    except EvidenceError as error:
+        finding = Finding("evidence-unreadable", str(error), Verdict.INSUFFICIENT)
+        return [Judgement.of(evidence_sufficient.NAME, [finding], {})]
+    judgements = []
+    for oracle in ORACLES:
+        # What guards the evidence itself always applies; a promise can be left out by a scenario that says so.
+        promised = oracle.promise == "evidence" or oracle.promise in scenario.promises
+        if not (promised and oracle.applies(scenario)):
+            continue
+        try:
+            judgements.append(oracle.judge(evidence))
+        except EvidenceError as error:
+            finding = Finding("evidence-unreadable", str(error), Verdict.INSUFFICIENT)
+            judgements.append(Judgement.of(oracle.name, [finding], {}))
+    write_verdicts(evidence.path / "verdicts.json", judgements)
+    return judgements
+
+
+def all_passed(judgements: list[Judgement]) -> bool:
+    """Whether there is a judgement and every one passed: insufficient evidence is a failure."""
+    return bool(judgements) and all(judgement.verdict is Verdict.PASSED for judgement in judgements)

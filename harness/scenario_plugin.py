@@ -1,0 +1,72 @@
+"""The pytest plugin of the scenarios: gives each a `trial`, judges it when the scenario's own lines are through."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.lab.interface import Lab
+from harness.vm.trial import Trial
+
+EVIDENCE = Path(__file__).resolve().parents[1] / "reports" / "evidence"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of every scenario run."""
+    group = parser.getgroup("ftvmm")
+    group.addoption("--seed", type=int, default=None, help="what the clients' load is drawn from (default: the name)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers what a scenario may say of itself."""
+    config.addinivalue_line("markers", "promise(**bounds): what this scenario promises, as harness.evidence.scenario.Scenario")
+    config.addinivalue_line("markers", "client(kind): key-value (the default) or ticker")
+    config.addinivalue_line("markers", "mutants(*names): the VMM is broken on purpose in these ways")
+    config.addinivalue_line("markers", "output_policy(policy): resend (the default) or drop")
+
+
+@pytest.fixture
+def trial(request: pytest.FixtureRequest, lab: Lab) -> Trial:
+    """A VM that runs protected and under load, and everything that is needed to break it."""
+    node = request.node
+    name = node.name
+    seed = request.config.getoption("--seed")
+    trial = Trial(
+        lab,
+        EVIDENCE / name,
+        name=name,
+        client=_argument(node, "client", "key-value"),
+        seed=zlib.crc32(name.encode()) if seed is None else seed,
+        promise=dict(marker.kwargs) if (marker := node.get_closest_marker("promise")) else {},
+        mutants=marker.args if (marker := node.get_closest_marker("mutants")) else (),
+        policy=_argument(node, "output_policy", "resend"),
+    )
+    try:
+        trial.start()
+    except BaseException:
+        trial.abandon()
+        raise
+    return trial
+
+
+def _argument(node: pytest.Item, marker_name: str, default: str) -> str:
+    marker = node.get_closest_marker(marker_name)
+    return str(marker.args[0]) if marker else default
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """Runs the oracles after every scenario, without its asking."""
+    trial = pyfuncitem.funcargs.get("trial")
+    if not isinstance(trial, Trial):
+        return (yield)
+    try:
+        outcome = yield
+    except BaseException:
+        trial.abandon()
+        raise
+    trial.conclude()
+    return outcome

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"math/rand"
+
+	"github.com/Shopify/toxiproxy/v2/stream"
+	"github.com/Shopify/toxiproxy/v2/toxics"
+	"github.com/rs/zerolog"
+)
+
+var toxicLogger zerolog.Logger
+
+func registerToxics(logger zerolog.Logger) {
+	toxicLogger = logger
+	toxics.Register("corrupt", new(corruptToxic))
+	toxics.Register("hold", new(holdToxic))
+}
+
+// corruptToxic flips bits of bytes that pass. A flip is logged as `flipped` with its offset in the connection's stream,
+// counted from when the toxic was added, and with the byte before and after.
+type corruptToxic struct {
+	// After is the offset of the first byte that may be flipped.
+	After int64 `json:"after"`
+	// Probability is that of a flip for each further chunk; 0 flips the byte at After alone.
+	Probability float64 `json:"probability"`
+	// Mask says which bits of the byte are flipped; 0 stands for 1.
+	Mask uint8 `json:"mask"`
+	// Limit is the greatest number of flips in a connection; 0 stands for 1.
+	Limit int64 `json:"limit"`
+}
+
+type corruptState struct {
+	passed  int64
+	flipped int64
+}
+
+func (t *corruptToxic) NewState() interface{} { return new(corruptState) }
+
+func (t *corruptToxic) Pipe(stub *toxics.ToxicStub) {
+	state := stub.State.(*corruptState)
+	for {
+		select {
+		case <-stub.Interrupt:
+			return
+		case chunk := <-stub.Input:
+			if chunk == nil {
+				stub.Close()
+				return
+			}
+			t.corrupt(chunk, state)
+			stub.Output <- chunk
+		}
+	}
+}
+
+func (t *corruptToxic) corrupt(chunk *stream.StreamChunk, state *corruptState) {
+	length := int64(len(chunk.Data))
+	start := state.passed
+	state.passed += length
+	if state.flipped >= max(t.Limit, 1) || state.passed <= t.After {
+		return
+	}
+	at := max(t.After-start, 0)
+	if start > t.After || (start == t.After && state.flipped > 0) {
+		// The byte at After is behind us: only chance flips more.
+		if rand.Float64() >= t.Probability {
+			return
+		}
+		at = rand.Int63n(length)
+	}
+	before := chunk.Data[at]
+	chunk.Data[at] ^= max(t.Mask, 1)
+	state.flipped++
+	toxicLogger.Info().Str("toxic", "corrupt").Int64("offset", start+at).
+		Uint8("before", before).Uint8("after", chunk.Data[at]).Msg("flipped")
+}
+
+// holdToxic lets nothing pass and loses nothing, as a network does that is cut while TCP goes on trying: when the toxic
+// is removed the bytes flow on, and the end of the stream is not seen either until then. (Toxiproxy's own `timeout`
+// throws the bytes away, lets a close through, and closes the connection when it is removed.)
+type holdToxic struct{}
+
+func (t *holdToxic) Pipe(stub *toxics.ToxicStub) { <-stub.Interrupt }

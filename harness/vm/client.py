@@ -1,0 +1,101 @@
+"""The VM's client on the client host: a program of its own that keeps a history which oracles can judge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.clients.control import ClientControl, Progress
+from harness.lab import topology
+from harness.lab.interface import Lab, RemoteProcess
+from harness.vm.guests import KEY_VALUE_PORT, TICKER_PORT
+
+_DIRECTORY = "/var/lib/ftvmm"
+_CONTROL_PORT = 7500
+
+
+class ClientError(Exception):
+    """The client did not start, or saw less than a scenario waits for."""
+
+
+class Client:
+    """A client under whose eyes a scenario happens.
+
+    Args:
+        lab: where.
+        kind: `key-value` or `ticker`.
+        seed: what the key-value load is drawn from.
+    """
+
+    def __init__(self, lab: Lab, kind: str, *, seed: int) -> None:
+        self._host = lab.client_host
+        self.kind, self._seed = kind, seed
+        self._files: Sequence[str] = ("ticks.jsonl",) if kind == "ticker" else ("history.jsonl", "connections.jsonl")
+        self._process: RemoteProcess | None = None
+        self._control: ClientControl | None = None
+
+    def start(self) -> None:
+        """Starts it, and waits until it has seen its first answers.
+
+        Raises:
+            ClientError: it has not within 30 s; the message has what it printed.
+        """
+        if self.kind == "ticker":
+            command = f"harness.clients.ticks --listen {topology.VM_GATEWAY}:{TICKER_PORT} --ticks {_DIRECTORY}/ticks.jsonl"
+        else:
+            command = (
+                f"harness.clients.key_value --target {topology.VM_ADDRESS}:{KEY_VALUE_PORT} --seed {self._seed}"
+                f" --history {_DIRECTORY}/history.jsonl --connections-log {_DIRECTORY}/connections.jsonl"
+            )
+        log = f"{_DIRECTORY}/client.log"
+        self._process = self._host.start(
+            f"{self._host.python} -m {command} --control 127.0.0.1:{_CONTROL_PORT}", log=log
+        )
+        deadline = time.monotonic() + 30
+        while self._control is None:
+            try:
+                self._control = ClientControl(self._host.forward(_CONTROL_PORT), timeout_seconds=5)
+                self._control.progress()
+            except (OSError, ValueError) as error:
+                self._control = None
+                if time.monotonic() > deadline or not self._process.is_running():
+                    printed = self._host.run(f"tail -c 2000 {log}").stdout
+                    raise ClientError(f"the client cannot be reached ({error}); it printed: {printed}") from error
+                time.sleep(0.05)
+        self.wait_for_answers(20)
+
+    def _asked(self) -> ClientControl:
+        if self._control is None:
+            raise ClientError("the client was not started")
+        return self._control
+
+    def progress(self) -> Progress:
+        """How far it is."""
+        return self._asked().progress()
+
+    def wait_for_answers(self, count: int, *, timeout_seconds: float = 30) -> None:
+        """Waits until `count` operations that are called from now on have been answered.
+
+        Raises:
+            ClientError: they were not in time.
+        """
+        control = self._asked()
+        now_ns = control.progress().now_ns
+        try:
+            control.wait_answered(count, called_after_ns=now_ns, timeout_seconds=timeout_seconds)
+        except TimeoutError as error:
+            self._control = ClientControl(self._host.forward(_CONTROL_PORT), timeout_seconds=5)
+            raise ClientError(f"{count} answers from now on: not within {timeout_seconds:g} s") from error
+
+    def stop(self) -> None:
+        """Ends the load, lets it read all keys a last time and seal its files."""
+        if self._control is not None:
+            self._control.stop()
+            self._control.close()
+            self._control = None
+
+    def collect(self, directory: Path) -> None:
+        """Copies what it wrote into an evidence directory."""
+        for name in self._files:
+            (directory / name).write_bytes(self._host.read_file(f"{_DIRECTORY}/{name}"))

@@ -1,0 +1,91 @@
+"""Writes `node.toml` for one node of the pair under test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from harness.lab import topology
+from harness.lab.interface import Host
+
+IMAGE_DIRECTORY = "/var/lib/ftvmm/images"
+KEY_PATH = "/etc/ftvmm/key"
+CONFIG_PATH = "/etc/ftvmm/node.toml"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Bounds of the failure detector and the lease, in milliseconds; the defaults are the VMM's own."""
+
+    heartbeat_ms: int = 50
+    lease_ms: int = 100
+    detect_ms: int = 150
+    acknowledge_ms: int = 1000
+    lag_ms: int = 2000
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What runs in the VM.
+
+    Attributes:
+        image: path of the image, as the hosts see it.
+        arguments: the guest's command line.
+        block: whether it has the block device `storage`.
+        network: whether it has the network device `service`.
+    """
+
+    name: str
+    image: str
+    arguments: Sequence[str] = field(default_factory=tuple)
+    block: bool = False
+    network: bool = True
+    memory_mib: int = 64
+
+
+def _quoted(texts: Sequence[str]) -> str:
+    return "[" + ", ".join(f'"{text}"' for text in texts) + "]"
+
+
+def node_file(
+    host: Host, peer: Host, *, vm: str, guest: Guest, timing: Timing, mutants: Sequence[str] = (), policy: str = "resend"
+) -> str:
+    """The TOML text for the node on `host` whose partner runs on `peer`.
+
+    Args:
+        host: where the node will run.
+        peer: where its partner runs.
+        vm: the VM's UUID.
+        guest: what the VM runs.
+        timing: the protocol's bounds.
+        mutants: how this node's VMM is broken on purpose.
+        policy: what becomes of uncertain outputs.
+    """
+    here, there = host.addresses, peer.addresses
+    parts = [
+        f'[vm]\nuuid = "{vm}"\nimage = "{guest.image}"\nmemory_mib = {guest.memory_mib}\n'
+        f"arguments = {_quoted(guest.arguments)}"
+    ]
+    if guest.network:
+        parts.append(f'[[vm.network]]\nname = "service"\ntap = "{topology.TAP}"\nmac = "{topology.VM_MAC}"')
+    if guest.block:
+        parts.append(f'[[vm.block]]\nname = "storage"\npath = "{topology.DISK_PATH}"')
+    parts.append(f'[node]\nname = "{host.name}"\npeer = "{peer.name}"\ndirectory = "{topology.NODE_DIRECTORY}"')
+    parts.append(
+        f'[logging]\nlisten = "{here[topology.LOGGING]}:{topology.LOGGING_PORT}"\n'
+        f'peer = "{there[topology.LOGGING]}:{topology.LOGGING_PROXY_PORT}"'
+    )
+    parts.extend(
+        f'[[heartbeat]]\nnetwork = "{network}"\nlisten = "{here[network]}:{topology.HEARTBEAT_PORT}"\n'
+        f'peer = "{there[network]}:{topology.HEARTBEAT_PORT}"'
+        for network in (topology.LOGGING, topology.MANAGEMENT)
+    )
+    parts.append(f'[arbiter]\nkind = "file"\ndirectory = "{topology.ARBITER_PATH}"')
+    parts.append(
+        f"[timing]\nheartbeat_ms = {timing.heartbeat_ms}\nlease_ms = {timing.lease_ms}\ndetect_ms = {timing.detect_ms}\n"
+        f"acknowledge_ms = {timing.acknowledge_ms}\nlag_ms = {timing.lag_ms}"
+    )
+    parts.append(f'[output]\npolicy = "{policy}"')
+    parts.append(f'[security]\nkey_file = "{KEY_PATH}"')
+    parts.append(f"[test]\nmutants = {_quoted(mutants)}")
+    return "\n".join(parts) + "\n"

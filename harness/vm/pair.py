@@ -1,0 +1,231 @@
+"""The pair under test: two nodes on two hosts of a lab, told apart by the role they have now, not by the one they had."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.lab import topology
+from harness.lab.interface import CommandFailedError, Host, HostUnreachableError, Lab, LabError, RemoteProcess
+from harness.vm.node_file import CONFIG_PATH, KEY_PATH, Guest, Timing, node_file
+
+NODE_LOG = "/var/lib/ftvmm/node.log"
+TRACE = "/var/lib/ftvmm/trace.jsonl"
+CONSOLE = "/var/lib/ftvmm/console.log"
+
+OWNING_ROLES = frozenset({"ALONE", "PROTECTED"})
+_POLL_SECONDS = 0.05
+
+
+class PairError(Exception):
+    """The pair did not come to the state that a scenario waits for; the message says what it did instead."""
+
+
+@dataclass
+class Node:
+    """One node of the pair.
+
+    Attributes:
+        host: where it runs.
+        process: its process on the host.
+    """
+
+    host: Host
+    process: RemoteProcess
+
+    @property
+    def name(self) -> str:
+        """The host's name."""
+        return self.host.name
+
+    def status(self) -> dict[str, Any] | None:
+        """What `ftvmm status --json` says, or None when the node or its host does not answer."""
+        try:
+            answer = self.host.run(
+                f"{self.host.python} -m ftvmm status --json --config {CONFIG_PATH}", timeout_seconds=5
+            )
+        except LabError:
+            return None
+        return json.loads(answer.stdout) if answer.succeeded else None
+
+    def trace(self) -> list[dict[str, Any]]:
+        """The events of the node's trace so far; a line that is being written is left out."""
+        try:
+            lines = self.host.read_file(TRACE).split(b"\n")[:-1]
+        except (OSError, LabError):
+            return []
+        return [json.loads(line) for line in lines]
+
+    def log(self) -> str:
+        """What the node printed."""
+        try:
+            return self.host.read_file(NODE_LOG).decode(errors="replace")
+        except (OSError, LabError):
+            return ""
+
+
+def wait_until(
+    condition: Callable[[], bool], *, what: str, timeout_seconds: float, explain: Callable[[], str] = lambda: ""
+) -> None:
+    """Waits for an event outside this process.
+
+    Args:
+        condition: looked at until it holds.
+        what: the event, for the error message.
+        timeout_seconds: after this long the event counts as never coming.
+        explain: says what was seen instead.
+
+    Raises:
+        PairError: the event did not come.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise PairError(f"{what}: not within {timeout_seconds:g} s. {explain()}".rstrip())
+        time.sleep(_POLL_SECONDS)
+
+
+class Pair:
+    """Two nodes that run one VM.
+
+    Args:
+        lab: where.
+        guest: what the VM runs.
+        timing: the protocol's bounds.
+        mutants: how the VMM is broken on purpose, for the tests of the oracles.
+        policy: what becomes of uncertain outputs.
+    """
+
+    def __init__(
+        self, lab: Lab, guest: Guest, *, timing: Timing | None = None, mutants: Sequence[str] = (), policy: str = "resend"
+    ) -> None:
+        self.lab, self.guest = lab, guest
+        self.timing = timing or Timing()
+        self.vm = str(uuid.uuid4())
+        self._mutants, self._policy = mutants, policy
+        self.nodes: dict[str, Node] = {}
+
+    def start(self, primary: Host | None = None, backup: Host | None = None) -> None:
+        """Starts a spare and a primary, and waits until the VM runs protected.
+
+        Raises:
+            PairError: it does not within 30 s; the message has what the nodes printed.
+        """
+        hosts = self.lab.fault_tolerant_hosts
+        primary, backup = primary or hosts[0], backup or hosts[1]
+        key = secrets.token_hex(32).encode()
+        for host, peer in ((backup, primary), (primary, backup)):
+            host.write_file(KEY_PATH, key, mode=0o600)
+            text = node_file(
+                host,
+                peer,
+                vm=self.vm,
+                guest=self.guest,
+                timing=self.timing,
+                mutants=self._mutants,
+                policy=self._policy,
+            )
+            host.write_file(CONFIG_PATH, text.encode())
+            flags = " --bootstrap" if host is primary else ""
+            process = host.start(f"{host.python} -m ftvmm node --config {CONFIG_PATH}{flags}", log=NODE_LOG)
+            self.nodes[host.name] = Node(host, process)
+            if host is backup:
+                self._wait_for_role(self.nodes[host.name], {"SPARE"})
+        self._wait_for_role(self.nodes[primary.name], {"PROTECTED"})
+        self._wait_for_role(self.nodes[backup.name], {"BACKUP"})
+
+    def _wait_for_role(self, node: Node, roles: set[str], timeout_seconds: float = 30) -> None:
+        def reached() -> bool:
+            status = node.status()
+            if status is None and not node.process.is_running():
+                raise PairError(f"the node on {node.name} ended while it was waited for: {node.log()[-2000:]}")
+            return status is not None and status["role"] in roles
+
+        wait_until(
+            reached,
+            what=f"the node on {node.name} becomes {' or '.join(sorted(roles))}",
+            timeout_seconds=timeout_seconds,
+            explain=lambda: f"It printed: {node.log()[-2000:]}",
+        )
+
+    def node_in(self, roles: frozenset[str] | set[str]) -> Node:
+        """The node that has one of these roles now.
+
+        Raises:
+            PairError: none has.
+        """
+        seen = {}
+        for node in self.nodes.values():
+            status = node.status()
+            seen[node.name] = status["role"] if status else "silent"
+            if status and status["role"] in roles:
+                return node
+        raise PairError(f"no node is {' or '.join(sorted(roles))}: {seen}")
+
+    @property
+    def primary(self) -> Node:
+        """The node that owns the VM now."""
+        return self.node_in(OWNING_ROLES)
+
+    @property
+    def backup(self) -> Node:
+        """The node that replays now."""
+        return self.node_in({"BACKUP"})
+
+    def other(self, node: Node) -> Node:
+        """The node that `node` is not."""
+        return next(candidate for candidate in self.nodes.values() if candidate is not node)
+
+    def wait_until_alone(self, node: Node, timeout_seconds: float = 20) -> None:
+        """Waits until a node owns the VM without a partner."""
+        self._wait_for_role(node, {"ALONE"}, timeout_seconds)
+
+    def wait_until_halted(self, node: Node, timeout_seconds: float = 20) -> None:
+        """Waits until a node has ended itself, by its process and not by its word.
+
+        Raises:
+            PairError: it still runs.
+        """
+        wait_until(
+            lambda: not node.process.is_running(),
+            what=f"the node on {node.name} halts",
+            timeout_seconds=timeout_seconds,
+            explain=lambda: f"It printed: {node.log()[-2000:]}",
+        )
+
+    def wait_for_event(self, node: Node, event: str, timeout_seconds: float = 20, **fields: object) -> dict[str, Any]:
+        """Waits until a node's trace has an event with these fields, and returns it."""
+        found: list[dict[str, Any]] = []
+
+        def seen() -> bool:
+            found.extend(
+                entry
+                for entry in node.trace()
+                if entry["event"] == event and all(entry.get(name) == value for name, value in fields.items())
+            )
+            return bool(found)
+
+        wait_until(seen, what=f"{node.name}'s trace tells of {event} {fields or ''}", timeout_seconds=timeout_seconds)
+        return found[0]
+
+    def stop(self) -> None:
+        """Stops both nodes, each as far as its host still answers."""
+        for node in self.nodes.values():
+            try:
+                if node.process.is_running():
+                    node.process.signal("TERM")
+                    node.process.wait(5)
+            except (HostUnreachableError, CommandFailedError):
+                continue
+            except LabError:
+                node.process.signal("KILL")
+
+
+def disk_is_fresh(host: Host) -> bool:
+    """Whether the storage host's image holds nothing yet."""
+    return not host.run(f"cmp -n 1048576 {topology.STORAGE_IMAGE} /dev/zero").stdout

@@ -1,0 +1,186 @@
+"""One scenario's run from start to verdict: a pair, a client, faults, evidence, and the oracles' judgement of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fault_injectors.fault import Fault, FaultLog, FaultRecord
+from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.scenario import Scenario
+from harness.evidence.verdicts import Judgement, Verdict
+from harness.lab import topology
+from harness.lab.interface import Lab, LabError
+from harness.oracles.registry import all_passed, judge
+from harness.vm import guests
+from harness.vm.client import Client
+from harness.vm.pair import CONSOLE, NODE_LOG, TRACE, Node, Pair
+
+OPERATIONS_AFTER = 60
+
+
+class PromiseBrokenError(AssertionError):
+    """An oracle did not pass, or a fault was not seen to bite; the message says which, and what was found."""
+
+
+class Trial:
+    """What a scenario holds in its hands.
+
+    Args:
+        lab: where it runs.
+        directory: where the evidence goes; emptied first.
+        name: the scenario's name.
+        client: `key-value`, `ticker` or `none`.
+        seed: what the client's load is drawn from.
+        promise: what this scenario promises beyond the defaults of `harness.evidence.scenario.Scenario`.
+        mutants: how the VMM is broken on purpose.
+        policy: what becomes of uncertain outputs.
+        observe: told of each step of each fault, for the report.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        directory: Path,
+        *,
+        name: str,
+        client: str = "key-value",
+        seed: int = 0,
+        promise: dict[str, Any] | None = None,
+        mutants: Sequence[str] = (),
+        policy: str = "resend",
+        observe: Callable[[str, FaultRecord], None] | None = None,
+    ) -> None:
+        self.lab, self.directory, self._seed = lab, directory, seed
+        self._name, self._client_kind = name, client
+        self._promise = promise or {}
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        guest = guests.ticker() if client == "ticker" else guests.key_value()
+        self.pair = Pair(lab, guest, mutants=mutants, policy=policy)
+        self.client = Client(lab, client, seed=seed)
+        self._faults = FaultLog(lab, directory / "faults.jsonl", observe=observe)
+        self._start_ns = time.time_ns()
+        self.judgements: list[Judgement] = []
+
+    def start(self) -> None:
+        """Brings the VM up, protected and under load."""
+        self.pair.start()
+        self.client.start()
+        self.client.wait_for_answers(OPERATIONS_AFTER)
+
+    @property
+    def primary(self) -> Node:
+        """The node that owns the VM now."""
+        return self.pair.primary
+
+    @property
+    def backup(self) -> Node:
+        """The node that replays now."""
+        return self.pair.backup
+
+    def inject(self, fault: Fault) -> FaultRecord:
+        """Injects a fault; whether it bit is judged with everything else."""
+        return self._faults.inject(fault)
+
+    def heal(self, record: FaultRecord) -> None:
+        """Undoes a fault."""
+        self._faults.heal(record)
+
+    @contextlib.contextmanager
+    def under(self, *faults: Fault) -> Iterator[None]:
+        """Injects faults for the length of a `with` block."""
+        with contextlib.ExitStack() as stack:
+            for fault in faults:
+                stack.enter_context(self._faults.injected(fault))
+            yield
+
+    def expect_service(self, *, timeout_seconds: float = 30) -> None:
+        """Waits until the client has answers to what it asked from now on."""
+        self.client.wait_for_answers(OPERATIONS_AFTER, timeout_seconds=timeout_seconds)
+
+    def expect_takeover(self, survivor: Node) -> None:
+        """Waits until `survivor` owns the VM and serves the client."""
+        self.pair.wait_until_alone(survivor)
+        self.expect_service()
+
+    def conclude(self) -> None:
+        """Ends the run, gathers the evidence and judges it.
+
+        Raises:
+            PromiseBrokenError: an oracle failed, or had too little evidence.
+        """
+        self.client.stop()
+        self.collect()
+        self.judge()
+
+    def abandon(self) -> None:
+        """Gathers what evidence there is of a run that broke off, without judging it."""
+        with contextlib.suppress(LabError, OSError, ValueError):
+            self.client.stop()
+        with contextlib.suppress(LabError, OSError):
+            self.collect()
+
+    def collect(self) -> None:
+        """Gathers the evidence: traces, captures, history, what the disk holds."""
+        self._status()
+        end_ns = time.time_ns()
+        self.lab.collect_captures(self.directory / "captures")
+        self._faults.heal_all()
+        self.pair.stop()
+        for node in self.pair.nodes.values():
+            target = self.directory / "hosts" / node.name
+            target.mkdir(parents=True, exist_ok=True)
+            for path in (TRACE, CONSOLE, NODE_LOG):
+                with contextlib.suppress(OSError, LabError):
+                    (target / Path(path).name).write_bytes(node.host.read_file(path))
+        self.client.collect(self.directory)
+        self._write_scenario(end_ns)
+
+    def _status(self) -> None:
+        for node in self.pair.nodes.values():
+            target = self.directory / "hosts" / node.name
+            target.mkdir(parents=True, exist_ok=True)
+            (target / "status.json").write_text(json.dumps(node.status(), indent=2) + "\n")
+
+    def _write_scenario(self, end_ns: int) -> None:
+        scenario = Scenario(
+            name=self._name,
+            lab=self.lab.name,
+            seed=self._seed,
+            start_ns=self._start_ns,
+            end_ns=end_ns,
+            mac=topology.VM_MAC,
+            addresses=[topology.VM_ADDRESS],
+            client=self._client_kind,
+            **self._promise,
+        )
+        scenario.write(self.directory / "scenario.json")
+
+    def judge(self) -> None:
+        """Lets every oracle judge the evidence.
+
+        Raises:
+            PromiseBrokenError: one did not pass.
+        """
+        self.judgements = judge(EvidenceDirectory(self.directory))
+        if not all_passed(self.judgements):
+            raise PromiseBrokenError(describe(self.judgements))
+
+
+def describe(judgements: Sequence[Judgement]) -> str:
+    """The judgements that did not pass, with their first findings, for a person to read."""
+    lines = []
+    for judgement in judgements:
+        if judgement.verdict is Verdict.PASSED:
+            continue
+        lines.append(f"{judgement.oracle}: {judgement.verdict}")
+        lines += [f"  {finding.code}: {finding.message}" for finding in judgement.findings[:5]]
+        if len(judgement.findings) > 5:
+            lines.append(f"  and {len(judgement.findings) - 5} more")
+    return "\n".join(lines) or "no oracle judged anything"

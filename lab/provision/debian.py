@@ -1,0 +1,106 @@
+"""The Debian packages that the lab and the build use: only those that are missing are installed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from lab.provision.stamps import fingerprint_of
+from lab.provision.step import Shell, StepFailed, Tree
+
+PACKAGES = {
+    "iproute2": "hosts' namespaces, links and bridges",
+    "nftables": "cuts of networks",
+    "tcpdump": "packet captures on the client bridge",
+    "iputils-ping": "reachability as a person asks for it",
+    "ethtool": "whole checksums and real segment sizes on the lab's cables",
+    "openssh-server": "each host's own sshd",
+    "openssh-client": "keys, and the client that people use",
+    "nbdkit": "disks that fail",
+    "libnbd-bin": "nbdfuse, which shows such a disk as a file",
+    "sshfs": "the shared directory, from the storage host",
+    "fuse3": "the mounts of both",
+    "util-linux": "unshare, nsenter, setpriv",
+    "procps": "processes by host",
+    "redis-tools": "redis-cli and redis-benchmark against the kv guest",
+    "gcc": "the linker that Rust and the guests use",
+    "libc6-dev": "what the linker links with",
+    "make": "the guests' build",
+    "git": "versions in reports",
+}
+"""Package name to what it is here for."""
+
+POLICY_FILE = Path("/usr/sbin/policy-rc.d")
+POLICY_MARK = "ftvmm set-up: services stay stopped while packages are being installed"
+POLICY = f"#!/bin/sh\n# {POLICY_MARK}\nexit 101\n"
+"""invoke-rc.d asks this file before it starts anything; 101 means 'forbidden' (Debian's policy-rc.d specification)."""
+
+
+class DebianPackages:
+    """Installs what is missing, and starts no service: each host of the lab runs its own sshd."""
+
+    name = "debian-packages"
+    title = "Debian packages"
+
+    def fingerprint(self, tree: Tree) -> str:
+        return fingerprint_of(root=tree.root, paths=[], facts=sorted(self._wanted()))
+
+    def is_present(self, tree: Tree) -> bool:
+        return not _missing(self._wanted())
+
+    def carry_out(self, tree: Tree, shell: Shell) -> None:
+        missing = _missing(self._wanted())
+        if not missing:
+            return
+        environment = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "NEEDRESTART_MODE": "l"}
+        install = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]
+        install += ["install", "--yes", "--no-install-recommends", *missing]
+        _forget_policy_left_behind()
+        shell.run(
+            ["dpkg", "--configure", "-a"],
+            failure="An earlier package installation was interrupted and `dpkg --configure -a` cannot finish it.",
+            environment=environment,
+        )
+        with_policy = not POLICY_FILE.exists()
+        if with_policy:
+            POLICY_FILE.write_text(POLICY)
+            POLICY_FILE.chmod(0o755)
+        try:
+            try:
+                # The lists that are here often do; asking every mirror takes longer than the rest of this step.
+                shell.run(install, failure="first try", environment=environment)
+            except StepFailed:
+                shell.run(
+                    ["apt-get", "-o", "DPkg::Lock::Timeout=300", "update"],
+                    failure="`apt-get update` failed: check this machine's Debian mirrors (/etc/apt/sources.list).",
+                    environment=environment,
+                )
+                sentence = f"apt-get could not install {' '.join(missing)}: see what it says above."
+                shell.run(install, failure=sentence, environment=environment)
+        finally:
+            if with_policy:
+                POLICY_FILE.unlink(missing_ok=True)
+        if "openssh-server" in missing:
+            # The package turns itself on for the next boot, which would open a machine that had no sshd before.
+            shell.run(["update-rc.d", "ssh", "disable"], failure="The sshd just installed could not be disabled.")
+
+    def _wanted(self) -> list[str]:
+        wanted = list(PACKAGES)
+        if Path(sys.executable).resolve().is_relative_to("/usr/bin"):
+            wanted.append("python3-venv")  # Debian splits ensurepip off its own Python
+        return wanted
+
+
+def _missing(packages: list[str]) -> list[str]:
+    answer = subprocess.run(
+        ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *packages],
+        capture_output=True,
+        text=True,
+        check=False,  # it exits with 1 when it does not know one of them
+    )
+    installed = {line.split()[0] for line in answer.stdout.splitlines() if line.endswith(" installed")}
+    return [package for package in packages if package not in installed]
+
+
+def _forget_policy_left_behind() -> None:
+    if POLICY_FILE.is_file() and POLICY_MARK in POLICY_FILE.read_text(errors="replace"):
+        POLICY_FILE.unlink()

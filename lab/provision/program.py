@@ -1,0 +1,64 @@
+"""The set-up from front to back: prerequisites, then the steps in order."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.provision import prerequisites
+from lab.provision.debian import DebianPackages
+from lab.provision.go_tools import GoTools
+from lab.provision.guests import Guests
+from lab.provision.python_environment import PythonEnvironment
+from lab.provision.report_tools import ReportTools
+from lab.provision.rust_core import RustCore
+from lab.provision.serialise import one_at_a_time
+from lab.provision.stamps import Stamps
+from lab.provision.step import Step, StepFailed, Tree, perform
+
+STEPS: tuple[Step, ...] = (DebianPackages(), PythonEnvironment(), RustCore(), Guests(), GoTools(), ReportTools())
+EXIT_STEP_FAILED = 1
+EXIT_MISSING = 2
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Set this tree up. Returns 0, 1 when a step failed, 2 when a prerequisite is missing and nothing was changed."""
+    parser = argparse.ArgumentParser(prog="python3 -m lab.provision", description=sys.modules["lab.provision"].__doc__)
+    parser.add_argument("--check", action="store_true", help="check the prerequisites only")
+    parser.add_argument("--only", choices=[step.name for step in STEPS], action="append", help="do only this step")
+    options = parser.parse_args(arguments)
+    machine = prerequisites.Machine()
+    try:
+        prerequisites.check(machine)
+    except prerequisites.Missing as missing:
+        print(f"ftvmm cannot be set up here. {missing}", file=sys.stderr)
+        return EXIT_MISSING
+    if options.check:
+        print("Every prerequisite is met.")
+        return 0
+    cargo = machine.program("cargo")
+    assert cargo is not None, "the check above found it"
+    tree = Tree(root=Path(__file__).resolve().parents[2], cargo_directory=cargo.parent)
+    steps = [step for step in STEPS if options.only is None or step.name in options.only]
+    return _set_up(tree, steps)
+
+
+def _set_up(tree: Tree, steps: Sequence[Step]) -> int:
+    begin = time.monotonic()
+    stamps = Stamps(tree.state)
+    done = 0
+    try:
+        with one_at_a_time(tree.state / "lock", progress=sys.stderr):
+            for index, step in enumerate(steps, start=1):
+                number = f"[{index}/{len(steps)}]"
+                done += perform(step, number=number, tree=tree, stamps=stamps, progress=sys.stderr)
+    except StepFailed as failure:
+        print(f"The set-up stopped. {failure} Run the same command again to go on from here.", file=sys.stderr)
+        return EXIT_STEP_FAILED
+    except KeyboardInterrupt:
+        print("The set-up was interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+    if done:
+        print(f"Set up in {time.monotonic() - begin:.0f} s ({done} of {len(steps)} steps had work).", file=sys.stderr)
+    return 0

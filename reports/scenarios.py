@@ -1,0 +1,118 @@
+"""Runs the suite and makes its report: the program behind ``make scenarios``.
+
+Ends with one line that says how many scenarios passed and where the report is; exits with pytest's status.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "reports" / "allure-results"
+REPORT = ROOT / "reports" / "allure-report"
+JUNIT = ROOT / ".state" / "scenarios.xml"
+NODE = ROOT / ".tools" / "bin" / "node"
+ALLURE = ROOT / ".tools" / "node" / "node_modules" / "allure" / "cli.js"
+REPORT_LOG = ROOT / ".state" / "logs" / "allure-generate.log"
+REPORT_SECONDS_MAX = 300
+
+
+@dataclass(frozen=True)
+class Count:
+    """How the scenarios of one run ended, as pytest counted them."""
+
+    total: int
+    failed: int
+    skipped: int
+
+    @property
+    def passed(self) -> int:
+        return self.total - self.failed - self.skipped
+
+
+def main() -> int:
+    """Run pytest and then Allure. ``SCENARIO`` (pytest's -k) and ``ARGS`` come from the environment, set by make."""
+    JUNIT.parent.mkdir(parents=True, exist_ok=True)
+    JUNIT.unlink(missing_ok=True)
+    status = _run_pytest()
+    report = _make_report()
+    print(closing_line(_count(), status=status, report=report), flush=True)
+    return status
+
+
+def closing_line(count: Count | None, *, status: int, report: str) -> str:
+    """The one line that a run ends with; ``status`` is pytest's."""
+    if count is None:
+        return f"The scenarios did not run to their end (pytest's exit status {status}); {report}"
+    if count.total == 0:
+        return f"No scenario was run (pytest's exit status {status}); {report}"
+    parts = [f"{count.passed} of {count.total} scenarios passed"]
+    parts += [f"{count.failed} failed"] if count.failed else []
+    parts += [f"{count.skipped} skipped"] if count.skipped else []
+    if status not in (0, 1):
+        parts.append(f"pytest's exit status {status}")
+    return f"{', '.join(parts)}; {report}"
+
+
+def _run_pytest() -> int:
+    command = [sys.executable, "-m", "pytest", "scenarios/", f"--alluredir={RESULTS}", "--clean-alluredir"]
+    command += [f"--junit-xml={JUNIT}", "-o", "junit_family=xunit2"]
+    if selection := os.environ.get("SCENARIO", "").strip():
+        command += ["-k", selection]
+    command += shlex.split(os.environ.get("ARGS", ""))
+    # Ctrl-C reaches pytest by itself, being in the same process group: it takes the lab down, and we wait for it.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with subprocess.Popen(command, cwd=ROOT) as pytest:
+        signal.signal(signal.SIGTERM, lambda *_: pytest.terminate())
+        return pytest.wait()
+
+
+def _make_report() -> str:
+    if not RESULTS.is_dir() or not any(RESULTS.iterdir()):
+        return "no report, because there are no results"
+    command: list[str | Path] = [NODE, ALLURE, "generate", RESULTS, "--config", "reports/allurerc.mjs"]
+    REPORT_LOG.parent.mkdir(parents=True, exist_ok=True)
+    with REPORT_LOG.open("w") as log:
+        try:
+            status = subprocess.run(
+                command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=REPORT_SECONDS_MAX,
+                check=False,
+            ).returncode
+        except (OSError, subprocess.TimeoutExpired) as error:
+            log.write(f"{error}\n")
+            status = 1
+    if status != 0 or not (REPORT / "index.html").is_file():
+        return f"the report could not be made, see {REPORT_LOG.relative_to(ROOT)}"
+    return f"report: {(REPORT / 'index.html').relative_to(ROOT)} (`make report` shows it)"
+
+
+def _count() -> Count | None:
+    try:
+        suites = ElementTree.parse(JUNIT).getroot().iter("testsuite")
+    except (OSError, ElementTree.ParseError):
+        return None
+    total = failed = skipped = 0
+    for suite in suites:
+        # JUnit's attributes count a scenario twice whose test passed and whose oracles then failed it: count cases.
+        endings: dict[tuple[str | None, str | None], set[str]] = {}
+        for case in suite.iter("testcase"):
+            ending = endings.setdefault((case.get("classname"), case.get("name")), set())
+            ending.update(child.tag for child in case if child.tag in ("failure", "error", "skipped"))
+        total += len(endings)
+        failed += sum(bool(ending & {"failure", "error"}) for ending in endings.values())
+        skipped += sum(ending == {"skipped"} for ending in endings.values())
+    return Count(total=total, failed=failed, skipped=skipped)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""`node.toml`: what is wrong is said in one sentence that names the file, the key and the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ftvmm import configuration
+from ftvmm.configuration import ConfigurationError
+
+GOOD = """
+[vm]
+uuid = "6f1c2a4e-0000-4000-8000-000000000001"
+image = "{directory}/kv.hvt"
+memory_mib = 64
+arguments = ["--ipv4=10.0.0.2/24"]
+[[vm.network]]
+name = "service"
+tap = "tap0"
+mac = "02:00:00:00:00:02"
+[[vm.block]]
+name = "storage"
+path = "/srv/disk.img"
+[node]
+name = "host-a"
+directory = "{directory}/state"
+[logging]
+listen = "127.0.0.1:7000"
+peer = "127.0.0.1:7001"
+[[heartbeat]]
+network = "logging"
+listen = "127.0.0.1:7002"
+peer = "127.0.0.2:7002"
+[arbiter]
+kind = "file"
+directory = "{directory}/arbiter"
+[timing]
+lease_ms = 100
+[security]
+key_file = "{directory}/key"
+[test]
+mutants = []
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    (tmp_path / "kv.hvt").write_bytes(b"")
+    key = tmp_path / "key"
+    key.write_text("ab" * 32)
+    key.chmod(0o600)
+
+    def write(text: str) -> Path:
+        path = tmp_path / "node.toml"
+        path.write_text(text.replace("{directory}", str(tmp_path)))
+        return path
+
+    return write
+
+
+def test_a_good_file_is_taken_with_its_defaults(write: Callable[[str], Path]) -> None:
+    config = configuration.load(write(GOOD))
+    assert config.vm == "6f1c2a4e000040008000000000000001"
+    assert config.document["timing"] == {
+        "heartbeat_ms": 50,
+        "lease_ms": 100,
+        "detect_ms": 150,
+        "acknowledge_ms": 1000,
+        "lag_ms": 2000,
+    }
+    assert config.document["output"] == {"policy": "resend"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('uuid = "6f1c', 'uuid = "xyz', r"vm\.uuid: must be a UUID"),
+        ("memory_mib = 64", "memory_mib = 1", r"vm\.memory_mib: must be from 2 to 4096, found 1"),
+        ("memory_mib = 64", "memory_mib = true", r"vm\.memory_mib: must be of type int"),
+        ("memory_mib", "memory_mb", r"vm\.memory_mb: unknown key \(known here: .*memory_mib"),
+        ('mac = "02:', 'mac = "03:', r"vm\.network\[0\]\.mac: must not be a multicast"),
+        ('listen = "127.0.0.1:7000"', 'listen = "localhost:7000"', r"logging\.listen: must be ADDRESS:PORT"),
+        ("lease_ms = 100", "lease_ms = 150", r"timing\.lease_ms: must be below detect_ms .*R20"),
+        ("lease_ms = 100", "heartbeat_ms = 100", r"timing\.heartbeat_ms: must be below lease_ms"),
+        ('kind = "file"', 'kind = "dice"', r"arbiter\.kind: must be 'file'"),
+        ("mutants = []", 'mutants = ["nice"]', r"test\.mutants: unknown mutant 'nice'"),
+        ("[security]", "[sekurity]", r"security: missing"),
+        ("kv.hvt", "gone.hvt", r"vm\.image: .*gone\.hvt is not a file"),
+        ("[[heartbeat]]", "[[hartbeat]]", r"hartbeat: unknown key"),
+        ("[vm]", "[vm", r"node\.toml: "),
+    ],
+)
+def test_what_is_wrong_is_named(write: Callable[[str], Path], old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    with pytest.raises(ConfigurationError, match=message):
+        configuration.load(write(GOOD.replace(old, new, 1)))
+
+
+def test_a_key_that_others_can_read_is_refused(write: Callable[[str], Path], tmp_path: Path) -> None:
+    path = write(GOOD)
+    (tmp_path / "key").chmod(0o644)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        configuration.load(path)
+
+
+def test_a_short_key_is_refused(write: Callable[[str], Path], tmp_path: Path) -> None:
+    path = write(GOOD)
+    (tmp_path / "key").write_text("abcd")
+    with pytest.raises(ConfigurationError, match="64 hexadecimal digits"):
+        configuration.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nothing.toml: No such file"):
+        configuration.load(tmp_path / "nothing.toml")

@@ -1,0 +1,68 @@
+"""The `file` arbiter: one winner a generation, and never a guess."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from ftvmm.arbiters import ArbiterUnreachableError, FileArbiter, Record
+
+VM = "0" * 31 + "1"
+
+
+def test_a_vm_that_was_never_bootstrapped_has_generation_0(tmp_path: Path) -> None:
+    assert FileArbiter(tmp_path, VM).read() == Record(0, 0, "")
+
+
+def test_of_many_askers_exactly_one_wins_and_all_agree_on_whom(tmp_path: Path) -> None:
+    FileArbiter(tmp_path, VM).ask(generation=1, incarnation=1, node="first")
+    start = threading.Barrier(16)
+    answers: dict[int, Record] = {}
+
+    def ask(incarnation: int) -> None:
+        arbiter = FileArbiter(tmp_path, VM)
+        start.wait()
+        answers[incarnation] = arbiter.ask(generation=2, incarnation=incarnation, node=f"node-{incarnation}")
+
+    threads = [threading.Thread(target=ask, args=(incarnation,)) for incarnation in range(1, 17)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winners = {answer.incarnation for answer in answers.values()}
+    assert len(answers) == 16
+    assert len(winners) == 1
+    assert FileArbiter(tmp_path, VM).read().incarnation in winners
+
+
+def test_asking_again_gives_the_same_answer(tmp_path: Path) -> None:
+    arbiter = FileArbiter(tmp_path, VM)
+    first = arbiter.ask(generation=1, incarnation=7, node="a")
+    assert arbiter.ask(generation=1, incarnation=7, node="a") == first
+    assert arbiter.ask(generation=1, incarnation=8, node="b") == first
+
+
+def test_nothing_but_generations_is_left_behind(tmp_path: Path) -> None:
+    arbiter = FileArbiter(tmp_path, VM)
+    arbiter.ask(generation=1, incarnation=1, node="a")
+    arbiter.ask(generation=1, incarnation=2, node="b")
+    assert [path.name for path in (tmp_path / VM).iterdir()] == ["generation-00000001"]
+
+
+def test_a_share_that_is_not_mounted_is_unreachable_and_not_empty(tmp_path: Path) -> None:
+    arbiter = FileArbiter(tmp_path / "share", VM)
+    with pytest.raises(ArbiterUnreachableError, match="mounted"):
+        arbiter.read()
+    with pytest.raises(ArbiterUnreachableError):
+        arbiter.ask(generation=2, incarnation=1, node="a")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"generation": 9, "incarnation": 1, "node": "a"}'])
+def test_a_damaged_record_is_no_answer(tmp_path: Path, content: str) -> None:
+    arbiter = FileArbiter(tmp_path, VM)
+    arbiter.ask(generation=1, incarnation=1, node="a")
+    (tmp_path / VM / "generation-00000001").write_text(content)
+    with pytest.raises(ArbiterUnreachableError, match="generation-00000001"):
+        arbiter.read()

@@ -1,0 +1,408 @@
+"""Ways to break the evidence of a good run, each with the oracle that must notice and the finding that it must name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import dpkt
+
+from tests.oracles.run_builder import (
+    BACKUP,
+    END_MS,
+    KILL_MS,
+    LIVE_MS,
+    PRIMARY,
+    VM_ADDRESS,
+    Record,
+    Run,
+    boot_ns,
+    gratuitous_arp,
+    segment,
+    wall_ns,
+)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One way to break a run."""
+
+    oracle: str
+    code: str
+    apply: Callable[[Run], None]
+
+    @property
+    def name(self) -> str:
+        return self.apply.__name__
+
+
+MUTATIONS: list[Mutation] = []
+TICKER_MUTATIONS: list[Mutation] = []
+
+
+def breaks(oracle: str, code: str, *, into: list[Mutation] = MUTATIONS) -> Callable[[Callable[[Run], None]], None]:
+    """Register a mutation."""
+
+    def register(apply: Callable[[Run], None]) -> None:
+        into.append(Mutation(oracle, code, apply))
+
+    return register
+
+
+def _protected_output(run: Run, kind: str = "frame") -> Record:
+    return run.events(PRIMARY, "output", kind=kind)[50]
+
+
+def _shift(record: Record, by_ms: float) -> None:
+    record["monotonic_ns"] += int(by_ms * 1e6)
+    record["wall_ns"] += int(by_ms * 1e6)
+
+
+def _answers(run: Run, operation: str) -> list[Record]:
+    return [one for one in run.history if one.get("operation") == operation and one["phase"] == "load"]
+
+
+# Output rule
+
+
+@breaks("output-rule", "frame-before-acknowledgement")
+def acknowledgements_come_a_millisecond_late(run: Run) -> None:
+    for event in run.events(BACKUP, "acknowledged"):
+        _shift(event, 1)
+
+
+@breaks("output-rule", "frame-before-acknowledgement")
+def one_frame_leaves_before_its_acknowledgement(run: Run) -> None:
+    position = _protected_output(run)["depends_on"]
+    run.traces[BACKUP] = [one for one in run.traces[BACKUP] if one.get("position") != position]
+    later = [one for one in run.events(BACKUP, "acknowledged") if one["position"] > position]
+    assert later
+
+
+@breaks("output-rule", "frame-before-acknowledgement")
+def only_the_primary_claims_to_have_heard_acknowledgements(run: Run) -> None:
+    run.traces[BACKUP] = [one for one in run.traces[BACKUP] if one["event"] != "acknowledged"]
+
+
+@breaks("output-rule", "output-before-acknowledgement")
+def a_block_write_is_done_before_its_acknowledgement(run: Run) -> None:
+    _shift(_protected_output(run, "block"), -0.3)
+
+
+@breaks("output-rule", "frame-not-traced")
+def a_frame_leaves_that_no_trace_knows(run: Run) -> None:
+    run.frame(PRIMARY, 500, segment(0, 5000, b"never traced"))
+
+
+@breaks("output-rule", "frame-not-traced")
+def a_frame_leaves_by_the_other_host(run: Run) -> None:
+    run.frame(BACKUP, 300, next(content for _, index, content in run.replies if index > 100))
+
+
+@breaks("output-rule", "frame-too-often")
+def a_frame_leaves_twice(run: Run) -> None:
+    frame = run.captures[PRIMARY][40]
+    run.frame(PRIMARY, (frame.wall_ns - wall_ns(0)) / 1e6 + 5, frame.content)
+
+
+@breaks("output-rule", "frame-too-often")
+def a_frame_leaves_before_its_trace_line(run: Run) -> None:
+    _shift(_protected_output(run), 3)
+
+
+@breaks("output-rule", "frame-not-traced")
+def an_announcement_comes_from_a_node_that_never_went_live(run: Run) -> None:
+    run.frame(PRIMARY, 700, gratuitous_arp())
+
+
+@breaks("output-rule", "two-contents")
+def a_reissue_says_something_else(run: Run) -> None:
+    event = run.events(BACKUP, "output", why="re-issue", kind="frame")[0]
+    event["digest"] = "00" * 16
+
+
+@breaks("output-rule", "frame-not-traced")
+def a_reissue_says_something_else_and_hides_it(run: Run) -> None:
+    number = next(at for at, frame in enumerate(run.captures[BACKUP]) if frame.wall_ns == wall_ns(LIVE_MS + 0.2))
+    run.captures[BACKUP].pop(number)
+    run.frame(BACKUP, LIVE_MS + 0.2, segment(3, 199, b"something else"))
+
+
+@breaks("output-rule", "two-contents")
+def replay_produces_another_content(run: Run) -> None:
+    run.events(BACKUP, "replayed-output")[30]["digest"] = "00" * 16
+
+
+@breaks("output-rule", "completed-output-repeated")
+def an_output_completed_long_ago_is_reissued(run: Run) -> None:
+    done = run.events(PRIMARY, "output")[3]
+    fields = {name: done[name] for name in ("index", "kind", "depends_on", "length", "digest")}
+    run.trace(BACKUP, LIVE_MS + 0.1, "output", 2, why="re-issue", **fields)
+    for drained in run.events(BACKUP, "drained"):
+        del drained["released"]  # even a survivor that does not tell its mark
+
+
+@breaks("output-rule", "completed-output-repeated")
+def an_output_below_the_known_mark_is_reissued(run: Run) -> None:
+    done = run.events(PRIMARY, "output")[-1]
+    fields = {name: done[name] for name in ("index", "kind", "depends_on", "length", "digest")}
+    run.trace(BACKUP, LIVE_MS + 0.1, "output", 2, why="re-issue", **fields)
+
+
+@breaks("output-rule", "reissued-twice")
+def an_uncertain_output_is_reissued_twice(run: Run) -> None:
+    run.traces[BACKUP].append(dict(run.events(BACKUP, "output", why="re-issue")[0]))
+
+
+@breaks("output-rule", "released-twice")
+def an_output_is_released_twice(run: Run) -> None:
+    run.traces[PRIMARY].append(dict(_protected_output(run)))
+
+
+@breaks("output-rule", "unasked-reply")
+def the_client_sees_a_reply_twice(run: Run) -> None:
+    run.history.insert(100, {"event": "unasked-reply", "client": 1, "at_ns": boot_ns(500), "reply": "OK"})
+
+
+@breaks("output-rule", "nothing-protected")
+def the_vm_was_never_protected(run: Run) -> None:
+    run.traces[PRIMARY] = [
+        one for one in run.traces[PRIMARY] if not (one["event"] == "role" and one["to"] == "PROTECTED")
+    ]
+
+
+@breaks("output-rule", "capture-blind")
+def the_capture_misses_most(run: Run) -> None:
+    for host in run.captures:
+        run.captures[host] = run.captures[host][::3]
+
+
+# No split brain
+
+
+@breaks("single-speaker", "two-speakers")
+def a_woken_primary_speaks(run: Run) -> None:
+    run.trace(
+        PRIMARY, LIVE_MS + 50, "output", 1, index=9999, kind="frame", depends_on=1, length=1, digest="x", why="release"
+    )
+    run.frame(PRIMARY, LIVE_MS + 50.1, segment(0, 9999, b"I am still here"))
+
+
+@breaks("single-speaker", "two-speakers")
+def a_woken_primary_repeats_what_it_said(run: Run) -> None:
+    run.frame(PRIMARY, LIVE_MS + 50.1, run.captures[PRIMARY][40].content)
+
+
+@breaks("single-speaker", "spoke-without-claim")
+def the_backup_speaks_before_it_wins(run: Run) -> None:
+    run.frame(BACKUP, 500, segment(0, 77, b"too early"))
+
+
+@breaks("single-speaker", "live-without-winning")
+def the_survivor_skips_the_arbiter(run: Run) -> None:
+    run.traces[BACKUP] = [one for one in run.traces[BACKUP] if one["event"] != "arbiter"]
+
+
+@breaks("single-speaker", "two-owners")
+def both_take_the_same_generation(run: Run) -> None:
+    run.trace(PRIMARY, KILL_MS + 300, "arbiter", 1, operation="ask", wanted=2, outcome="won")
+
+
+@breaks("single-speaker", "no-frames")
+def nothing_was_captured(run: Run) -> None:
+    run.captures = {host: [] for host in run.captures}
+
+
+@breaks("single-speaker", "too-few-traces")
+def a_trace_is_missing(run: Run) -> None:
+    del run.traces[PRIMARY]
+
+
+# Transparent failover
+
+
+@breaks("linearizable", "not-linearizable")
+def a_read_is_stale(run: Run) -> None:
+    reads = [one for one in _answers(run, "GET") if one["result"] and one["call_ns"] > boot_ns(LIVE_MS + 300)]
+    early = next(one for one in _answers(run, "GET") if one["key"] == reads[0]["key"] and one["result"])
+    assert early["result"] != reads[0]["result"]
+    reads[0]["result"] = early["result"]
+
+
+@breaks("linearizable", "not-linearizable")
+def a_counter_loses_an_increment(run: Run) -> None:
+    for one in _answers(run, "INCR"):
+        if one["call_ns"] > boot_ns(LIVE_MS + 20):
+            one["result"] -= 1
+
+
+@breaks("linearizable", "not-linearizable")
+def a_value_is_made_up(run: Run) -> None:
+    next(one for one in _answers(run, "GET") if one["result"])["result"] = "<9.9>"
+
+
+@breaks("linearizable", "not-linearizable")
+def a_fresh_guest_has_forgotten_everything(run: Run) -> None:
+    for one in _answers(run, "GET"):
+        if one["call_ns"] > boot_ns(LIVE_MS + 300):
+            one["result"] = None
+
+
+@breaks("linearizable", "history-not-sealed")
+def the_client_was_killed(run: Run) -> None:
+    run.history.pop()
+
+
+@breaks("linearizable", "evidence-unreadable")
+def a_history_line_is_malformed(run: Run) -> None:
+    del run.history[20]["call_ns"]
+
+
+@breaks("durable", "write-lost")
+def an_acknowledged_write_is_gone_at_the_end(run: Run) -> None:
+    final = [one for one in run.history if one.get("phase") == "final" and one["result"]]
+    final[0]["result"] = None
+
+
+@breaks("durable", "no-final-read")
+def nobody_reads_at_the_end(run: Run) -> None:
+    run.history = [one for one in run.history if one.get("phase") != "final"]
+
+
+@breaks("connections-kept", "connection-reset")
+def a_connection_is_reset(run: Run) -> None:
+    event = {"client": 2, "event": "reset", "at_ns": boot_ns(1300), "local_port": 40002, "error": "reset by peer"}
+    run.connections.append(event)
+
+
+@breaks("connections-kept", "connection-closed")
+def a_connection_is_closed_by_the_vm(run: Run) -> None:
+    event = {"client": 2, "event": "closed", "at_ns": boot_ns(1300), "local_port": 40002, "error": "closed"}
+    run.connections.append(event)
+
+
+@breaks("connections-kept", "segment-rst")
+def the_capture_shows_a_reset(run: Run) -> None:
+    run.frame(BACKUP, LIVE_MS + 100, segment(1, 8888, b"", flags=dpkt.tcp.TH_RST))
+
+
+@breaks("connections-kept", "segment-fin")
+def the_capture_shows_a_fin_of_the_vm(run: Run) -> None:
+    run.frame(BACKUP, LIVE_MS + 100, segment(1, 8888, b"", flags=dpkt.tcp.TH_FIN | dpkt.tcp.TH_ACK))
+
+
+@breaks("connections-kept", "no-segments")
+def no_segment_was_captured(run: Run) -> None:
+    for host, frames in run.captures.items():
+        run.captures[host] = [one for one in frames if VM_ADDRESS not in one.content[26:30]]
+
+
+@breaks("stall-bounded", "stall-too-long")
+def the_stall_is_longer_than_the_bound(run: Run) -> None:
+    run.scenario["stall_ms_max"] = 200.0
+
+
+@breaks("stall-bounded", "unanswered")
+def an_operation_gets_no_answer(run: Run) -> None:
+    _answers(run, "GET")[-1] |= {"return_ns": None, "error": "no answer", "result": None}
+
+
+@breaks("stall-bounded", "operation-too-long")
+def one_client_waits_longer_than_the_others(run: Run) -> None:
+    _answers(run, "GET")[10]["return_ns"] += 700_000_000
+
+
+# Faults and evidence
+
+
+@breaks("faults-confirmed", "fault-inconclusive")
+def the_fault_is_inconclusive(run: Run) -> None:
+    run.faults[0]["verdict"] = "inconclusive"
+
+
+@breaks("faults-confirmed", "fault-mismatch")
+def the_fault_did_not_bite(run: Run) -> None:
+    run.faults[0]["verdict"] = "mismatch"
+
+
+@breaks("faults-confirmed", "fault-without-evidence")
+def the_confirmation_rests_on_nothing(run: Run) -> None:
+    run.faults[0]["evidence"] = []
+
+
+@breaks("faults-confirmed", "evidence-unreadable")
+def no_fault_was_injected(run: Run) -> None:
+    run.faults = []
+
+
+@breaks("evidence-sufficient", "too-few-before")
+def the_fault_came_too_early(run: Run) -> None:
+    run.faults[0]["injected_ns"] = wall_ns(100)
+
+
+@breaks("evidence-sufficient", "too-few-after")
+def the_client_stopped_too_early(run: Run) -> None:
+    end = run.history.pop()
+    run.history = [one for one in run.history if one.get("return_ns", 0) < boot_ns(LIVE_MS + 40)] + [end]
+
+
+@breaks("evidence-sufficient", "no-failover")
+def nobody_took_over(run: Run) -> None:
+    run.traces[BACKUP] = [one for one in run.traces[BACKUP] if one["event"] != "live"]
+
+
+@breaks("evidence-sufficient", "no-capture")
+def a_port_was_not_captured(run: Run) -> None:
+    del run.captures[BACKUP]
+
+
+@breaks("evidence-sufficient", "capture-silent")
+def the_captures_are_silent(run: Run) -> None:
+    run.captures = {host: [] for host in run.captures}
+
+
+@breaks("evidence-sufficient", "clock-stepped")
+def the_wall_clock_was_stepped(run: Run) -> None:
+    for events in run.traces.values():
+        for event in events:
+            if event["monotonic_ns"] > boot_ns(KILL_MS):
+                event["wall_ns"] += 3_000_000_000
+
+
+@breaks("evidence-sufficient", "too-few-traces")
+def only_one_node_ever_started(run: Run) -> None:
+    run.traces[BACKUP] = [one for one in run.traces[BACKUP] if one["event"] != "node-started"]
+
+
+# Ticker
+
+
+@breaks("ticks-complete", "tick-repeated", into=TICKER_MUTATIONS)
+def a_tick_comes_twice(run: Run) -> None:
+    run.ticks.insert(51, dict(run.ticks[50]))
+
+
+@breaks("ticks-complete", "tick-lost", into=TICKER_MUTATIONS)
+def a_tick_is_lost(run: Run) -> None:
+    del run.ticks[120]
+
+
+@breaks("ticks-complete", "stall-too-long", into=TICKER_MUTATIONS)
+def the_ticker_is_silent_for_too_long(run: Run) -> None:
+    run.scenario["stall_ms_max"] = 200.0
+
+
+@breaks("ticks-complete", "no-tick", into=TICKER_MUTATIONS)
+def a_datagram_is_no_tick(run: Run) -> None:
+    run.ticks[30] |= {"number": None, "guest_ns": None, "payload": "tock"}
+
+
+@breaks("ticks-complete", "too-few-after", into=TICKER_MUTATIONS)
+def the_ticker_falls_silent(run: Run) -> None:
+    end = run.ticks.pop()
+    run.ticks = [*run.ticks[:105], end | {"monotonic_ns": boot_ns(END_MS)}]
+
+
+@breaks("ticks-complete", "ticks-not-sealed", into=TICKER_MUTATIONS)
+def the_listener_was_killed(run: Run) -> None:
+    run.ticks.pop()

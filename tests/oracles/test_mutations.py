@@ -1,0 +1,34 @@
+"""Every oracle notices what it is there for: each mutation of a good run is caught, by the right oracle, by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.evidence.verdicts import Judgement, Verdict
+from harness.oracles.registry import ORACLES, all_passed
+from tests.oracles.conftest import JudgeRun
+from tests.oracles.mutations import MUTATIONS, TICKER_MUTATIONS, Mutation
+from tests.oracles.run_builder import Run
+
+
+def check(judgements: dict[str, Judgement], mutation: Mutation) -> None:
+    assert not all_passed(list(judgements.values()))
+    judgement = judgements[mutation.oracle]
+    assert mutation.code in {finding.code for finding in judgement.findings}
+    assert judgement.verdict is not Verdict.PASSED
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_mutation_is_caught(mutation: Mutation, run: Run, judge_run: JudgeRun) -> None:
+    mutation.apply(run)
+    check(judge_run(run), mutation)
+
+
+@pytest.mark.parametrize("mutation", TICKER_MUTATIONS, ids=lambda mutation: mutation.name)
+def test_ticker_mutation_is_caught(mutation: Mutation, ticker_run: Run, judge_run: JudgeRun) -> None:
+    mutation.apply(ticker_run)
+    check(judge_run(ticker_run), mutation)
+
+
+def test_every_oracle_has_a_mutation() -> None:
+    assert {mutation.oracle for mutation in MUTATIONS + TICKER_MUTATIONS} == {oracle.name for oracle in ORACLES}

@@ -11,3 +11,4 @@ pub mod machine;
 pub mod protocol;
 #[cfg(feature = "extension-module")]
 mod python;
+pub mod simulation;

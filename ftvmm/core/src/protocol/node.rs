@@ -184,7 +184,9 @@ impl Node {
             }
             Input::OutputDone { index, result } => self.output_done(index, result, outputs),
             Input::EntriesStored { connection, header } => self.entries_stored(connection, &header, outputs),
-            Input::EntriesReplayed { through, outputs_produced } => self.entries_replayed(through, outputs_produced),
+            Input::EntriesReplayed { through, outputs_produced } => {
+                self.entries_replayed(through, outputs_produced, outputs)
+            }
             Input::Drained { position, outputs_produced } => self.drained(position, outputs_produced, outputs),
             Input::Diverged { position, reason } => self.diverged(position, reason, outputs),
             Input::Attached => self.attached(outputs),

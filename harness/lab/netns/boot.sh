@@ -37,10 +37,6 @@ for directory in $KEEP_VISIBLE; do
         umount --lazy "/mnt/held$directory"
     fi
 done
-# The machine's owner may have a shell that does much at its start (and waits for locks); a lab's host has none of that.
-for file in "$HOME"/.bashrc "$HOME"/.bash_profile "$HOME"/.profile; do
-    [[ -e $file ]] && mount --bind /dev/null "$file"
-done
 mkdir -p /run/sshd /var/lib/ftvmm /etc/ftvmm /mnt/storage/disk /mnt/storage/arbiter
 
 for name in all default; do

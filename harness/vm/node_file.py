@@ -48,7 +48,14 @@ def _quoted(texts: Sequence[str]) -> str:
 
 
 def node_file(
-    host: Host, peer: Host, *, vm: str, guest: Guest, timing: Timing, mutants: Sequence[str] = (), policy: str = "resend"
+    host: Host,
+    peer: Host,
+    *,
+    vm: str,
+    guest: Guest,
+    timing: Timing,
+    mutants: Sequence[str] = (),
+    policy: str = "resend",
 ) -> str:
     """The TOML text for the node on `host` whose partner runs on `peer`.
 

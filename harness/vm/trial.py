@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,50 @@ class Trial:
         """Waits until `survivor` owns the VM and serves the client."""
         self.pair.wait_until_alone(survivor)
         self.expect_service()
+
+    def expect_one_survivor(self, first: Node, second: Node) -> None:
+        """Waits until one of two nodes has halted itself, the other owns the VM alone, and the client is served."""
+        halted = self.pair.wait_until_either_halts(first, second)
+        self.expect_takeover(self.pair.other(halted))
+
+    def expect_protected(self) -> None:
+        """The pair is still together: a primary with its backup.
+
+        Raises:
+            PairError: it is not.
+        """
+        self.pair.node_in({"PROTECTED"})
+        self.pair.node_in({"BACKUP"})
+
+    def expect_roles(self, roles: Mapping[Node, str]) -> None:
+        """These nodes have these roles now.
+
+        Raises:
+            PromiseBrokenError: one has not.
+        """
+        for node, role in roles.items():
+            status = node.status()
+            if status is None or status["role"] != role:
+                raise PromiseBrokenError(f"{node.name} is {status and status['role']}, not {role}")
+
+    def command(self, *words: str) -> str:
+        """Gives the key-value server one command, over a connection of its own; its answer as redis-cli prints it."""
+        host = topology.VM_ADDRESS
+        return self.lab.client_host.run(
+            ["redis-cli", "-h", host, *words], check=True, timeout_seconds=30
+        ).stdout.strip()
+
+    def offset_on_disk(self, content: bytes) -> int:
+        """Where the disk image holds these bytes, counted from its start; the last place if there are several.
+
+        Raises:
+            PromiseBrokenError: nowhere.
+        """
+        image = self.lab.storage_host.read_file(topology.STORAGE_IMAGE)
+        offset = image.rfind(content)
+        if offset < 0:
+            raise PromiseBrokenError(f"the disk image does not hold {content!r}")
+        return offset
 
     def conclude(self) -> None:
         """Ends the run, gathers the evidence and judges it.

@@ -44,7 +44,7 @@ class PacketFilter:
             lines.append(f"table {family} {self._table} {{ chain {hook} {{")
             lines.append(f"type filter hook {hook} priority -10; policy accept;")
             lines += [f'{rule.match} counter {rule.action} comment "{rule.label}"' for rule in rules]
-            lines.append("} }")
+            lines.append("}\n}")
         self._host.run(["nft", "-f", "-"], input=("\n".join(lines) + "\n").encode(), check=True)
 
     def dropped(self) -> dict[str, int]:

@@ -385,7 +385,10 @@ impl World {
         for host in &self.hosts {
             let Some(process) = &host.process else { continue };
             let node = &process.node;
-            check_owner(node.role(), node.generation(), node.incarnation(), newest)?;
+            // Who cannot reach the arbiter cannot know.
+            if host.arbiter_out_until.max(host.arbiter_hangs_until) <= self.schedule.end {
+                check_owner(node.role(), node.generation(), node.incarnation(), newest)?;
+            }
             if node.role().is_primary() && process.held.is_empty() && !process.stalled {
                 alive = true;
                 check_final_disk(&process.guest, &self.disk)?;

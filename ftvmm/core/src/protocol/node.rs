@@ -177,7 +177,7 @@ impl Node {
             Input::DialFailed => self.dial_ended(),
             Input::SessionClosed { connection, reason } => self.session_closed(connection, reason, outputs),
             Input::Message { path, bytes } => self.message(path, &bytes, outputs),
-            Input::EntriesAppended { through } => self.entries_appended(through),
+            Input::EntriesAppended { through } => self.entries_appended(through, outputs),
             Input::OutputProduced { index, .. } => {
                 self.produced = self.produced.max(index);
                 outputs.push(Output::TryRelease);
@@ -271,7 +271,7 @@ impl Node {
             vm: self.config.vm,
             generation: self.generation,
             incarnation: self.incarnation,
-            session: self.session.map_or(0, |session| session.number),
+            session: self.session.map_or(self.session_number, |session| session.number),
             sequence: self.sequence,
             stamp: now.0,
             echo: self.hearing.peer_stamp,

@@ -59,6 +59,7 @@ impl World {
                 }
             }
             Output::StallGuest | Output::ResumeGuest => {
+                self.coverage.guest_stalls += u64::from(output == Output::StallGuest);
                 if let Some(process) = self.hosts[host].process.as_mut() {
                     process.stalled = output == Output::StallGuest;
                 }
@@ -298,7 +299,7 @@ impl World {
             }
             Destination::Block(block) => {
                 let room = WRITE_BOUND - late;
-                let slow = self.slow_writes_until > self.now;
+                let slow = self.hosts[host].slow_writes_until > self.now;
                 let delay = if slow { room - 1 } else { self.random.between(20_000, 300_000).min(room - 1) };
                 self.at(self.now + delay, Event::DiskLand { block, value: output.content, index });
                 self.local_now(host, delay, done);

@@ -56,6 +56,8 @@ coverage! {
     sessions_resumed,
     /// Nodes that noticed that they had been paused.
     pauses_noticed,
+    /// Guests that waited for the log buffer or for replay.
+    guest_stalls,
     /// Outputs that left after a freeze between check and emission.
     late_emissions,
     /// Bootstraps of a VM that exists.

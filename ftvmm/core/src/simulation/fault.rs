@@ -43,8 +43,10 @@ pub enum FaultKind {
     ArbiterLate { host: usize },
     /// This host's next block write fails.
     WriteFails { host: usize },
-    /// Block writes take nearly as long as R19's bound allows.
-    SlowWrites,
+    /// The arbiter answers this host's requests when the fault is over, and not even a time-out comes before.
+    ArbiterHangs { host: usize },
+    /// This host's block writes take nearly as long as R19's bound allows.
+    SlowWrites { host: usize },
     /// Replay on this host stands still.
     ReplayStalls { host: usize },
     /// A bit of this host's guest memory flips, while it replays.
@@ -86,10 +88,10 @@ pub struct Schedule {
     pub hosts: usize,
     /// The faults, in the order of their beginning.
     pub faults: Vec<Fault>,
-    /// When the faults are all over, in nanoseconds.
-    pub healed_at: u64,
     /// When the run ends, in nanoseconds.
     pub end: u64,
+    /// The faults are such that the pair has to be intact at the end.
+    pub rides_out: bool,
     /// Whether clocks, delays and losses vary; a directed schedule may want them steady.
     pub noise: bool,
 }
@@ -106,12 +108,12 @@ impl Schedule {
         let count = random.between(0, 6);
         let mut faults: Vec<Fault> = (0..count).flat_map(|_| Fault::random(&mut random)).collect();
         faults.sort_by_key(|fault| fault.at);
-        Schedule { seed, hosts, faults, healed_at: HEALED_AT, end: END, noise: true }
+        Schedule { seed, hosts, faults, end: END, rides_out: false, noise: true }
     }
 
     /// A schedule of these faults and no others, without noise.
     pub fn directed(faults: Vec<Fault>) -> Schedule {
-        Schedule { seed: 1, hosts: 2, faults, healed_at: HEALED_AT, end: END, noise: false }
+        Schedule { seed: 1, hosts: 2, faults, end: END, rides_out: false, noise: false }
     }
 }
 
@@ -143,7 +145,7 @@ impl Fault {
             1 => Paths::Heartbeats,
             _ => Paths::All,
         };
-        match random.between(0, 20) {
+        match random.between(0, 21) {
             0 => one(FaultKind::Kill { host }),
             1 => one(FaultKind::PowerOff { host }),
             2 => {
@@ -162,14 +164,19 @@ impl Fault {
                 vec![Fault { kind: FaultKind::Cut { from: host, to: other, paths }, at, until }, back]
             }
             11 | 12 => one(FaultKind::Reset { slow_host: host }),
-            13 | 14 => one(FaultKind::ArbiterOut { host }),
+            13 => one(FaultKind::ArbiterOut { host }),
+            14 => one(FaultKind::ArbiterHangs { host }),
+            20 => vec![
+                Fault { kind: FaultKind::ArbiterOut { host }, at, until },
+                Fault { kind: FaultKind::ArbiterOut { host: other }, at, until },
+            ],
             15 => one(FaultKind::ArbiterAnswersLost { host }),
             16 => one(FaultKind::ArbiterLate { host }),
             17 => {
                 if random.once_in(2) {
                     one(FaultKind::WriteFails { host })
                 } else {
-                    one(FaultKind::SlowWrites)
+                    one(FaultKind::SlowWrites { host })
                 }
             }
             18 => {

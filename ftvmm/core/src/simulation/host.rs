@@ -32,8 +32,6 @@ pub struct Process {
     pub stream: Option<(u64, u64)>,
     /// The next tick that is on its way.
     pub tick_at: u64,
-    /// The guest's inputs are drawn from this.
-    pub inputs: u64,
 }
 
 impl Process {
@@ -52,7 +50,6 @@ impl Process {
             emitting: false,
             stream: None,
             tick_at: u64::MAX,
-            inputs: 0,
         }
     }
 }
@@ -74,6 +71,8 @@ pub struct Host {
     pub arbiter_out_until: u64,
     pub answers_lost_until: u64,
     pub arbiter_late_until: u64,
+    pub arbiter_hangs_until: u64,
+    pub slow_writes_until: u64,
     pub write_fails: bool,
     pub replay_stalled_until: u64,
 }
@@ -92,6 +91,8 @@ impl Host {
             arbiter_out_until: 0,
             answers_lost_until: 0,
             arbiter_late_until: 0,
+            arbiter_hangs_until: 0,
+            slow_writes_until: 0,
             write_fails: false,
             replay_stalled_until: 0,
         }

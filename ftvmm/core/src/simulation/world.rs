@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use super::arbiter::Arbiter;
 use super::checkers::{Contents, ReleasedMark, Speaker, Verdict, Violation};
-use super::checkers::{check_final_disk, check_liveness, check_owner, check_read};
+use super::checkers::{check_final_disk, check_liveness, check_owner, check_pair, check_read};
 use super::coverage::Coverage;
 use super::fault::{MILLISECOND, Schedule};
 use super::guest::{BLOCKS, Destination, GuestRequest};
@@ -16,6 +16,9 @@ use crate::protocol::{AskResult, Config, Input, Node, OutputResult, Path, ReadRe
 
 /// The modelled guest asks for nothing more in the last part of a run, so that everything held can leave.
 const QUIET_BEFORE_END: u64 = 300 * MILLISECOND;
+
+/// Log buffer and replay lag at which the guest waits: some hundred milliseconds of its work.
+const BUFFER_ENTRIES: u64 = 60;
 
 /// Something that happens at a host, to one process.
 #[derive(Clone, Debug)]
@@ -119,7 +122,6 @@ pub struct World {
     pub(super) network: Network,
     pub(super) arbiter: Arbiter,
     pub(super) disk: [u64; BLOCKS],
-    pub(super) slow_writes_until: u64,
     next_process: u64,
     pub(super) speaker: Speaker,
     pub(super) contents: Contents,
@@ -154,7 +156,6 @@ impl World {
             network: Network::default(),
             arbiter: Arbiter::default(),
             disk: [0; BLOCKS],
-            slow_writes_until: 0,
             next_process: 100,
             speaker: Speaker::default(),
             contents: Contents::default(),
@@ -224,6 +225,8 @@ impl World {
         let id = self.next_process;
         let mut config = Config::new([7; 16], [9; 32]);
         config.rules = self.rules;
+        config.log_buffer_entries = BUFFER_ENTRIES;
+        config.lag_entries = BUFFER_ENTRIES;
         let node = match self.hosts[host].remembered {
             Some(remembered) => Node::restarted(config, id, remembered),
             None => Node::new(config, id),
@@ -382,11 +385,18 @@ impl World {
         for host in &self.hosts {
             let Some(process) = &host.process else { continue };
             let node = &process.node;
-            check_owner(node.role(), node.generation(), node.incarnation(), newest)?;
-            if node.role().is_primary() && process.held.is_empty() {
+            // Who cannot reach the arbiter cannot know.
+            if host.arbiter_out_until.max(host.arbiter_hangs_until) <= self.schedule.end {
+                check_owner(node.role(), node.generation(), node.incarnation(), newest)?;
+            }
+            if node.role().is_primary() && process.held.is_empty() && !process.stalled {
                 alive = true;
                 check_final_disk(&process.guest, &self.disk)?;
             }
+        }
+        if self.schedule.rides_out {
+            let roles = self.hosts.iter().filter_map(|host| host.process.as_ref()).map(|process| process.node.role());
+            check_pair(roles.collect())?;
         }
         check_liveness(alive, self.fatal_faults, self.schedule.faults.len())
     }
@@ -400,6 +410,15 @@ impl World {
         let arrives = now + self.random.between(100_000, MILLISECOND);
         let asks =
             |request, at| (at, Event::ArbiterAsk { host, process, request, generation: generation.unwrap_or(0) });
+        if place.arbiter_hangs_until > now {
+            let at = place.arbiter_hangs_until;
+            let event = match generation {
+                Some(_) => asks(Some(request), at).1,
+                None => Event::ArbiterRead { host, process, request },
+            };
+            self.at(at, event);
+            return;
+        }
         let silent = out > now || (generation.is_some() && (lost > now || late > now));
         if silent {
             let timeout = self.random.between(MILLISECOND, 50 * MILLISECOND);

@@ -5,6 +5,7 @@ mod disk;
 mod liveness;
 mod log_holder;
 mod owner;
+mod pair;
 mod released_mark;
 mod speaker;
 
@@ -13,6 +14,7 @@ pub use disk::{check_final_disk, check_read};
 pub use liveness::check_liveness;
 pub use log_holder::check_log_holder;
 pub use owner::check_owner;
+pub use pair::check_pair;
 pub use released_mark::ReleasedMark;
 pub use speaker::Speaker;
 

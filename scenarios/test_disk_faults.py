@@ -6,7 +6,8 @@ import pytest
 
 from fault_injectors.disk import BitFlip, DiskError
 from fault_injectors.host import PowerOff
-from harness.vm.trial import PromiseBrokenError, Trial
+from harness.evidence.allure_report import PromiseBrokenError
+from harness.vm.trial import Trial
 
 MARKER = "a value that the disk is going to forget"
 

@@ -108,12 +108,10 @@ class NetnsLab:
                 host_key=keys.hosts[plan.name].as_paramiko(),
             )
         self._on_all(NetnsHost.power_on)
-        self._on_all(_await_storage, self.fault_tolerant_hosts)
 
-    def _on_all(self, action: Callable[[NetnsHost], None], hosts: Sequence[NetnsHost] | None = None) -> None:
-        chosen = list(self._hosts.values()) if hosts is None else list(hosts)
-        with ThreadPoolExecutor(len(chosen)) as executor:
-            for future in [executor.submit(action, host) for host in chosen]:
+    def _on_all(self, action: Callable[[NetnsHost], None]) -> None:
+        with ThreadPoolExecutor(len(self._hosts)) as executor:
+            for future in [executor.submit(action, host) for host in self._hosts.values()]:
                 future.result()
 
     def stop(self) -> None:
@@ -149,9 +147,3 @@ class NetnsLab:
     def collect_captures(self, directory: Path) -> Sequence[CaptureReport]:
         directory.mkdir(parents=True, exist_ok=True)
         return [merge(host.captures, directory / f"{host.name}.pcap") for host in self.fault_tolerant_hosts]
-
-
-def _await_storage(host: NetnsHost) -> None:
-    """Wait until the host sees the disk image and the arbiter's directory."""
-    wait = f"until mountpoint -q {topology.ARBITER_PATH} && [ -s {topology.DISK_PATH} ]; do sleep 0.02; done"
-    host.run(wait, timeout_seconds=20, check=True)

@@ -70,6 +70,7 @@ class Pair:
         for host, process in self.processes:
             if host.is_powered and process.is_running():
                 process.signal("KILL")
+                process.wait(5)  # its port must be free for the next pair
 
 
 @pytest.fixture

@@ -73,14 +73,17 @@ class NetnsLab:
             raise
 
     def _start(self, run: RunDirectory, toxiproxy: Path) -> None:
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-m", "harness.lab.netns.keeper", str(run.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=PROJECT,
-            start_new_session=True,
-        )
+        # Its errors go to a file: who keeps a lab must not find its own standard error held open.
+        with (run.path / "keeper.log").open("ab") as errors:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-m", "harness.lab.netns.keeper", str(run.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=PROJECT,
+                start_new_session=True,
+            )
         keys = RunKeys.generate()
         captures = run.path / "captures"
         captures.mkdir()
@@ -94,7 +97,7 @@ class NetnsLab:
         assert self._keeper.stdout is not None
         rack = self._keeper.stdout.readline()
         if not rack:
-            raise LabError("the lab's keeper did not start: see its error above")
+            raise LabError(f"the lab's keeper did not start: {(run.path / 'keeper.log').read_text().strip()}")
         switch = Switch(int(rack))
         switch.start()
         for plan in HOSTS:

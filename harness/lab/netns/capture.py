@@ -30,7 +30,7 @@ class PortCapture:
         command += ["--immediate-mode", "--packet-buffered", "--nano", "--no-promiscuous-mode", "--buffer-size=8192"]
         command += ["--relinquish-privileges=root", "-w", str(path)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
         self._await_line(b"listening on", 10.0)
 

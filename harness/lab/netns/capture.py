@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.lab.interface import CaptureReport, LabError
 from harness.lab.netns.namespaces import only_child
+from harness.lab.topology import VM_MAC
 
 _HEADER_BYTES = 24
 _COUNTS = re.compile(rb"(\d+) packets? captured\D+(\d+) packets? received by filter\D+(\d+) packets? dropped by kernel")
@@ -29,6 +30,9 @@ class PortCapture:
         command = ["nsenter", "--target", str(rack_pid), "--net", "--pid", "--", "tcpdump", "--interface", port]
         command += ["--immediate-mode", "--packet-buffered", "--nano", "--no-promiscuous-mode", "--buffer-size=8192"]
         command += ["--relinquish-privileges=root", "-w", str(path)]
+        # A pcap file does not tell which way a frame went through the port. Frames under the VM's address are kept only
+        # when they came *from* this host: what another host's VM says to everybody is in that host's capture.
+        command.append(f"inbound or not ether src {VM_MAC}")
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )

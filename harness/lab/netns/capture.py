@@ -53,18 +53,25 @@ class PortCapture:
         self._errors += part
 
     def counts(self) -> tuple[int, int]:
-        """Frames captured and frames dropped, asked of tcpdump by SIGUSR1, once it has written all that it received."""
+        """Frames captured and frames dropped, asked of tcpdump by SIGUSR1, once it has written all that it received.
+
+        Frames that came before the filter was in force count as received and are never written, so being done shows by
+        two answers that are the same.
+        """
         if self._final is not None:
             return self._final
         deadline = time.monotonic() + 5.0
+        before: tuple[int, ...] = ()
         while True:
             self._errors = b""
             self._signal(signal.SIGUSR1)
             while (match := _COUNTS.search(self._errors)) is None:
                 self._read(deadline, b"packets captured")
             captured, received, dropped = (int(number) for number in match.groups())
-            if captured >= received - dropped:
+            if captured >= received - dropped or before == (captured, received, dropped):
                 return captured, dropped
+            before = (captured, received, dropped)
+            time.sleep(0.02)
             if time.monotonic() > deadline:
                 raise LabError(f"tcpdump on {self._port} wrote {captured} of {received} frames only")
 

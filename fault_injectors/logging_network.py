@@ -282,7 +282,9 @@ class LogCorruption(_LogToxic):
 
 @dataclass
 class LogReset:
-    """The log connection is reset (RST) while both nodes live (the listener may see a close instead); with `lasting`, each new one too until healed.
+    """The log connection is reset (RST) while both nodes live; with `lasting`, each new one too until healed.
+
+    The dialler sees the reset for certain, the listener a reset or a close.
 
     Toxiproxy's `reset_peer` makes a connection close by RST only if the toxic was there when it opened, so the open
     connection is reset by the kernel, on the proxy's two sockets, and `reset_peer` serves the ones that follow.

@@ -4,6 +4,7 @@ mod doctor;
 mod error;
 mod node;
 mod run;
+mod simulate;
 
 use pyo3::prelude::*;
 
@@ -13,6 +14,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run::run, module)?)?;
     module.add_function(wrap_pyfunction!(run::replay, module)?)?;
     module.add_function(wrap_pyfunction!(doctor::examine_host, module)?)?;
+    module.add_function(wrap_pyfunction!(simulate::simulate, module)?)?;
     module.add_class::<node::Node>()?;
     module.add("NodeError", module.py().get_type::<node::NodeError>())?;
     Ok(())

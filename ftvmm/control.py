@@ -35,7 +35,9 @@ class ControlServer:
         if path.exists():
             with contextlib.suppress(ControlError):
                 request(path, "status")
-                raise ControlError(f"{path}: a node already runs here; stop it, or give this one another node.directory")
+                raise ControlError(
+                    f"{path}: a node already runs here; stop it, or give this one another node.directory"
+                )
             path.unlink(missing_ok=True)
         self._path = path
 

@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Registers what a scenario may say of itself."""
-    config.addinivalue_line("markers", "promise(**bounds): what this scenario promises, as harness.evidence.scenario.Scenario")
+    config.addinivalue_line("markers", "promise(**bounds): fields of harness.evidence.scenario.Scenario")
     config.addinivalue_line("markers", "client(kind): key-value (the default) or ticker")
     config.addinivalue_line("markers", "mutants(*names): the VMM is broken on purpose in these ways")
     config.addinivalue_line("markers", "output_policy(policy): resend (the default) or drop")

@@ -15,7 +15,9 @@ from ftvmm import configuration, control
 
 
 @click.command()
-@click.option("--config", "config_path", required=True, type=click.Path(path_type=Path), help="The node's configuration.")
+@click.option(
+    "--config", "config_path", required=True, type=click.Path(path_type=Path), help="The node's configuration."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 def status(config_path: Path, as_json: bool) -> None:
     """Show a node's role, generation, log positions, lag and peer health.
@@ -47,7 +49,8 @@ def _table(answer: dict[str, Any]) -> Table:
     role = answer["role"]
     position, output, peer = answer["position"], answer["output"], answer["peer"]
     heard = ", ".join(
-        f"{network} {'never' if age_ms is None else f'{age_ms:.0f} ms ago'}" for network, age_ms in peer["heard_ms"].items()
+        f"{network} {'never' if age_ms is None else f'{age_ms:.0f} ms ago'}"
+        for network, age_ms in peer["heard_ms"].items()
     )
     rows = {
         "role": f"[{_COLOURS.get(role, 'cyan')}]{role}[/]",

@@ -43,8 +43,9 @@ class Failover:
             "drain": (self.suspected_ns, self.drained_ns),
             # The lease is waited out within this part (R10).
             "arbitrate": (self.drained_ns, self.won_ns),
-            "announce": (self.won_ns, self.live_ns),
-            "first_byte": (self.live_ns, self.first_frame_ns),
+            "announce": (self.won_ns, self.announced_ns),
+            # The uncertain outputs are re-issued before `live`, so a first byte may come before it.
+            "first_byte": (self.announced_ns, self.first_frame_ns),
         }
         return {name: _milliseconds(start, end) for name, (start, end) in instants.items()}
 
@@ -84,7 +85,8 @@ def _failover(evidence: EvidenceDirectory, trace: Trace, live: Live) -> Failover
     suspected_ns = _last(own, Suspect)
     fault, fault_ns = _cause(evidence, suspected_ns or live.monotonic_ns)
     won = [one for one in own if isinstance(one, Arbiter) and one.outcome == "won" and one.wanted == live.generation]
-    first_frame_ns = _first_frame(evidence, trace.host, live)
+    attached = [one for one in own if isinstance(one, Attached) and one.generation == live.generation]
+    first_frame_ns = _first_frame(evidence, trace.host, attached[0] if attached else live)
     first_answer_ns, stall_start_ns, stall_end_ns = _client_view(
         evidence, fault_ns or suspected_ns or live.monotonic_ns, first_frame_ns or live.monotonic_ns
     )
@@ -128,7 +130,7 @@ def _cause(evidence: EvidenceDirectory, before_ns: int) -> tuple[str | None, int
     return fault, at_ns
 
 
-def _first_frame(evidence: EvidenceDirectory, host: str, live: Live) -> int | None:
+def _first_frame(evidence: EvidenceDirectory, host: str, since: Event) -> int | None:
     """The first frame of the VM itself on the survivor's port, its announcements left out."""
     clocks = evidence.clocks
     if clocks is None:
@@ -137,7 +139,7 @@ def _first_frame(evidence: EvidenceDirectory, host: str, live: Live) -> int | No
     frames = [
         frame.wall_ns
         for frame in evidence.frames_from_vm.get(host, [])
-        if frame.wall_ns >= live.wall_ns and not frame.is_announcement
+        if frame.wall_ns >= since.wall_ns and not frame.is_announcement
     ]
     return clocks.to_monotonic_ns(min(frames)) if frames else None
 

@@ -303,14 +303,16 @@ class Timeline:
         parts = {name: value for name, value in failover.parts_ms().items() if value is not None}
         total = sum(parts.values()) or 1.0
         left = 0.0
-        for number, (name, value) in enumerate(parts.items()):
+        narrow = 0
+        for name, value in parts.items():
             axes.barh(0, value, left=left, height=0.5, color=PART_COLOURS[name], linewidth=0)
             label = f"{name.replace('_', ' ')}\n{value:.1f} ms"
             if value > 0.09 * total:
                 axes.text(left + value / 2, 0, label, ha="center", va="center", fontsize=9)
             else:
                 # Too narrow for its own label: above and below in turn, so that neighbours do not collide.
-                side = 1 if number % 2 else -1
+                side = 1 if narrow % 2 == 0 else -1
+                narrow += 1
                 crowded = left + value > 0.93 * total
                 axes.annotate(
                     label.replace("\n", " "),

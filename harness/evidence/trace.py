@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from harness.evidence.json_lines import Line, decode, has_torn_end, read_lines
-from harness.evidence.trace_events import KINDS, Event, NodeStarted
+from harness.evidence.trace_events import KINDS, Event, NodeStarted, Output, OutputWithheld
 
 Kind = TypeVar("Kind", bound=Event)
 
@@ -24,6 +25,22 @@ class Trace:
     def of(self, kind: type[Kind]) -> list[Kind]:
         """The events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
+
+    @cached_property
+    def emitted(self) -> list[Output]:
+        """The outputs that were let go: those withheld right before the send (R5) are left out."""
+        emitted: dict[tuple[str, int, int], Output] = {}
+        newest: dict[tuple[str, int], tuple[str, int, int]] = {}
+        for place, event in enumerate(self.events):
+            if isinstance(event, Output):
+                key = (event.incarnation, event.index, place)
+                emitted[key] = event
+                newest[event.incarnation, event.index] = key
+            elif isinstance(event, OutputWithheld):
+                withheld = newest.pop((event.incarnation, event.index), None)
+                if withheld is not None:
+                    del emitted[withheld]
+        return list(emitted.values())
 
     @property
     def mutants(self) -> list[str]:

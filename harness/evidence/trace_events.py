@@ -78,6 +78,17 @@ class Output(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutputWithheld(Event):
+    # The look right before the send said no (R5): the `output` line before this one did not come true.
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskError(Event):
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputDone(Event):
     through: int
 
@@ -133,7 +144,7 @@ class Live(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class FirstOutput(Event):
-    pass
+    index: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +177,8 @@ KINDS: dict[str, type[Event]] = {
     "committed": Committed,
     "acknowledged": Acknowledged,
     "output": Output,
+    "output-withheld": OutputWithheld,
+    "disk-error": DiskError,
     "output-done": OutputDone,
     "replayed": Replayed,
     "replayed-output": ReplayedOutput,

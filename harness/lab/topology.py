@@ -63,6 +63,10 @@ class HostPlan:
             return VM_GATEWAY
         return NETWORKS[network].prefix.removesuffix("0/24") + str(self.number)
 
+    def hardware_address(self, network: str) -> str:
+        """The MAC of the host's interface, the same after each boot, as a network card's is."""
+        return f"02:00:{list(NETWORKS).index(network) + 1:02x}:00:00:{self.number:02x}"
+
     @property
     def addresses(self) -> Mapping[str, str]:
         """All addresses by network. An FT host has none on the client network: only its VM speaks there."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from harness.evidence.trace import Trace
-from harness.evidence.trace_events import Acknowledged, Committed, Event, Output, Role
+from harness.evidence.trace_events import Acknowledged, Committed, Output, Role
 
 
 class Acknowledgements:
@@ -46,24 +47,28 @@ class Acknowledgements:
         return highest
 
 
-def needs_acknowledgement(trace: Trace) -> dict[int, bool]:
-    """For each output of a trace, by its place in `trace.events`: whether the node had a backup when it let it go."""
-    roles: dict[str, str] = {}
-    needs = {}
-    for place, event in enumerate(trace.events):
+@dataclass(frozen=True)
+class Emission:
+    """An output that was let go, and what the node was when it let it go."""
+
+    output: Output
+    # Whether the node had a backup, so that the output had to be acknowledged.
+    protected: bool
+    # The generation of the role that the node had; the stamp on the output's own line may already be the next one's.
+    generation: int
+
+
+def emissions(trace: Trace) -> list[Emission]:
+    """A trace's emissions in the order in which they were written."""
+    roles: dict[str, Role] = {}
+    emitted = {id(output) for output in trace.emitted}
+    result = []
+    for event in trace.events:
         if isinstance(event, Role):
-            roles[event.incarnation] = event.to
-        elif isinstance(event, Output):
+            roles[event.incarnation] = event
+        elif isinstance(event, Output) and id(event) in emitted:
+            role = roles.get(event.incarnation)
             # A role that was never told counts as protected: lack of evidence must not excuse an output.
-            needs[place] = roles.get(event.incarnation, "PROTECTED") != "ALONE"
-    return needs
-
-
-def outputs_by_host(traces: Mapping[str, Trace]) -> dict[str, list[tuple[Output, bool]]]:
-    """Each host's outputs, each with whether it needed an acknowledgement."""
-    result: dict[str, list[tuple[Output, bool]]] = {}
-    for host, trace in traces.items():
-        needs = needs_acknowledgement(trace)
-        pairs: list[tuple[Event, bool]] = [(trace.events[place], need) for place, need in needs.items()]
-        result[host] = [(event, need) for event, need in pairs if isinstance(event, Output)]
+            protected = role is None or role.to != "ALONE"
+            result.append(Emission(event, protected, role.generation if role else event.generation))
     return result

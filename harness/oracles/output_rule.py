@@ -13,7 +13,7 @@ from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.scenario import Scenario
 from harness.evidence.trace_events import Announced, Attached, Output, ReplayedOutput
 from harness.evidence.verdicts import Finding, Judgement, Verdict
-from harness.oracles.acknowledgements import Acknowledgements, outputs_by_host
+from harness.oracles.acknowledgements import Acknowledgements, Emission, emissions
 from harness.oracles.uncertain_outputs import judge_reissues
 
 NAME = "output-rule"
@@ -31,7 +31,7 @@ def applies(scenario: Scenario) -> bool:
 def judge(evidence: EvidenceDirectory) -> Judgement:
     """Judge every captured frame of the VM, every traced output, and every re-issue."""
     acknowledgements = Acknowledgements(evidence.traces)
-    outputs = outputs_by_host(evidence.traces)
+    outputs = {host: emissions(trace) for host, trace in evidence.traces.items()}
     sent = evidence.frames_from_vm
     findings: list[Finding] = []
     matched = announcements = 0
@@ -53,8 +53,8 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
             Finding(stray.event, f"client {stray.client} got {stray.reply!r}", at_ns=stray.at_ns)
             for stray in evidence.history.stray_replies
         ]
-    protected = sum(need for emitted in outputs.values() for _, need in emitted)
-    emitted_frames = sum(output.kind == "frame" for emitted in outputs.values() for output, _ in emitted)
+    protected = sum(one.protected for emitted in outputs.values() for one in emitted)
+    emitted_frames = sum(one.output.kind == "frame" for emitted in outputs.values() for one in emitted)
     findings += _judge_sufficiency(len(evidence.traces), matched, emitted_frames, protected, acknowledgements.count)
     counted = {
         "frames": sum(map(len, sent.values())),
@@ -71,26 +71,26 @@ def _judge_frames(
     evidence: EvidenceDirectory,
     host: str,
     frames: list[Frame],
-    outputs: list[tuple[Output, bool]],
+    outputs: list[Emission],
     acknowledgements: Acknowledgements,
 ) -> tuple[int, int, list[Finding]]:
     """Give each captured frame the newest emission of the same bytes that was traced before it and is still free."""
-    free: dict[str, list[tuple[Output, bool]]] = defaultdict(list)
-    for output, need in sorted(outputs, key=lambda pair: pair[0].wall_ns):
-        if output.kind == "frame":
-            free[output.digest].append((output, need))
+    free: dict[str, list[Emission]] = defaultdict(list)
+    for emission in sorted(outputs, key=lambda one: one.output.wall_ns):
+        if emission.output.kind == "frame":
+            free[emission.output.digest].append(emission)
     matched = announcements = 0
     findings = []
     for frame in frames:
         candidates = free.get(frame.digest, [])
-        chosen = next((pair for pair in reversed(candidates) if pair[0].wall_ns <= frame.wall_ns), None)
+        chosen = next((one for one in reversed(candidates) if one.output.wall_ns <= frame.wall_ns), None)
         at_ns = _monotonic(evidence, frame.wall_ns)
         if chosen is not None:
             candidates.remove(chosen)
             matched += 1
-            output, need = chosen
-            held = acknowledgements.held(generation=output.generation, not_by=host, wall_ns=frame.wall_ns)
-            if need and held < output.depends_on:
+            output = chosen.output
+            held = acknowledgements.held(generation=chosen.generation, not_by=host, wall_ns=frame.wall_ns)
+            if chosen.protected and held < output.depends_on:
                 message = (
                     f"{frame} is output {output.index}, which depends on entry {output.depends_on}; "
                     f"the backup had acknowledged {held}"
@@ -99,7 +99,7 @@ def _judge_frames(
         elif _is_announcement(evidence, host, frame):
             announcements += 1
         else:
-            known = any(output.digest == frame.digest for output, _ in outputs)
+            known = any(one.output.digest == frame.digest for one in outputs)
             code, why = (
                 ("frame-too-often", "left more often, or earlier, than the trace says")
                 if known
@@ -118,12 +118,13 @@ def _is_announcement(evidence: EvidenceDirectory, host: str, frame: Frame) -> bo
 
 
 def _judge_traced(
-    evidence: EvidenceDirectory, host: str, outputs: list[tuple[Output, bool]], acknowledgements: Acknowledgements
+    evidence: EvidenceDirectory, host: str, outputs: list[Emission], acknowledgements: Acknowledgements
 ) -> Iterator[Finding]:
     """Block writes and console bytes pass no capture: here the moment of the trace line is the evidence."""
-    for output, need in outputs:
-        held = acknowledgements.held(generation=output.generation, not_by=host, wall_ns=output.wall_ns)
-        if need and output.kind != "frame" and held < output.depends_on:
+    for emission in outputs:
+        output = emission.output
+        held = acknowledgements.held(generation=emission.generation, not_by=host, wall_ns=output.wall_ns)
+        if emission.protected and output.kind != "frame" and held < output.depends_on:
             message = (
                 f"{host} let the {output.kind} output {output.index} go, which depends on entry {output.depends_on}; "
                 f"the backup had acknowledged {held}"

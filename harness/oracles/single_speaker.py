@@ -11,9 +11,9 @@ from harness.evidence.capture import Frame
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.json_lines import read_object
 from harness.evidence.scenario import Scenario
-from harness.evidence.trace_events import Arbiter, Event, Live, Output, Role
+from harness.evidence.trace_events import Arbiter, Attached, Event, Live, Role
 from harness.evidence.verdicts import Finding, Judgement, Verdict
-from harness.oracles.acknowledgements import Acknowledgements
+from harness.oracles.acknowledgements import Acknowledgements, emissions
 
 NAME = "single-speaker"
 PROMISE = "no-split-brain"
@@ -64,7 +64,8 @@ def _claims(evidence: EvidenceDirectory) -> Iterator[Claim]:
     """One claim for each node and generation in which it took a speaking role, in order of time."""
     found: dict[tuple[int, str, str], Claim] = {}
     for host, trace in evidence.traces.items():
-        lives = {(live.generation, live.incarnation): live.wall_ns for live in trace.of(Live)}
+        # It may speak from `attached` on: the uncertain outputs are re-issued before `live`.
+        lives = {(one.generation, one.incarnation): one.wall_ns for one in [*trace.of(Live), *trace.of(Attached)]}
         for event in trace.events:
             generation = _claimed_generation(event)
             if generation is None:
@@ -99,7 +100,7 @@ def _judge_lives(evidence: EvidenceDirectory) -> Iterator[Finding]:
         for event in trace.events:
             if isinstance(event, Arbiter):
                 wanted = event.wanted if event.wanted is not None else event.generation
-                if event.outcome == "won" or (event.operation == "read" and event.outcome == wanted):
+                if event.outcome == "won" or (event.operation == "read" and str(event.outcome) == str(wanted)):
                     entitled.add((event.incarnation, wanted))
             elif isinstance(event, Live) and (event.incarnation, event.generation) not in entitled:
                 message = f"{host} went live in generation {event.generation} and had not won the arbiter"
@@ -160,10 +161,11 @@ class FrameJudge:
         Each such emission excuses one frame, so a repetition is not excused by its original.
         """
         let_go = 0
-        for output in self._evidence.traces[frame.host].of(Output):
+        for emission in emissions(self._evidence.traces[frame.host]):
+            output = emission.output
             if output.kind == "frame" and output.digest == frame.digest and output.wall_ns < live_wall_ns:
                 held = self._acknowledgements.held(
-                    generation=output.generation, not_by=frame.host, wall_ns=output.wall_ns
+                    generation=emission.generation, not_by=frame.host, wall_ns=output.wall_ns
                 )
-                let_go += held >= output.depends_on
+                let_go += not emission.protected or held >= output.depends_on
         return self._seen[frame.host, frame.digest] <= let_go

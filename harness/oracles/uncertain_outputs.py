@@ -15,7 +15,7 @@ def judge_reissues(evidence: EvidenceDirectory) -> Iterator[Finding]:
     yield from _judge_repetition(evidence.traces)
     margin_ns = int(evidence.scenario.uncertain_ms_max * 1e6)
     for host, trace in evidence.traces.items():
-        reissued = [output for output in trace.of(Output) if output.why == "re-issue"]
+        reissued = [output for output in trace.emitted if output.why == "re-issue"]
         if reissued:
             yield from _judge_uncertainty(evidence.traces, host, reissued, margin_ns)
 
@@ -24,7 +24,7 @@ def _judge_repetition(traces: Mapping[str, Trace]) -> Iterator[Finding]:
     released: dict[int, str] = {}
     for host, trace in traces.items():
         reissued: set[tuple[str, int]] = set()
-        for output in trace.of(Output):
+        for output in trace.emitted:
             if output.why == "release":
                 if output.index in released:
                     message = f"output {output.index} was released on {released[output.index]} and again on {host}"

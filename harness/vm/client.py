@@ -42,7 +42,9 @@ class Client:
             ClientError: it has not within 30 s; the message has what it printed.
         """
         if self.kind == "ticker":
-            command = f"harness.clients.ticks --listen {topology.VM_GATEWAY}:{TICKER_PORT} --ticks {_DIRECTORY}/ticks.jsonl"
+            command = (
+                f"harness.clients.ticks --listen {topology.VM_GATEWAY}:{TICKER_PORT} --ticks {_DIRECTORY}/ticks.jsonl"
+            )
         else:
             command = (
                 f"harness.clients.key_value --target {topology.VM_ADDRESS}:{KEY_VALUE_PORT} --seed {self._seed}"

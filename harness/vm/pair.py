@@ -1,4 +1,4 @@
-"""The pair under test: two nodes on two hosts of a lab, told apart by the role they have now, not by the one they had."""
+"""The pair under test: two nodes on two hosts of a lab, told apart by the role that they have now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.lab import topology
 from harness.lab.interface import CommandFailedError, Host, HostUnreachableError, Lab, LabError, RemoteProcess
 from harness.vm.node_file import CONFIG_PATH, KEY_PATH, Guest, Timing, node_file
 
@@ -26,7 +25,7 @@ class PairError(Exception):
     """The pair did not come to the state that a scenario waits for; the message says what it did instead."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Node:
     """One node of the pair.
 
@@ -102,7 +101,13 @@ class Pair:
     """
 
     def __init__(
-        self, lab: Lab, guest: Guest, *, timing: Timing | None = None, mutants: Sequence[str] = (), policy: str = "resend"
+        self,
+        lab: Lab,
+        guest: Guest,
+        *,
+        timing: Timing | None = None,
+        mutants: Sequence[str] = (),
+        policy: str = "resend",
     ) -> None:
         self.lab, self.guest = lab, guest
         self.timing = timing or Timing()
@@ -198,6 +203,25 @@ class Pair:
             explain=lambda: f"It printed: {node.log()[-2000:]}",
         )
 
+    def wait_until_either_halts(self, first: Node, second: Node, timeout_seconds: float = 20) -> Node:
+        """Waits until one of two nodes has ended itself, and returns it."""
+        halted: list[Node] = []
+
+        def seen() -> bool:
+            halted.extend(node for node in (first, second) if not node.process.is_running())
+            return bool(halted)
+
+        wait_until(seen, what=f"{first.name} or {second.name} halts", timeout_seconds=timeout_seconds)
+        return halted[0]
+
+    def wait_for_console(self, node: Node, text: str, timeout_seconds: float = 20) -> None:
+        """Waits until the guest on this node has printed a text."""
+
+        def printed() -> bool:
+            return text.encode() in node.host.read_file(CONSOLE)
+
+        wait_until(printed, what=f"the guest on {node.name} prints {text!r}", timeout_seconds=timeout_seconds)
+
     def wait_for_event(self, node: Node, event: str, timeout_seconds: float = 20, **fields: object) -> dict[str, Any]:
         """Waits until a node's trace has an event with these fields, and returns it."""
         found: list[dict[str, Any]] = []
@@ -224,8 +248,3 @@ class Pair:
                 continue
             except LabError:
                 node.process.signal("KILL")
-
-
-def disk_is_fresh(host: Host) -> bool:
-    """Whether the storage host's image holds nothing yet."""
-    return not host.run(f"cmp -n 1048576 {topology.STORAGE_IMAGE} /dev/zero").stdout

@@ -6,26 +6,23 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fault_injectors.fault import Fault, FaultLog, FaultRecord
+from harness.evidence.allure_report import PromiseBrokenError, raise_if_broken, report
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.scenario import Scenario
-from harness.evidence.verdicts import Judgement, Verdict
+from harness.evidence.verdicts import Judgement
 from harness.lab import topology
 from harness.lab.interface import Lab, LabError
-from harness.oracles.registry import all_passed, judge
+from harness.oracles.registry import judge
 from harness.vm import guests
 from harness.vm.client import Client
 from harness.vm.pair import CONSOLE, NODE_LOG, TRACE, Node, Pair
 
 OPERATIONS_AFTER = 60
-
-
-class PromiseBrokenError(AssertionError):
-    """An oracle did not pass, or a fault was not seen to bite; the message says which, and what was found."""
 
 
 class Trial:
@@ -109,6 +106,50 @@ class Trial:
         self.pair.wait_until_alone(survivor)
         self.expect_service()
 
+    def expect_one_survivor(self, first: Node, second: Node) -> None:
+        """Waits until one of two nodes has halted itself, the other owns the VM alone, and the client is served."""
+        halted = self.pair.wait_until_either_halts(first, second)
+        self.expect_takeover(self.pair.other(halted))
+
+    def expect_protected(self) -> None:
+        """The pair is still together: a primary with its backup.
+
+        Raises:
+            PairError: it is not.
+        """
+        self.pair.node_in({"PROTECTED"})
+        self.pair.node_in({"BACKUP"})
+
+    def expect_roles(self, roles: Mapping[Node, str]) -> None:
+        """These nodes have these roles now.
+
+        Raises:
+            PromiseBrokenError: one has not.
+        """
+        for node, role in roles.items():
+            status = node.status()
+            if status is None or status["role"] != role:
+                raise PromiseBrokenError(f"{node.name} is {status and status['role']}, not {role}")
+
+    def command(self, *words: str) -> str:
+        """Gives the key-value server one command, over a connection of its own; its answer as redis-cli prints it."""
+        host = topology.VM_ADDRESS
+        return self.lab.client_host.run(
+            ["redis-cli", "-h", host, *words], check=True, timeout_seconds=30
+        ).stdout.strip()
+
+    def offset_on_disk(self, content: bytes) -> int:
+        """Where the disk image holds these bytes, counted from its start; the last place if there are several.
+
+        Raises:
+            PromiseBrokenError: nowhere.
+        """
+        image = self.lab.storage_host.read_file(topology.STORAGE_IMAGE)
+        offset = image.rfind(content)
+        if offset < 0:
+            raise PromiseBrokenError(f"the disk image does not hold {content!r}")
+        return offset
+
     def conclude(self) -> None:
         """Ends the run, gathers the evidence and judges it.
 
@@ -140,7 +181,16 @@ class Trial:
                 with contextlib.suppress(OSError, LabError):
                     (target / Path(path).name).write_bytes(node.host.read_file(path))
         self.client.collect(self.directory)
+        self._collect_arbiter()
         self._write_scenario(end_ns)
+
+    def _collect_arbiter(self) -> None:
+        """Copies the arbiter's own record, as the storage host has it: generation to incarnation."""
+        directory = f"{topology.STORAGE_ARBITER}/{self.pair.vm.replace('-', '')}"
+        listing = self.lab.storage_host.run(f"cat {directory}/generation-*")
+        records = json.loads("[" + listing.stdout.replace("}{", "},{") + "]") if listing.succeeded else []
+        record = {str(each["generation"]): f"{each['incarnation']:016x}" for each in records}
+        (self.directory / "arbiter.json").write_text(json.dumps(record) + "\n")
 
     def _status(self) -> None:
         for node in self.pair.nodes.values():
@@ -168,19 +218,7 @@ class Trial:
         Raises:
             PromiseBrokenError: one did not pass.
         """
-        self.judgements = judge(EvidenceDirectory(self.directory))
-        if not all_passed(self.judgements):
-            raise PromiseBrokenError(describe(self.judgements))
-
-
-def describe(judgements: Sequence[Judgement]) -> str:
-    """The judgements that did not pass, with their first findings, for a person to read."""
-    lines = []
-    for judgement in judgements:
-        if judgement.verdict is Verdict.PASSED:
-            continue
-        lines.append(f"{judgement.oracle}: {judgement.verdict}")
-        lines += [f"  {finding.code}: {finding.message}" for finding in judgement.findings[:5]]
-        if len(judgement.findings) > 5:
-            lines.append(f"  and {len(judgement.findings) - 5} more")
-    return "\n".join(lines) or "no oracle judged anything"
+        evidence = EvidenceDirectory(self.directory)
+        self.judgements = judge(evidence)
+        report(evidence, self.judgements)
+        raise_if_broken(self.judgements)

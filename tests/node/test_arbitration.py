@@ -28,7 +28,9 @@ class DeadArbiter(SlowArbiter):
         raise ArbiterUnreachableError("nobody there")
 
 
-def arbitration(arbiter: SlowArbiter, answers: queue.Queue[tuple[int, Record | None]], *, timeout: float) -> Arbitration:
+def arbitration(
+    arbiter: SlowArbiter, answers: queue.Queue[tuple[int, Record | None]], *, timeout: float
+) -> Arbitration:
     return Arbitration(
         arbiter, node="a", incarnation=5, timeout_seconds=timeout, answer=lambda *answer: answers.put(answer)
     )

@@ -22,6 +22,8 @@ from tests.oracles.run_builder import (
     wall_ns,
 )
 
+Change = Callable[[Run], None]
+
 
 @dataclass(frozen=True)
 class Mutation:
@@ -29,7 +31,7 @@ class Mutation:
 
     oracle: str
     code: str
-    apply: Callable[[Run], None]
+    apply: Change
 
     @property
     def name(self) -> str:
@@ -40,11 +42,12 @@ MUTATIONS: list[Mutation] = []
 TICKER_MUTATIONS: list[Mutation] = []
 
 
-def breaks(oracle: str, code: str, *, into: list[Mutation] = MUTATIONS) -> Callable[[Callable[[Run], None]], None]:
+def breaks(oracle: str, code: str, *, into: list[Mutation] = MUTATIONS) -> Callable[[Change], Change]:
     """Register a mutation."""
 
-    def register(apply: Callable[[Run], None]) -> None:
+    def register(apply: Change) -> Change:
         into.append(Mutation(oracle, code, apply))
+        return apply
 
     return register
 

@@ -12,3 +12,4 @@ pub mod node;
 pub mod protocol;
 #[cfg(feature = "extension-module")]
 mod python;
+pub mod simulation;

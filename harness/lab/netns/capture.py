@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 from harness.lab.interface import CaptureReport, LabError
+from harness.lab.netns.namespaces import only_child
+from harness.lab.topology import VM_MAC
 
 _HEADER_BYTES = 24
 _COUNTS = re.compile(rb"(\d+) packets? captured\D+(\d+) packets? received by filter\D+(\d+) packets? dropped by kernel")
@@ -21,15 +24,17 @@ class PortCapture:
 
     def __init__(self, rack_pid: int, port: str, path: Path) -> None:
         self.path = path
-        self._errors_path = path.with_suffix(".log")
         self._port = port
         self._errors = b""
         self._final: tuple[int, int] | None = None
         command = ["nsenter", "--target", str(rack_pid), "--net", "--pid", "--", "tcpdump", "--interface", port]
         command += ["--immediate-mode", "--packet-buffered", "--nano", "--no-promiscuous-mode", "--buffer-size=8192"]
         command += ["--relinquish-privileges=root", "-w", str(path)]
+        # A pcap file does not tell which way a frame went through the port. Frames under the VM's address are kept only
+        # when they came *from* this host: what another host's VM says to everybody is in that host's capture.
+        command.append(f"inbound or not ether src {VM_MAC}")
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
         self._await_line(b"listening on", 10.0)
 
@@ -48,27 +53,34 @@ class PortCapture:
         self._errors += part
 
     def counts(self) -> tuple[int, int]:
-        """Frames captured and frames dropped, asked of tcpdump by SIGUSR1, once it has written all that it received."""
+        """Frames captured and frames dropped, asked of tcpdump by SIGUSR1, once it has written all that it received.
+
+        Frames that came before the filter was in force count as received and are never written, so being done shows by
+        two answers that are the same.
+        """
         if self._final is not None:
             return self._final
         deadline = time.monotonic() + 5.0
+        before: tuple[int, ...] = ()
         while True:
             self._errors = b""
             self._signal(signal.SIGUSR1)
             while (match := _COUNTS.search(self._errors)) is None:
                 self._read(deadline, b"packets captured")
             captured, received, dropped = (int(number) for number in match.groups())
-            if captured >= received - dropped:
+            if captured >= received - dropped or before == (captured, received, dropped):
                 return captured, dropped
+            before = (captured, received, dropped)
+            time.sleep(0.02)
             if time.monotonic() > deadline:
                 raise LabError(f"tcpdump on {self._port} wrote {captured} of {received} frames only")
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal tcpdump itself, the child of nsenter."""
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        if not children:
+        pid = only_child(self._process.pid)
+        if pid is None:
             raise LabError(f"tcpdump on {self._port} ended: {self._errors.decode().strip()}")
-        os.kill(int(children[0]), number)
+        os.kill(pid, number)
 
     def stop(self) -> None:
         """Stop when all that passed has been written."""
@@ -81,7 +93,8 @@ class PortCapture:
     def discard(self) -> None:
         """Stop at once, whole or not."""
         if self._process.poll() is None:
-            self._process.kill()
+            with contextlib.suppress(LabError, ProcessLookupError):
+                self._signal(signal.SIGKILL)
         self._process.communicate(timeout=10)
         self._final = self._final or (0, 0)
 

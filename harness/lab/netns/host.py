@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -108,7 +109,7 @@ class NetnsHost:
 
     def clock(self) -> ClockReading:
         script = "import time; print(time.clock_gettime_ns(0), time.clock_gettime_ns(7))"
-        realtime, boottime = self.run(["python3", "-c", script], check=True).stdout.split()
+        realtime, boottime = self.run(f"{self.python} -c {shlex.quote(script)}", check=True).stdout.split()
         return ClockReading(int(realtime), int(boottime))
 
     def is_alive(self, *, timeout_seconds: float = 2.0) -> bool:
@@ -127,6 +128,14 @@ class NetnsHost:
             raise LabError(f"{self.name} is on already")
         self._boot()
         self._ssh.connect()
+        if self.role is HostRole.FAULT_TOLERANT:
+            self.await_storage()
+
+    def await_storage(self) -> None:
+        """Wait until the host sees the disk image and the arbiter's directory."""
+        mounted = f"grep -q ' {topology.ARBITER_PATH} fuse' /proc/mounts"
+        wait = f"until {mounted} && [ -s {topology.DISK_PATH} ]; do sleep 0.02; done"
+        self.run(wait, timeout_seconds=20, check=True)
 
     def _boot(self) -> None:
         environment = {
@@ -164,6 +173,9 @@ class NetnsHost:
             self.captures.append(PortCapture(self._switch.rack_pid, port_name(topology.CLIENT, self._plan), path))
         self._launcher.stdin.write("plugged\n")
         self._launcher.stdin.close()
+        # Connecting before the host has its addresses would cost a second: that is when ARP asks again.
+        if self._launcher.stdout.readline() != "up\n":
+            raise LabError(f"{self.name} did not come up: {(self._disk.path / 'boot.log').read_text().strip()}")
 
     def power_off(self) -> None:
         if not self.is_powered:

@@ -33,11 +33,12 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise _Terminated
 
 
-def start_rack() -> tuple[subprocess.Popen[bytes], ProcessIdentity]:
+def start_rack(log: Path) -> tuple[subprocess.Popen[bytes], ProcessIdentity]:
     """Start the rack. Should the keeper itself be killed, the kernel kills `unshare`, and that the rack."""
     command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--pid", "--mount", "--uts", "--ipc"]
     command += ["--fork", "--kill-child=KILL", "sleep", "infinity"]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    with log.open("ab") as errors:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors)
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and process.poll() is None:
         for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
@@ -45,7 +46,7 @@ def start_rack() -> tuple[subprocess.Popen[bytes], ProcessIdentity]:
             with contextlib.suppress(ProcessLookupError):
                 return process, ProcessIdentity.of(int(pid))
         time.sleep(0.002)
-    raise RuntimeError("unshare could not make the namespaces: is this root?")
+    raise RuntimeError(f"unshare could not make the namespaces: {log.read_text().strip()}")
 
 
 def main(path: str) -> int:
@@ -54,7 +55,7 @@ def main(path: str) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     run = RunDirectory(Path(path))
     try:
-        process, rack = start_rack()
+        process, rack = start_rack(run.path / "rack.log")
         state = dataclasses.replace(run.read_state(), keeper=ProcessIdentity.own(), rack=rack)
         run.write_state(state)
         print(rack.pid, flush=True)

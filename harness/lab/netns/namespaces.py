@@ -33,7 +33,10 @@ def connect_inside(pid: int, address: str, port: int, timeout_seconds: float = 5
                     raise OSError(error, os.strerror(error))
             finally:
                 os.close(descriptor)
-            result.append(socket.create_connection((address, port), timeout_seconds))
+            connection = socket.create_connection((address, port), timeout_seconds)
+            # SSH sends many small messages: each would wait 40 ms for the other side's delayed acknowledgement.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            result.append(connection)
         except OSError as error:
             result.append(error)
 

@@ -22,8 +22,11 @@ class Switch:
     def start(self) -> None:
         """Make the bridges. The operator's bridge has an address: connections to the hosts' sshd come from there."""
         lines = ["link set lo up"]
-        for network in NETWORKS:
-            lines.append(f"link add {network} type bridge forward_delay 0 mcast_snooping 0")
+        for number, network in enumerate(NETWORKS, start=1):
+            # A bridge without an address of its own changes it with every port that comes and goes, and whoever had
+            # resolved the old one talks to nobody for a while.
+            address = f"02:00:{number:02x}:00:00:01"
+            lines.append(f"link add {network} address {address} type bridge forward_delay 0 mcast_snooping 0")
             lines.append(f"link set {network} up")
         operator = NETWORKS[OPERATOR].prefix.removesuffix("0/24") + "1/24"
         lines.append(f"addr add {operator} dev {OPERATOR}")
@@ -36,7 +39,8 @@ class Switch:
         lines = []
         for network in plan.networks:
             port = port_name(network, plan)
-            lines.append(f"link add {port} type veth peer name {network} netns {host_pid}")
+            peer = f"peer name {network} address {plan.hardware_address(network)} netns {host_pid}"
+            lines.append(f"link add {port} type veth {peer}")
             lines.append(f"link set {port} master {network}")
             lines.append(f"link set {port} up")
         self._ip(lines)

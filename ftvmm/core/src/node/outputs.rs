@@ -107,6 +107,8 @@ struct State {
     in_flight: Option<Produced>,
     produced: u64,
     completed: u64,
+    /// Backup: outputs up to here need not be kept. The primary may have completed what replay has yet to produce.
+    forgotten: u64,
     /// A backup holds; a primary releases.
     releasing: bool,
     /// Outputs up to here are re-issued.
@@ -129,18 +131,15 @@ impl OutputQueue {
         let mut state = self.state.lock();
         state.produced += 1;
         let index = state.produced;
-        state.pending.push_back(Produced { index, depends_on, content });
+        if index > state.forgotten {
+            state.pending.push_back(Produced { index, depends_on, content });
+        }
         index
     }
 
     /// Outputs produced so far.
     pub fn produced(&self) -> u64 {
         self.state.lock().produced
-    }
-
-    /// Outputs completed so far, in order.
-    pub fn completed(&self) -> u64 {
-        self.state.lock().completed
     }
 
     /// Backup: the outputs up to `through` were completed by the primary; the last `kept` of them are remembered all
@@ -151,6 +150,7 @@ impl OutputQueue {
             state.pending.pop_front();
         }
         state.completed = state.completed.max(through);
+        state.forgotten = state.forgotten.max(through.saturating_sub(kept));
         self.changed.notify_all();
     }
 
@@ -191,17 +191,15 @@ impl OutputQueue {
             }
             let hints = state.hints;
             if state.releasing
-                && let Some(front) = state.pending.front()
+                && state.pending.front().is_some_and(&may_release)
+                && let Some(output) = state.pending.pop_front()
             {
-                if may_release(front) {
-                    let Some(output) = state.pending.pop_front() else { continue };
-                    state.in_flight = Some(output.clone());
-                    return if output.index <= state.reissue_through {
-                        Next::Reissue(output)
-                    } else {
-                        Next::Release(output)
-                    };
-                }
+                state.in_flight = Some(output.clone());
+                return if output.index <= state.reissue_through {
+                    Next::Reissue(output)
+                } else {
+                    Next::Release(output)
+                };
             }
             if state.hints == hints {
                 self.changed.wait(&mut state);
@@ -236,17 +234,6 @@ impl OutputQueue {
                 .any(|output| output.content.overlaps(device, offset, length))
         {
             self.changed.wait(&mut state);
-        }
-        !state.stopped
-    }
-
-    /// Waits until every output that was produced has left, up to `deadline`. Returns whether they have.
-    pub fn wait_until_empty(&self, deadline: std::time::Instant) -> bool {
-        let mut state = self.state.lock();
-        while !(state.pending.is_empty() && state.in_flight.is_none()) && !state.stopped {
-            if self.changed.wait_until(&mut state, deadline).timed_out() {
-                return false;
-            }
         }
         !state.stopped
     }
@@ -288,7 +275,17 @@ mod tests {
         queue.put_back();
         assert_eq!(index(queue.next(|_| true)), ("release", 4));
         queue.complete(4);
-        assert_eq!(queue.completed(), 4);
+    }
+
+    #[test]
+    fn what_the_primary_completed_before_replay_came_to_it_is_not_kept() {
+        let queue = OutputQueue::default();
+        queue.forget(2, 0);
+        for byte in 1..=3 {
+            queue.produce(0, frame(byte));
+        }
+        queue.release();
+        assert_eq!(index(queue.next(|_| true)), ("release", 3));
     }
 
     #[test]

@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crossbeam_channel::{Receiver, Sender, after, select_biased};
 
-use crate::protocol::{ArbiterRecord, AskResult, Input, Output, OutputResult, Path, ReadResult, Role, TraceEvent};
+use crate::protocol::{
+    ArbiterRecord, AskResult, Input, Instant, Output, OutputResult, Path, ReadResult, Role, TraceEvent,
+};
 
 use super::announce;
 use super::clock;
@@ -15,6 +19,7 @@ use super::heartbeat::{Datagram, Heartbeat};
 use super::mutant::Mutant;
 use super::session::{Channel, EntriesFrame, Session, SessionEvent};
 use super::shared::Shared;
+use super::status;
 use super::thread;
 use super::trace_event;
 use super::virtual_cpu::CpuEvent;
@@ -28,7 +33,10 @@ const REPEATED_OUTPUTS: u64 = 30;
 /// What the mutant `slow-go-live` waits.
 const SLOW_GO_LIVE: Duration = Duration::from_secs(5);
 /// When announcements are made, in milliseconds after the go-live: a late frame of the old host flips switch tables.
-const ANNOUNCEMENTS_MS: [u64; 7] = [0, 50, 150, 400, 1000, 2000, 3000];
+const ANNOUNCEMENTS_MS: [u64; 8] = [0, 10, 50, 150, 400, 1000, 2000, 3000];
+
+/// How often the lag is written to the trace.
+const LAG_SAMPLE: Duration = Duration::from_millis(50);
 
 /// What Python and the operator tell the protocol's thread.
 #[derive(Debug)]
@@ -93,6 +101,8 @@ pub struct Runtime {
     pub asked: BTreeMap<u64, u64>,
     /// inputs that carrying out an output gave rise to
     pub followed: VecDeque<Input>,
+    /// when the lag was last written to the trace
+    pub lag_sampled_at: Instant,
     /// an orderly end is under way
     pub ended: bool,
 }
@@ -127,6 +137,7 @@ impl Runtime {
             if let Some(input) = input {
                 self.step(input);
             }
+            self.sample_lag(now);
             while let Some(input) = self.followed.pop_front() {
                 self.step(input);
             }
@@ -138,6 +149,19 @@ impl Runtime {
         self.shared.protocol.lock().step(clock::now(), input, &mut outputs);
         for output in outputs {
             self.carry_out(output);
+        }
+    }
+
+    /// Writes how far replay is behind, for the picture and for whoever looks at the trace.
+    fn sample_lag(&mut self, now: Instant) {
+        if now.since(self.lag_sampled_at) < LAG_SAMPLE {
+            return;
+        }
+        self.lag_sampled_at = now;
+        let status = self.shared.protocol.lock().status(now);
+        if matches!(status.role, Role::Protected | Role::Backup) {
+            let (entries, milliseconds) = status::lag(&self.shared, &status, now);
+            self.shared.trace.write("lag", json!({ "entries": entries, "milliseconds": milliseconds }));
         }
     }
 
@@ -168,7 +192,7 @@ impl Runtime {
                 self.sessions.insert(connection, session);
                 Input::SessionOpened { connection, dialled }
             }
-            SessionEvent::DialFailed { session, reason } => Input::SessionClosed { connection: session, reason },
+            SessionEvent::DialFailed => Input::DialFailed,
             SessionEvent::Message { session, bytes } => {
                 Input::Message { path: Path::Log { connection: session }, bytes }
             }
@@ -262,7 +286,8 @@ impl Runtime {
 
     fn trace(&self, event: TraceEvent) {
         let left_alone = matches!(event, TraceEvent::Role { from: Role::Protected, to: Role::Alone, .. });
-        trace_event::write(&self.shared.trace, event);
+        let released = self.shared.protocol.lock().released();
+        trace_event::write(&self.shared.trace, event, released);
         if left_alone {
             self.shared.cpu.run_alone();
             self.shared.log.restart_at(self.shared.cpu.position());
@@ -326,7 +351,7 @@ impl Runtime {
             for at_ms in ANNOUNCEMENTS_MS {
                 std::thread::sleep(Duration::from_millis(at_ms - waited_ms));
                 waited_ms = at_ms;
-                if !shared.protocol.lock().status(clock::now()).may_speak {
+                if !matches!(shared.protocol.lock().role(), Role::Won | Role::Alone | Role::Protected) {
                     return;
                 }
                 let Some(devices) = shared.world.attached().lock().clone() else { return };

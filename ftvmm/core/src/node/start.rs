@@ -170,6 +170,7 @@ impl RunningNode {
             sessions: BTreeMap::new(),
             asked: BTreeMap::new(),
             followed: VecDeque::new(),
+            lag_sampled_at: clock::now(),
             ended: false,
         };
         let inbox = Inbox { sessions, datagrams, cpu, done, commands: command_events };

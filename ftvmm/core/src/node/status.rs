@@ -4,11 +4,21 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::protocol::{Instant, Status};
+
 use super::clock;
+use super::shared::Shared;
 use super::start::RunningNode;
 
 fn milliseconds(age: Option<Duration>) -> Value {
     age.map_or(Value::Null, |age| (age.as_secs_f64() * 1000.0).into())
+}
+
+/// How far replay is behind: in entries, and the age of the oldest entry not replayed in milliseconds.
+pub fn lag(shared: &Shared, status: &Status, now: Instant) -> (u64, f64) {
+    let newest = if status.role.is_primary() { status.appended } else { status.stored };
+    let oldest = shared.log.came_at(status.replayed + 1);
+    (newest.saturating_sub(status.replayed), oldest.map_or(0.0, |at| now.0.saturating_sub(at) as f64 / 1e6))
 }
 
 /// The status of a node; `docs/architecture.md` has its fields.
@@ -20,8 +30,7 @@ pub fn json(node: &RunningNode) -> Value {
     for (heartbeat, age) in node.config.heartbeat.iter().zip(&status.heard_heartbeat) {
         heard.insert(format!("heartbeat-{}", heartbeat.network), milliseconds(*age));
     }
-    let newest = if status.role.is_primary() { status.appended } else { status.stored };
-    let lag_ms = node.shared.log.came_at(status.replayed + 1).map_or(0.0, |at| now.0.saturating_sub(at) as f64 / 1e6);
+    let (lag_entries, lag_ms) = lag(&node.shared, &status, now);
     json!({
         "node": node.config.node.name,
         "vm": node.config.vm.uuid,
@@ -33,7 +42,7 @@ pub fn json(node: &RunningNode) -> Value {
             "acknowledged": status.acknowledged, "replayed": status.replayed,
         },
         "output": { "produced": status.produced, "released": status.released },
-        "lag_entries": newest.saturating_sub(status.replayed),
+        "lag_entries": lag_entries,
         "lag_ms": lag_ms,
         "may_speak": status.may_speak,
         "stalled": status.stalled,

@@ -7,7 +7,10 @@ use crate::protocol::TraceEvent;
 use super::trace::Trace;
 
 /// Writes one event under the name and with the fields that `docs/architecture.md` gives it.
-pub fn write(trace: &Trace, event: TraceEvent) {
+///
+/// # Arguments
+/// `released` is R as the node knows it now: a candidate that has drained its log re-issues what lies behind it.
+pub fn write(trace: &Trace, event: TraceEvent, released: u64) {
     match event {
         TraceEvent::Role { from, to, generation, reason } => {
             trace.set_generation(generation);
@@ -34,7 +37,9 @@ pub fn write(trace: &Trace, event: TraceEvent) {
             trace.write("lag", json!({ "entries": entries, "milliseconds": milliseconds }));
         }
         TraceEvent::ClosedLog { position } => trace.write("closed-log", json!({ "position": position })),
-        TraceEvent::Drained { position } => trace.write("drained", json!({ "position": position })),
+        TraceEvent::Drained { position } => {
+            trace.write("drained", json!({ "position": position, "released": released }))
+        }
         TraceEvent::Attached => trace.write("attached", json!({})),
         TraceEvent::Announced => trace.write("announced", json!({})),
         TraceEvent::Live => trace.write("live", json!({})),

@@ -99,11 +99,19 @@ impl Node {
         self.acknowledge(path, outputs);
     }
 
-    pub(super) fn entries_replayed(&mut self, through: u64, outputs_produced: u64) {
+    pub(super) fn entries_replayed(&mut self, through: u64, outputs_produced: u64, outputs: &mut Vec<Output>) {
         if matches!(self.role, Role::Backup | Role::Candidate) {
             self.log.replayed = self.log.replayed.max(through);
-            self.produced = self.produced.max(outputs_produced);
+            self.replay_produced(outputs_produced, outputs);
         }
+    }
+
+    /// Replay that is behind produces outputs that have completed on the primary long ago: they need not be kept either.
+    fn replay_produced(&mut self, outputs_produced: u64, outputs: &mut Vec<Output>) {
+        if outputs_produced > self.produced && self.released > self.produced {
+            outputs.push(Output::ForgetOutputs { through: self.released });
+        }
+        self.produced = self.produced.max(outputs_produced);
     }
 
     /// R9: in one step; from here on nothing is said, and the log is closed.
@@ -125,7 +133,7 @@ impl Node {
         if self.role == Role::Candidate && position == self.log.stored {
             self.log.replayed = position;
             self.log.drained = true;
-            self.produced = self.produced.max(outputs_produced);
+            self.replay_produced(outputs_produced, outputs);
             outputs.push(Output::Trace(TraceEvent::Drained { position }));
         }
     }

@@ -177,14 +177,16 @@ impl Node {
             Input::DialFailed => self.dial_ended(),
             Input::SessionClosed { connection, reason } => self.session_closed(connection, reason, outputs),
             Input::Message { path, bytes } => self.message(path, &bytes, outputs),
-            Input::EntriesAppended { through } => self.entries_appended(through),
+            Input::EntriesAppended { through } => self.entries_appended(through, outputs),
             Input::OutputProduced { index, .. } => {
                 self.produced = self.produced.max(index);
                 outputs.push(Output::TryRelease);
             }
             Input::OutputDone { index, result } => self.output_done(index, result, outputs),
             Input::EntriesStored { connection, header } => self.entries_stored(connection, &header, outputs),
-            Input::EntriesReplayed { through, outputs_produced } => self.entries_replayed(through, outputs_produced),
+            Input::EntriesReplayed { through, outputs_produced } => {
+                self.entries_replayed(through, outputs_produced, outputs)
+            }
             Input::Drained { position, outputs_produced } => self.drained(position, outputs_produced, outputs),
             Input::Diverged { position, reason } => self.diverged(position, reason, outputs),
             Input::Attached => self.attached(outputs),
@@ -269,7 +271,7 @@ impl Node {
             vm: self.config.vm,
             generation: self.generation,
             incarnation: self.incarnation,
-            session: self.session.map_or(0, |session| session.number),
+            session: self.session.map_or(self.session_number, |session| session.number),
             sequence: self.sequence,
             stamp: now.0,
             echo: self.hearing.peer_stamp,

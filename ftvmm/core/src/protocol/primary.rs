@@ -78,7 +78,13 @@ impl LogState {
 }
 
 impl Node {
-    pub(super) fn entries_appended(&mut self, through: u64) {
+    pub(super) fn entries_appended(&mut self, through: u64, outputs: &mut Vec<Output>) {
+        if self.role != Role::Protected {
+            // Nobody else needs them: what is live alone has the state itself.
+            self.log.appended = self.log.appended.max(through);
+            outputs.push(Output::TruncateLog { through });
+            return;
+        }
         let mark_every = self.config.timing.acknowledge / AGE_MARKS;
         self.log.append(through, self.now, mark_every);
     }
@@ -176,6 +182,7 @@ impl Node {
         self.change_role(Role::Alone, "won the arbiter", outputs);
         self.close_session("the backup is dropped", outputs);
         self.peer = 0;
+        self.log.ages.clear();
         outputs.push(Output::TruncateLog { through: self.log.appended });
         outputs.push(Output::TryRelease);
     }

@@ -27,7 +27,10 @@ pub(super) struct Hearing {
     sequences: Vec<u64>,
     /// When something came last on each path.
     pub(super) heard_on: Vec<Option<Instant>>,
-    /// What the newest message shows: for how long the peer has not heard this node.
+    /// The peer's stamp on the first message that carried the newest echo; 0: none came yet.
+    echo_since: u64,
+    /// What the newest message shows: for how long the peer has not heard this node. Taken from the peer's stamps alone, so that neither
+    /// a pause of this node nor a queue on the way counts as deafness of the peer.
     unheard: Duration,
 }
 
@@ -47,6 +50,7 @@ impl Hearing {
         }
         self.heard_at = now;
         self.unheard = Duration::ZERO;
+        self.echo_since = 0;
     }
 
     /// A message is about to echo the newest stamp heard.
@@ -70,7 +74,10 @@ impl Hearing {
             self.peer_stamp = header.stamp;
             self.peer_stamp_at = now;
             self.heard_at = now;
-            self.unheard = if header.echo == 0 { Duration::ZERO } else { now.since(Instant(header.echo)) };
+            if header.echo > self.own_echo || self.echo_since == 0 {
+                self.echo_since = header.stamp;
+            }
+            self.unheard = Duration::from_nanos(header.stamp.saturating_sub(self.echo_since));
         }
         self.own_echo = self.own_echo.max(header.echo);
         true
@@ -84,16 +91,19 @@ impl Node {
             return true;
         }
         let header = &message.header;
-        let Some(session) = self.session else { return false };
-        let connection = match path {
-            Path::Log { connection } => connection == session.connection,
+        let session = self.session.map_or(0, |session| session.number);
+        // Outside of a session nothing belongs, unless a test lets a candidate speak (R9).
+        let number = if session == 0 && !self.config.rules.silent_candidate { self.session_number } else { session };
+        let known_path = match path {
+            Path::Log { connection } => self.session.is_some_and(|session| session.connection == connection),
             Path::Heartbeat { network } => network < self.config.heartbeat_paths,
         };
-        connection
+        known_path
+            && number != 0
             && header.vm == self.config.vm
             && header.generation == self.generation
             && header.incarnation == self.peer
-            && header.session == session.number
+            && header.session == number
     }
 
     /// Looks whether the peer is to be suspected, and draws the consequences.
@@ -120,7 +130,10 @@ impl Node {
                 outputs.push(Output::Trace(TraceEvent::Suspect { reason: reason.to_owned() }));
             }
             // The peer is well again. An ask that may have been applied is settled first (R11).
-            None if !self.arbitration.is_committed() => self.suspicion = None,
+            None if self.suspicion.is_some() && !self.arbitration.is_committed() => {
+                self.suspicion = None;
+                self.arbitration.withdraw();
+            }
             _ => {}
         }
     }

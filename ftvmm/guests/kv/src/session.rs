@@ -35,9 +35,14 @@ impl Session {
         Session { client, input: Vec::new(), staged: Replies::default(), staged_count: 0, output: Vec::new(), sent: 0 }
     }
 
-    /// Takes bytes from the client.
+    /// Takes bytes from the client. Those that nobody will look at are thrown away, so that a client which is still sending
+    /// gets to read why the connection ends.
     pub fn receive(&mut self, bytes: &[u8]) {
-        self.input.extend_from_slice(bytes);
+        if self.client.closing {
+            self.input.clear();
+        } else {
+            self.input.extend_from_slice(bytes);
+        }
     }
 
     /// How many bytes came in that no command has used yet.

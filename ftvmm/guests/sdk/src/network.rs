@@ -29,13 +29,42 @@ struct NetworkDevice {
     /// buffers of frames that were consumed, to be filled again
     spare: Vec<Vec<u8>>,
     outgoing: Vec<u8>,
+    pace: Pace,
+}
+
+/// How far to fetch. Finding out that no frame is left takes an exit too; while frames come one by one, which every wait
+/// confirms, most rounds do without.
+#[derive(Default)]
+struct Pace {
+    /// frames of the last round that fetched all
+    last_whole: usize,
+    /// rounds since
+    rounds: u32,
+}
+
+impl Pace {
+    /// One round in so many fetches all in any case.
+    const WHOLE_ROUND_EVERY: u32 = 4;
+
+    /// How many frames to fetch in this round at most.
+    fn limit(&mut self) -> usize {
+        self.rounds += 1;
+        if self.last_whole <= 1 && self.rounds < Pace::WHOLE_ROUND_EVERY { 1 } else { FRAMES_MAX }
+    }
+
+    fn fetched(&mut self, limit: usize, count: usize) {
+        if limit > 1 {
+            *self = Pace { last_whole: count, rounds: 0 };
+        }
+    }
 }
 
 impl NetworkDevice {
     /// Fetches what is waiting.
     fn fetch(&mut self) {
         let frame_bytes_max = self.mtu + ETHERNET_HEADER_BYTES;
-        while self.received.len() < FRAMES_MAX {
+        let limit = self.pace.limit();
+        while self.received.len() < limit {
             let mut frame = self.spare.pop().unwrap_or_default();
             frame.resize(frame_bytes_max, 0);
             match hypercall::network_read(self.handle, &mut frame) {
@@ -49,6 +78,7 @@ impl NetworkDevice {
                 }
             }
         }
+        self.pace.fetched(limit, self.received.len());
     }
 }
 
@@ -145,6 +175,7 @@ impl Network {
             received: VecDeque::with_capacity(FRAMES_MAX),
             spare: Vec::new(),
             outgoing: vec![0; mtu + ETHERNET_HEADER_BYTES],
+            pace: Pace::default(),
         };
         let mut config = Config::new(HardwareAddress::Ethernet(mac));
         config.random_seed = seed;
@@ -169,7 +200,7 @@ impl Network {
         &mut self.interface
     }
 
-    /// Fetches the waiting frames and hands them to the sockets.
+    /// Fetches waiting frames and hands them to the sockets. Some may be left, so wait before the next round.
     pub fn receive(&mut self, now_nanoseconds: u64, sockets: &mut SocketSet) {
         let now = instant(now_nanoseconds);
         self.device.fetch();

@@ -50,7 +50,7 @@ pub(super) fn client(context: &mut Context, words: &[&[u8]]) -> Result<(), Comma
         arity(3, "client|setinfo")?;
         context.replies.simple("OK");
     } else if is(name, "INFO") || is(name, "LIST") {
-        let line = format!("id={} name={} db=0 resp=2\n", context.client.id, context.client.name.escape_ascii());
+        let line = format!("id={} name={} db=0\n", context.client.id, context.client.name.escape_ascii());
         context.replies.bulk(line.as_bytes());
     } else if is(name, "NO-EVICT") || is(name, "NO-TOUCH") {
         context.replies.simple("OK");
@@ -77,7 +77,7 @@ pub(super) fn config(context: &mut Context, words: &[&[u8]]) -> Result<(), Comma
         words[1..].iter().any(|pattern| crate::pattern::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
     };
     let found: Vec<_> = settings.iter().filter(|(name, _)| asked(name)).collect();
-    context.replies.array(found.len() * 2);
+    context.replies.map(found.len());
     for (name, value) in found {
         context.replies.bulk(name.as_bytes());
         context.replies.bulk(value.as_bytes());
@@ -104,15 +104,18 @@ pub(super) fn command(context: &mut Context, words: &[&[u8]]) -> Result<(), Comm
                 (0..3).for_each(|_| context.replies.integer(0));
             }
         }
-        Some(word) if is(word, "DOCS") || is(word, "INFO") => context.replies.array(0),
+        Some(word) if is(word, "DOCS") => context.replies.map(0),
+        Some(word) if is(word, "INFO") => context.replies.array(0),
         Some(word) => return Err(subcommand(word, "COMMAND")),
     }
     Ok(())
 }
 
+/// HELLO [2 | 3] [SETNAME name]: which version of the protocol to speak.
 pub(super) fn hello(context: &mut Context, words: &[&[u8]]) -> Result<(), CommandError> {
     match words.first().map(|version| integer(version)) {
-        None | Some(Ok(2)) => {}
+        None => {}
+        Some(Ok(version @ (2 | 3))) => context.replies.resp3 = version == 3,
         Some(_) => return Err(CommandError::Protocol),
     }
     if words.len() > 1 {
@@ -121,13 +124,13 @@ pub(super) fn hello(context: &mut Context, words: &[&[u8]]) -> Result<(), Comman
             _ => return Err(CommandError::Syntax),
         }
     }
-    context.replies.array(14);
+    context.replies.map(7);
     for (name, value) in [("server", "redis"), ("version", super::storage::VERSION)] {
         context.replies.bulk(name.as_bytes());
         context.replies.bulk(value.as_bytes());
     }
     context.replies.bulk(b"proto");
-    context.replies.integer(2);
+    context.replies.integer(if context.replies.resp3 { 3 } else { 2 });
     context.replies.bulk(b"id");
     context.replies.integer(context.client.id as i64);
     for (name, value) in [("mode", "standalone"), ("role", "master")] {
@@ -147,6 +150,7 @@ pub(super) fn quit(context: &mut Context, _: &[&[u8]]) -> Result<(), CommandErro
 
 pub(super) fn reset(context: &mut Context, _: &[&[u8]]) -> Result<(), CommandError> {
     context.client.name.clear();
+    context.replies.resp3 = false;
     context.replies.simple("RESET");
     Ok(())
 }

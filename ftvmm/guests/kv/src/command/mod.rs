@@ -49,7 +49,7 @@ pub enum CommandError {
     /// there is one database only
     #[error("ERR DB index is out of range")]
     DatabaseIndex,
-    /// only RESP2 is spoken
+    /// only RESP2 and RESP3 are spoken
     #[error("NOPROTO unsupported protocol version")]
     Protocol,
     /// a name that cannot be printed in a list

@@ -13,7 +13,7 @@ pub(super) const VERSION: &str = "7.0.0";
 pub(super) fn scrub(context: &mut Context, _: &[&[u8]]) -> Result<(), CommandError> {
     let scrub = context.database.scrub()?;
     context.statistics.scrubs += 1;
-    context.replies.array(8);
+    context.replies.map(4);
     let numbers =
         [("log-bytes", scrub.log_bytes), ("keys", scrub.keys as u64), ("repaired", u64::from(scrub.repaired))];
     for (name, number) in numbers {

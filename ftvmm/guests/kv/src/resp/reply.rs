@@ -1,4 +1,5 @@
-//! Replies.
+//! Replies: RESP2, and what RESP3 writes otherwise (nil and maps) for clients that ask for it with HELLO 3, as some do
+//! unasked.
 
 use alloc::vec::Vec;
 use core::fmt::Display;
@@ -7,6 +8,8 @@ use core::fmt::Display;
 #[derive(Debug, Default)]
 pub struct Replies {
     bytes: Vec<u8>,
+    /// whether the client asked for RESP3
+    pub resp3: bool,
 }
 
 impl Replies {
@@ -54,6 +57,7 @@ impl Replies {
     pub fn bulk_or_nil(&mut self, bytes: Option<&[u8]>) {
         match bytes {
             Some(bytes) => self.bulk(bytes),
+            None if self.resp3 => self.bytes.extend_from_slice(b"_\r\n"),
             None => self.bytes.extend_from_slice(b"$-1\r\n"),
         }
     }
@@ -61,6 +65,11 @@ impl Replies {
     /// The head of an array; its elements follow.
     pub fn array(&mut self, count: usize) {
         self.line(b'*', count);
+    }
+
+    /// The head of a map of so many pairs; names and values follow in turn.
+    pub fn map(&mut self, count: usize) {
+        if self.resp3 { self.line(b'%', count) } else { self.array(2 * count) }
     }
 
     fn line(&mut self, kind: u8, content: impl Display) {

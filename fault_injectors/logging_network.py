@@ -1,0 +1,358 @@
+"""Faults of the log channel: cut, delayed, throttled, reset, corrupted, on the host where it lands.
+
+TCP is struck in Toxiproxy, through which the log always runs; heartbeats are UDP and are struck by the packet filter.
+Entries flow *upstream* through the proxy of the host that listens, acknowledgements *downstream*.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fault_injectors.direction import Direction
+from fault_injectors.fault import Confirmation
+from fault_injectors.log_traffic import LogTraffic
+from fault_injectors.networks import new_table
+from fault_injectors.packet_filter import DropRule, PacketFilter
+from fault_injectors.probes import answers_ping
+from fault_injectors.toxiproxy_client import LogProxy, Toxic
+from harness.lab.interface import Host, Lab
+from harness.lab.topology import HEARTBEAT_PORT, LOGGING, LOGGING_PORT, LOGGING_PROXY_PORT
+from harness.lab.waiting import wait_until
+
+UPSTREAM = "upstream"
+DOWNSTREAM = "downstream"
+_TOXIPROXY_LOG = "/var/log/toxiproxy.log"
+
+
+def _toxic(kind: str, stream: str, **attributes: Any) -> Toxic:
+    return Toxic(f"{kind}-{stream}-{secrets.token_hex(3)}", kind, stream, 1.0, attributes)
+
+
+@dataclass
+class LoggingCut:
+    """Nothing passes between two hosts on the logging network, both ways or one: log, acknowledgements, heartbeats.
+
+    TCP behaves as over a cut wire: bytes wait and flow on after healing, a close is not seen, nobody gets through anew.
+    """
+
+    lab: Lab
+    first: Host
+    second: Host
+    direction: Direction = Direction.BOTH
+    name = "logging-cut"
+    _filters: list[tuple[Host, PacketFilter]] = field(default_factory=list)
+    _toxics: list[tuple[LogProxy, Host, Toxic]] = field(default_factory=list)
+    _reached_before: bool = False
+
+    @property
+    def target(self) -> str:
+        return f"{self.first.name},{self.second.name}"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"direction": str(self.direction)}
+
+    @staticmethod
+    def available(lab: Lab) -> bool:
+        return True
+
+    def _pairs(self) -> list[tuple[Host, Host]]:
+        """Who is no longer heard by whom."""
+        pairs = []
+        if self.direction is not Direction.INCOMING:
+            pairs.append((self.first, self.second))
+        if self.direction is not Direction.OUTGOING:
+            pairs.append((self.second, self.first))
+        return pairs
+
+    def prepare(self) -> None:
+        table = new_table()
+        proxies = {host.name: LogProxy(host) for host in (self.first, self.second)}
+        for sender, receiver in self._pairs():
+            source = f"ip saddr {sender.addresses[LOGGING]}"
+            rules = [
+                DropRule(f"heartbeats of {sender.name}", "input", f"{source} udp dport {HEARTBEAT_PORT}"),
+                DropRule(f"pings of {sender.name}", "input", f"{source} ip protocol icmp"),
+                DropRule(
+                    f"new connections of {sender.name}",
+                    "input",
+                    f"{source} tcp dport {LOGGING_PROXY_PORT} tcp flags & (syn | ack) == syn",
+                ),
+            ]
+            self._filters.append((receiver, PacketFilter(receiver, table, rules)))
+            # The log lands on one of the two, whoever dialled: what the sender says runs upstream through the proxy of
+            # the receiver, or downstream through its own.
+            self._toxics.append((proxies[receiver.name], receiver, _toxic("hold", UPSTREAM)))
+            self._toxics.append((proxies[sender.name], sender, _toxic("hold", DOWNSTREAM)))
+        for proxy in proxies.values():
+            proxy.toxics()  # opens the way to the server before the blow, so that the blow is quick
+        self._reached_before = answers_ping(self.first, self.second.addresses[LOGGING])
+
+    def inject(self) -> None:
+        for _, packet_filter in self._filters:
+            packet_filter.install()
+        for proxy, _, toxic in self._toxics:
+            proxy.add(toxic)
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """Pings are lost and counted, the proxies report the toxics, and an open log connection holds bytes back."""
+        if not self._reached_before:
+            return Confirmation.of(None, "the two did not reach each other on the logging network before")
+        reached = answers_ping(self.first, self.second.addresses[LOGGING])
+        answers_ping(self.second, self.first.addresses[LOGGING])
+        dropped = {host.name: packet_filter.dropped() for host, packet_filter in self._filters}
+        pings = all(count > 0 for counts in dropped.values() for label, count in counts.items() if "pings" in label)
+        present = all(toxic.name in proxy.toxics() for proxy, _, toxic in self._toxics)
+        evidence = [
+            f"pings over the logging network, answered before, are {'still answered' if reached else 'lost'}",
+            f"packets dropped: {dropped}",
+            f"the proxies {'report' if present else 'do not report'} the toxics",
+        ]
+        if reached or not pings or not present:
+            return Confirmation.of(False, *evidence)
+        for _, host, toxic in self._toxics:
+            if LogTraffic.read(host).connections:
+                held = wait_until(lambda h=host, t=toxic: _held(h, t.stream), timeout_seconds=timeout_seconds)  # type: ignore[misc]
+                evidence.append(f"bytes of the log held back {toxic.stream} on {host.name}: {held}")
+        return Confirmation.of(True, *evidence)
+
+    def heal(self) -> None:
+        for host, packet_filter in self._filters:
+            if host.is_powered:
+                packet_filter.remove()
+        _remove_toxics([(proxy, host, toxic) for proxy, host, toxic in self._toxics])
+
+
+def _held(host: Host, stream: str) -> int:
+    traffic = LogTraffic.read(host)
+    return traffic.arrived(stream) - traffic.left(stream)
+
+
+def _remove_toxics(toxics: Sequence[tuple[LogProxy, Host, Toxic]]) -> None:
+    for proxy, host, toxic in toxics:
+        if host.is_powered and toxic.name in proxy.toxics():
+            proxy.remove(toxic.name)
+
+
+@dataclass
+class _LogToxic:
+    """What the faults by one toxic share. `host` is the one where the log lands."""
+
+    lab: Lab
+    host: Host
+    stream: str = UPSTREAM
+    _proxy: LogProxy | None = None
+    _toxic: Toxic | None = None
+
+    @property
+    def target(self) -> str:
+        return self.host.name
+
+    @staticmethod
+    def available(lab: Lab) -> bool:
+        return True
+
+    def _prepare(self, toxic: Toxic) -> None:
+        self._proxy, self._toxic = LogProxy(self.host), toxic
+        self._proxy.toxics()
+
+    def inject(self) -> None:
+        assert self._proxy is not None
+        assert self._toxic is not None
+        self._proxy.add(self._toxic)
+
+    def heal(self) -> None:
+        if self._proxy is not None and self._toxic is not None:
+            _remove_toxics([(self._proxy, self.host, self._toxic)])
+
+
+@dataclass
+class LogDelay(_LogToxic):
+    """Log entries (or acknowledgements, `downstream`) pass later than they came."""
+
+    delay_ms: int = 200
+    name = "log-delay"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"stream": self.stream, "delay_ms": self.delay_ms}
+
+    def prepare(self) -> None:
+        self._prepare(_toxic("latency", self.stream, latency=self.delay_ms, jitter=0))
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """Bytes that the kernel counted into the proxy are counted out of it half the delay later or more."""
+        before = LogTraffic.read(self.host)
+
+        def fresh() -> LogTraffic | None:
+            traffic = LogTraffic.read(self.host)
+            return traffic if traffic.arrived(self.stream) > before.arrived(self.stream) else None
+
+        arrival = wait_until(fresh, timeout_seconds=timeout_seconds, interval_seconds=0.005)
+        if arrival is None:
+            return Confirmation.of(None, f"no log traffic {self.stream} on {self.host.name} within {timeout_seconds} s")
+        arrived_at, wanted = time.monotonic(), arrival.arrived(self.stream)
+        wait_until(
+            lambda: LogTraffic.read(self.host).left(self.stream) >= wanted,
+            timeout_seconds=self.delay_ms / 1000 + timeout_seconds,
+            interval_seconds=0.005,
+        )
+        measured_ms = (time.monotonic() - arrived_at) * 1000
+        evidence = f"byte {wanted} of the log {self.stream} left the proxy {measured_ms:.0f} ms after it had come in"
+        return Confirmation.of(measured_ms >= self.delay_ms / 2, evidence)
+
+
+@dataclass
+class LogThrottle(_LogToxic):
+    """The log passes at a bounded rate; what comes faster queues up."""
+
+    rate_kib_per_second: int = 16
+    name = "log-throttle"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"stream": self.stream, "rate_kib_per_second": self.rate_kib_per_second}
+
+    def prepare(self) -> None:
+        self._prepare(_toxic("bandwidth", self.stream, rate=self.rate_kib_per_second))
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """More has come into the proxy than went out, and it goes out no faster than the rate (and a quarter)."""
+        if not wait_until(lambda: _held(self.host, self.stream) > 0, timeout_seconds=timeout_seconds):
+            return Confirmation.of(None, f"the log on {self.host.name} never came faster than the rate")
+        first, started = LogTraffic.read(self.host), time.monotonic()
+
+        def second() -> LogTraffic | None:
+            # Long enough that the rate weighs more than the bursts in which the proxy sends.
+            return LogTraffic.read(self.host) if time.monotonic() - started >= 1.0 else None
+
+        last = wait_until(second, timeout_seconds=2.0)
+        if last is None:
+            return Confirmation.of(None, f"{self.host.name} did not tell its traffic in time")
+        seconds = time.monotonic() - started
+        rate = (last.left(self.stream) - first.left(self.stream)) / 1024 / seconds
+        return Confirmation.of(
+            rate <= self.rate_kib_per_second * 1.25,
+            f"{rate:.1f} KiB/s of the log left the proxy over {seconds:.1f} s",
+            f"{last.arrived(self.stream) - last.left(self.stream)} bytes were waiting in it",
+        )
+
+
+@dataclass
+class LogCorruption(_LogToxic):
+    """Bits of one byte of the log are flipped on its way, `after_bytes` into the stream from the injection on."""
+
+    after_bytes: int = 0
+    mask: int = 1
+    name = "log-corruption"
+    _lines_before: int = 0
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"stream": self.stream, "after_bytes": self.after_bytes, "mask": self.mask}
+
+    def prepare(self) -> None:
+        self._prepare(_toxic("corrupt", self.stream, after=self.after_bytes, mask=self.mask, limit=1))
+        self._lines_before = len(self._server_log())
+
+    def _server_log(self) -> list[str]:
+        return self.host.run(["cat", _TOXIPROXY_LOG], check=True).stdout.splitlines()
+
+    def _flips(self) -> list[dict[str, Any]]:
+        lines = (json.loads(line) for line in self._server_log()[self._lines_before :] if '"flipped"' in line)
+        return [line for line in lines if line.get("toxic") == "corrupt"]
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """The server logged the byte before and after; without traffic there is nothing to flip."""
+        flips = wait_until(self._flips, timeout_seconds=timeout_seconds)
+        if not flips:
+            return Confirmation.of(None, f"no byte passed {self.stream} on {self.host.name} within {timeout_seconds} s")
+        flip = flips[0]
+        return Confirmation.of(
+            flip["before"] ^ flip["after"] == self.mask,
+            f"Toxiproxy on {self.host.name} sent byte {flip['offset']} on as {flip['after']:#04x} "
+            f"where {flip['before']:#04x} had come in",
+        )
+
+
+@dataclass
+class LogReset:
+    """The log connection is reset (RST) while both nodes live; with `lasting`, each new one too until healed.
+
+    The dialler sees the reset for certain, the listener a reset or a close.
+
+    Toxiproxy's `reset_peer` makes a connection close by RST only if the toxic was there when it opened, so the open
+    connection is reset by the kernel, on the proxy's two sockets, and `reset_peer` serves the ones that follow.
+    """
+
+    lab: Lab
+    host: Host
+    lasting: bool = False
+    name = "log-reset"
+    _counter: PacketFilter | None = None
+    _before: LogTraffic | None = None
+    _proxy: LogProxy | None = None
+    _toxics: list[Toxic] = field(default_factory=list)
+
+    @property
+    def target(self) -> str:
+        return self.host.name
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"lasting": self.lasting}
+
+    @staticmethod
+    def available(lab: Lab) -> bool:
+        return True
+
+    def prepare(self) -> None:
+        self._proxy = LogProxy(self.host)
+        self._proxy.toxics()
+        if self.lasting:
+            self._toxics = [_toxic("reset_peer", stream, timeout=0) for stream in (UPSTREAM, DOWNSTREAM)]
+        reset = "tcp flags & rst == rst"
+        rules = [
+            DropRule("to the dialler", "output", f"tcp sport {LOGGING_PROXY_PORT} {reset}", action=""),
+            DropRule("to the listener", "output", f"tcp dport {LOGGING_PORT} {reset}", action=""),
+        ]
+        self._counter = PacketFilter(self.host, new_table(), rules)
+        self._counter.install()
+        self._before = LogTraffic.read(self.host)
+
+    def inject(self) -> None:
+        assert self._proxy is not None
+        for toxic in self._toxics:
+            self._proxy.add(toxic)
+        # The dialler's side first: were the other one gone before, the proxy might close this one in order, by FIN.
+        kill = "ss -KtnH state established"
+        sides = (f"sport = :{LOGGING_PROXY_PORT}", f"dport = :{LOGGING_PORT}")
+        self.host.run("; ".join(f"{kill} '( {side} )'" for side in sides), check=True)
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """The connections that were open are gone, and the kernel counted the RSTs that went to the dialling node."""
+        assert self._counter is not None
+        assert self._before is not None
+        counter, before = self._counter, self._before
+        if not before.connections:
+            return Confirmation.of(None, f"no log connection was open on {self.host.name}")
+        gone = wait_until(
+            lambda: not (before.connections & LogTraffic.read(self.host).connections), timeout_seconds=timeout_seconds
+        )
+        resets = counter.dropped()
+        return Confirmation.of(
+            gone and resets["to the dialler"] > 0,
+            f"connections open before: {sorted(before.connections)}, {'all gone' if gone else 'some are still open'}",
+            f"RST segments sent by {self.host.name}: {resets}",
+        )
+
+    def heal(self) -> None:
+        if self._proxy is not None:
+            _remove_toxics([(self._proxy, self.host, toxic) for toxic in self._toxics])
+        if self._counter is not None and self.host.is_powered:
+            self._counter.remove()

@@ -1,0 +1,246 @@
+"""Cuts of whole networks, made by the hosts' own packet filters."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fault_injectors.direction import Direction
+from fault_injectors.fault import Confirmation
+from fault_injectors.packet_filter import DropRule, PacketFilter
+from fault_injectors.probes import accepts_tcp, answers_ping
+from harness.lab.interface import Host, HostRole, Lab, LabError
+from harness.lab.topology import CLIENT, LOGGING, MANAGEMENT, STORAGE, VM_ADDRESS
+from harness.lab.waiting import wait_until
+
+SSH_PORT = 22
+
+
+def new_table() -> str:
+    """A name for a fault's nftables table."""
+    return f"fault_{secrets.token_hex(4)}"
+
+
+@dataclass
+class NetworkCut:
+    """One host is off one network: nothing comes in from it and nothing goes out to it.
+
+    On the client network that is what the host's VM says and hears, on the storage network its disk and its arbiter.
+    """
+
+    lab: Lab
+    host: Host
+    network: str
+    direction: Direction = Direction.BOTH
+    name = "network-cut"
+    _filter: PacketFilter | None = None
+    _answered_before: bool = False
+
+    @property
+    def target(self) -> str:
+        return self.host.name
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"network": self.network, "direction": str(self.direction)}
+
+    @staticmethod
+    def available(lab: Lab) -> bool:
+        return True
+
+    def _rules(self) -> list[DropRule]:
+        interface = self.host.interfaces[self.network]
+        # An FT host only bridges the client network to its VM.
+        bridged = self.network == CLIENT and self.host.role is HostRole.FAULT_TOLERANT
+        family, hooks = ("bridge", ("forward", "forward")) if bridged else ("inet", ("input", "output"))
+        rules = []
+        if self.direction is not Direction.OUTGOING:
+            rules.append(DropRule("incoming", hooks[0], f'iifname "{interface}"', family))
+        if self.direction is not Direction.INCOMING:
+            rules.append(DropRule("outgoing", hooks[1], f'oifname "{interface}"', family))
+        return rules
+
+    def prepare(self) -> None:
+        self._filter = PacketFilter(self.host, new_table(), self._rules())
+        witness = self._witness()
+        self._answered_before = witness is not None and answers_ping(witness, self.host.addresses[self.network])
+
+    def _witness(self) -> Host | None:
+        """Another host that has an address on this network, if this host has one."""
+        if self.network not in self.host.addresses:
+            return None
+        others = (host for host in self.lab.hosts.values() if host.name != self.host.name)
+        return next((host for host in others if self.network in host.addresses and host.is_powered), None)
+
+    def inject(self) -> None:
+        assert self._filter is not None
+        self._filter.install()
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """The kernel counts packets that it dropped, and pings from another host that were answered are not now."""
+        assert self._filter is not None
+        packet_filter = self._filter
+        witness = self._witness()
+        if witness is None:
+            return self._confirm_bridged(packet_filter, timeout_seconds)
+        if not self._answered_before:
+            return Confirmation.of(None, f"{self.host.name} did not answer on the {self.network} network before")
+        answers = answers_ping(witness, self.host.addresses[self.network])
+        dropped = packet_filter.dropped()
+        return Confirmation.of(
+            not answers and sum(dropped.values()) > 0,
+            f"pings of {witness.name} over the {self.network} network, answered before, "
+            f"are {'still answered' if answers else 'lost'}",
+            f"packets dropped by {self.host.name}: {dropped}",
+        )
+
+    def _confirm_bridged(self, packet_filter: PacketFilter, timeout_seconds: float) -> Confirmation:
+        def dropped() -> int:
+            # The client's ARP requests for the VM reach every port of the network: traffic that must be seen dropped.
+            if self.direction is not Direction.OUTGOING:
+                self.lab.client_host.run("ip neigh flush dev client")
+                answers_ping(self.lab.client_host, VM_ADDRESS)
+            return sum(packet_filter.dropped().values())
+
+        count = wait_until(dropped, timeout_seconds=timeout_seconds)
+        return Confirmation.of(
+            True if count else None,
+            f"frames dropped by {self.host.name} between its VM and the client network: {packet_filter.dropped()}",
+        )
+
+    def heal(self) -> None:
+        if self._filter is not None and self.host.is_powered:
+            self._filter.remove()
+
+
+@dataclass
+class HostPairCut:
+    """Two hosts cannot reach each other on the networks named; both still reach everybody else."""
+
+    lab: Lab
+    first: Host
+    second: Host
+    networks: Sequence[str] = (LOGGING, MANAGEMENT)
+    direction: Direction = Direction.BOTH
+    name = "host-pair-cut"
+    _filters: list[PacketFilter] = field(default_factory=list)
+    _reached_before: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def target(self) -> str:
+        return f"{self.first.name},{self.second.name}"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"networks": list(self.networks), "direction": str(self.direction)}
+
+    @staticmethod
+    def available(lab: Lab) -> bool:
+        return True
+
+    def prepare(self) -> None:
+        table = new_table()
+        pairs = []
+        if self.direction is not Direction.INCOMING:
+            pairs.append((self.first, self.second))
+        if self.direction is not Direction.OUTGOING:
+            pairs.append((self.second, self.first))
+        for sender, receiver in pairs:
+            rules = [
+                DropRule(f"{network} from {sender.name}", "input", f"ip saddr {sender.addresses[network]}")
+                for network in self.networks
+            ]
+            self._filters.append(PacketFilter(receiver, table, rules))
+        self._reached_before = self._reached()
+
+    def _reached(self) -> dict[str, bool]:
+        return {network: answers_ping(self.first, self.second.addresses[network]) for network in self.networks}
+
+    def inject(self) -> None:
+        for packet_filter in self._filters:
+            packet_filter.install()
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """Pings between the two, answered before, are lost on every network, and the receivers count the drops."""
+        if not all(self._reached_before.values()):
+            return Confirmation.of(None, f"the two did not reach each other before: {self._reached_before}")
+        reached = self._reached()
+        # With one direction left open it is the other end's pings that make the receiver's counter move.
+        for network in self.networks:
+            answers_ping(self.second, self.first.addresses[network])
+        dropped = [packet_filter.dropped() for packet_filter in self._filters]
+        counted = all(count > 0 for counts in dropped for count in counts.values())
+        return Confirmation.of(
+            not any(reached.values()) and counted,
+            f"{self.first.name} reaches {self.second.name} by ping: before {self._reached_before}, now {reached}",
+            f"packets dropped: {dropped}",
+        )
+
+    def heal(self) -> None:
+        for packet_filter in self._filters:
+            packet_filter.remove()
+
+
+@dataclass
+class ArbiterUnreachable:
+    """The hosts cannot reach the `file` arbiter; their disks, on the same network, are still there.
+
+    To them it looks like a server that is gone: what they ask hangs.
+    """
+
+    lab: Lab
+    hosts: Sequence[Host]
+    name = "arbiter-unreachable"
+    _filters: list[PacketFilter] = field(default_factory=list)
+    _reached_before: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def target(self) -> str:
+        return ",".join(host.name for host in self.hosts)
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {}
+
+    @staticmethod
+    def available(lab: Lab) -> bool:
+        return True
+
+    def prepare(self) -> None:
+        storage = self.lab.storage_host.addresses[STORAGE]
+        rules = [
+            DropRule("to the arbiter", "output", f"ip daddr {storage} tcp dport {SSH_PORT}"),
+            DropRule("from the arbiter", "input", f"ip saddr {storage} tcp sport {SSH_PORT}"),
+        ]
+        table = new_table()
+        self._filters = [PacketFilter(host, table, rules) for host in self.hosts]
+        self._reached_before = self._reached()
+
+    def _reached(self) -> dict[str, bool]:
+        address = self.lab.storage_host.addresses[STORAGE]
+        return {host.name: accepts_tcp(host, address, SSH_PORT) for host in self.hosts}
+
+    def inject(self) -> None:
+        for packet_filter in self._filters:
+            packet_filter.install()
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """The arbiter's server, which accepted connections before, does not now, and the hosts count the drops."""
+        if not all(self._reached_before.values()):
+            return Confirmation.of(None, f"not every host reached the arbiter before: {self._reached_before}")
+        reached = self._reached()
+        dropped = [packet_filter.dropped() for packet_filter in self._filters]
+        return Confirmation.of(
+            not any(reached.values()) and all(sum(counts.values()) > 0 for counts in dropped),
+            f"the arbiter's server accepts connections: before {self._reached_before}, now {reached}",
+            f"packets dropped: {dropped}",
+        )
+
+    def heal(self) -> None:
+        for packet_filter in self._filters:
+            try:
+                packet_filter.remove()
+            except LabError:
+                continue  # a host that is off has lost its rules already

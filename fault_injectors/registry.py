@@ -1,0 +1,33 @@
+"""All faults there are, by name: a flat list that reports, the documentation and exploratory runs read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fault_injectors.disk import BitFlip, DiskError
+from fault_injectors.heartbeat import HeartbeatLoss
+from fault_injectors.host import Freeze, PowerOff
+from fault_injectors.logging_network import LogCorruption, LogDelay, LoggingCut, LogReset, LogThrottle
+from fault_injectors.networks import ArbiterUnreachable, HostPairCut, NetworkCut
+from fault_injectors.vmm import KillVmm
+
+FAULTS: Mapping[str, type[Any]] = {
+    fault.name: fault
+    for fault in (
+        PowerOff,
+        Freeze,
+        KillVmm,
+        LoggingCut,
+        LogDelay,
+        LogThrottle,
+        LogCorruption,
+        LogReset,
+        HeartbeatLoss,
+        NetworkCut,
+        HostPairCut,
+        ArbiterUnreachable,
+        BitFlip,
+        DiskError,
+    )
+}

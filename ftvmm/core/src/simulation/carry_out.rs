@@ -1,0 +1,374 @@
+//! What a node's threads do: this carries the state machine's outputs out, as the runtime does.
+
+use super::checkers::check_log_holder;
+use super::fault::MILLISECOND;
+use super::guest::Destination;
+use super::network::Endpoint;
+use super::world::{Event, Local, World};
+use crate::protocol::{HaltReason, Input, Output, OutputResult, Path, Remembered, Role, TraceEvent};
+
+/// Bound within which a write completes after its check (W of R19), less than which a slow one takes.
+const WRITE_BOUND: u64 = 50 * MILLISECOND;
+
+impl World {
+    pub(super) fn carry_out(&mut self, host: usize, output: Output) {
+        match output {
+            Output::Send { path, bytes } => self.send(host, path, bytes),
+            Output::Dial => self.dial(host),
+            Output::CloseSession { connection } => self.close(host, connection as usize),
+            Output::StreamEntries { connection, from } => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.stream = Some((connection, from));
+                }
+                self.stream(host);
+            }
+            Output::ReadArbiter { request } => self.ask_arbiter(host, request, None),
+            Output::AskArbiter { request, generation } => self.ask_arbiter(host, request, Some(generation)),
+            Output::StartGuest => self.run_guest(host),
+            Output::StartReplay => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.replaying = true;
+                }
+                self.wake_replay(host);
+            }
+            Output::CloseLog { position } => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.closed_at = Some(position);
+                }
+                self.wake_replay(host);
+            }
+            Output::ReopenLog { .. } => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.closed_at = None;
+                }
+            }
+            Output::Attach { .. } => {
+                self.check_holder(host);
+                let delay = self.random.between(0, 2 * MILLISECOND);
+                self.local_now(host, delay, Local::Input(Input::Attached));
+            }
+            Output::Reissue { .. } => self.coverage.reissues += 1,
+            Output::GoLive => {
+                self.check_holder(host);
+                self.run_guest(host);
+            }
+            Output::TryRelease => self.local_now(host, 0, Local::Release),
+            Output::ForgetOutputs { through } => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.held = process.held.split_off(&(through + 1));
+                }
+            }
+            Output::StallGuest | Output::ResumeGuest => {
+                self.coverage.guest_stalls += u64::from(output == Output::StallGuest);
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.stalled = output == Output::StallGuest;
+                }
+            }
+            // What waits at a thawed host was queued before this, so it is handed over before this.
+            Output::DrainSockets { request } => {
+                self.coverage.pauses_noticed += 1;
+                self.local_now(host, 0, Local::Input(Input::SocketsDrained { request }));
+            }
+            Output::Halt { reason } => {
+                match reason {
+                    HaltReason::Lost { .. } => self.coverage.arbitrations_lost += 1,
+                    HaltReason::AlreadyBootstrapped { .. } => self.coverage.bootstraps_refused += 1,
+                    HaltReason::Diverged { .. } => self.coverage.divergences += 1,
+                    HaltReason::OutputFailed { .. } | HaltReason::Fenced { .. } => self.coverage.failed_writes += 1,
+                    HaltReason::Mismatch => {}
+                }
+                self.end_process(host);
+            }
+            Output::Stop { .. } => self.end_process(host),
+            Output::Trace(event) => self.trace(host, event),
+            Output::TruncateLog { .. } | Output::Announce => {}
+        }
+    }
+
+    fn trace(&mut self, host: usize, event: TraceEvent) {
+        match &event {
+            TraceEvent::Role { from, to, .. } => match (from, to) {
+                (Role::Won, Role::Alone) => self.coverage.failovers += 1,
+                (Role::Protected, Role::Alone) => self.coverage.primaries_alone += 1,
+                (Role::Candidate, Role::Backup) => self.coverage.sessions_resumed += 1,
+                (Role::Joining, Role::Backup) => {
+                    self.coverage.pairs_formed += 1;
+                    self.formed = true;
+                }
+                _ => {}
+            },
+            TraceEvent::Arbiter { outcome, .. } if outcome == "unreachable" => self.coverage.arbiter_unreachable += 1,
+            _ => {}
+        }
+        self.tell(|| format!("host {host}: {event:?}"));
+    }
+
+    fn check_holder(&mut self, host: usize) {
+        let produced = self.hosts[host].process.as_ref().map_or(0, |process| process.guest.outputs);
+        let verdict = check_log_holder(produced, self.contents.newest());
+        self.verdict(verdict);
+    }
+
+    fn run_guest(&mut self, host: usize) {
+        if let Some(process) = self.hosts[host].process.as_mut() {
+            process.entries.truncate(process.guest.position as usize);
+            if !std::mem::replace(&mut process.live, true) {
+                self.local_now(host, 0, Local::GuestRun);
+            }
+        }
+    }
+
+    fn send(&mut self, host: usize, path: Path, bytes: Vec<u8>) {
+        let noise = self.schedule.noise;
+        match path {
+            Path::Heartbeat { .. } => {
+                for to in (0..self.hosts.len()).filter(|to| *to != host) {
+                    if let Some(at) = self.network.datagram(host, to, self.now, &mut self.random, noise)
+                        && let Some(process) = self.hosts[to].process.as_ref().map(|process| process.id)
+                    {
+                        let input = Input::Message { path, bytes: bytes.clone() };
+                        self.local(at, to, process, Local::Input(input));
+                    }
+                }
+            }
+            Path::Log { connection } => {
+                if let Some((at, to)) = self.bytes(host, connection as usize) {
+                    self.local(at, to.host, to.process, Local::Input(Input::Message { path, bytes }));
+                }
+            }
+        }
+    }
+
+    /// When bytes sent now arrive at the other end, if this end is open.
+    fn bytes(&mut self, host: usize, connection: usize) -> Option<(u64, Endpoint)> {
+        let process = self.hosts[host].process.as_ref()?.id;
+        let end = self.network.end_of(connection, process)?;
+        if !self.network.connections[connection].open[end] {
+            return None;
+        }
+        let at = self.network.bytes(connection, end, self.now, &mut self.random, self.schedule.noise);
+        Some((at, self.network.connections[connection].ends[1 - end]))
+    }
+
+    /// Sends what the log has beyond what was sent.
+    pub(super) fn stream(&mut self, host: usize) {
+        let clock = self.hosts[host].clock(self.now);
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let Some((connection, first)) = process.stream else { return };
+        let through = process.entries.len() as u64;
+        if first > through {
+            return;
+        }
+        let Some(header) = process.node.stamp_entries(connection, first, through, clock) else { return };
+        process.stream = Some((connection, through + 1));
+        let values = process.entries[first as usize - 1..].to_vec();
+        let half = values[..values.len() / 2].to_vec();
+        let connection = connection as usize;
+        for (values, whole) in [(half, false), (values, true)] {
+            if let Some((at, to)) = self.bytes(host, connection) {
+                let header = header.clone();
+                self.local(at, to.host, to.process, Local::Entries { connection, header, values, whole });
+            }
+        }
+    }
+
+    /// The backup's receiver: stores whole frames, and says so. With R6 switched off, what came of a part counts as all.
+    pub(super) fn entries_arrive(
+        &mut self,
+        host: usize,
+        connection: usize,
+        header: Vec<u8>,
+        values: &[u64],
+        whole: bool,
+    ) {
+        if !whole && self.rules.whole_entries {
+            return;
+        }
+        let Some(process) = self.hosts[host].process.as_ref().map(|process| process.id) else { return };
+        if !self.is_open(connection, process) {
+            return;
+        }
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let connection = connection as u64;
+        if let Some(range) = process.node.accepts_entries(connection, &header) {
+            let missing = (process.entries.len() as u64 + 1).saturating_sub(range.first) as usize;
+            process.entries.extend(values.iter().skip(missing));
+            self.step(host, Input::EntriesStored { connection, header });
+            self.wake_replay(host);
+        }
+    }
+
+    fn wake_replay(&mut self, host: usize) {
+        if let Some(process) = self.hosts[host].process.as_mut()
+            && process.replaying
+            && !std::mem::replace(&mut process.replay_due, true)
+        {
+            let delay = self.random.between(20_000, MILLISECOND);
+            self.local_now(host, delay, Local::Replay);
+        }
+    }
+
+    /// The backup's vCPU: replays what is stored.
+    pub(super) fn replay(&mut self, host: usize) {
+        let stalled_until = self.hosts[host].replay_stalled_until;
+        if stalled_until > self.now {
+            self.local_now(host, stalled_until - self.now, Local::Replay);
+            return;
+        }
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        process.replay_due = false;
+        if process.live {
+            return;
+        }
+        let end = process.closed_at.map_or(process.entries.len(), |end| process.entries.len().min(end as usize));
+        while (process.guest.position as usize) < end {
+            let outputs = process.guest.take(process.entries[process.guest.position as usize]);
+            process.held.extend(outputs.into_iter().map(|output| (output.index, output)));
+        }
+        let (through, outputs_produced, closed_at) = (process.guest.position, process.guest.outputs, process.closed_at);
+        self.step(host, Input::EntriesReplayed { through, outputs_produced });
+        if let Some(position) = closed_at {
+            self.step(host, Input::Drained { position, outputs_produced });
+        }
+    }
+
+    /// The sender: looks right before the system call.
+    pub(super) fn try_release(&mut self, host: usize) {
+        let clock = self.hosts[host].clock(self.now);
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        if process.emitting {
+            return;
+        }
+        let next = if self.rules.output_order {
+            process.held.get(&(process.node.released() + 1))
+        } else {
+            process.held.values().next_back()
+        };
+        let Some(output) = next.copied() else { return };
+        if !process.node.may_release(output.index, output.depends_on, clock) {
+            let status = process.node.status(clock);
+            if status.role == Role::Protected && status.acknowledged >= output.depends_on && !status.may_speak {
+                self.coverage.lease_expired += 1;
+            }
+            return;
+        }
+        process.emitting = true;
+        let generation = process.node.generation();
+        let verdict = self.speaker.released(output.index, generation);
+        self.verdict(verdict);
+        if let Some(until) = self.hosts[host].freeze_at_release_until.take() {
+            self.freeze(host, until);
+        }
+        if !self.rules.output_completed {
+            self.step(host, Input::OutputDone { index: output.index, result: OutputResult::Completed });
+        }
+        let delay = self.random.between(1_000, 100_000);
+        self.local_now(host, delay, Local::Emit { index: output.index, checked_at: self.now });
+    }
+
+    /// The system call.
+    pub(super) fn emit(&mut self, host: usize, index: u64, checked_at: u64) {
+        let late = self.now - checked_at;
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let Some(output) = process.held.get(&index).copied() else { return };
+        if let Destination::Block(_) = output.destination
+            && late >= WRITE_BOUND
+        {
+            // R19's bound: a write that would land after it is not begun, it has to pass the check again.
+            process.emitting = false;
+            self.local_now(host, 0, Local::Release);
+            return;
+        }
+        let incarnation = process.id;
+        if late > MILLISECOND {
+            self.coverage.late_emissions += 1;
+        }
+        if matches!(output.destination, Destination::Block(_)) && std::mem::take(&mut self.hosts[host].write_fails) {
+            let done = Input::OutputDone { index, result: OutputResult::Failed };
+            self.local_now(host, 0, Local::Input(done));
+            return;
+        }
+        self.coverage.outputs_emitted += 1;
+        let verdict = self.contents.emit(index, output.content, incarnation);
+        self.verdict(verdict);
+        let done = Local::Input(Input::OutputDone { index, result: OutputResult::Completed });
+        match output.destination {
+            Destination::Frame => {
+                self.released_mark.complete(index);
+                self.local_now(host, 0, done);
+            }
+            Destination::Block(block) => {
+                let room = WRITE_BOUND - late;
+                let slow = self.hosts[host].slow_writes_until > self.now;
+                let delay = if slow { room - 1 } else { self.random.between(20_000, 300_000).min(room - 1) };
+                self.at(self.now + delay, Event::DiskLand { block, value: output.content, index });
+                self.local_now(host, delay, done);
+            }
+        }
+    }
+
+    fn dial(&mut self, host: usize) {
+        let others: Vec<usize> = (0..self.hosts.len()).filter(|other| *other != host).collect();
+        let to = others[self.random.between(0, others.len() as u64) as usize];
+        if let Some(process) = self.hosts[host].process.as_ref().map(|process| process.id) {
+            self.at(self.now + 300_000, Event::Connect { from: host, process, to });
+        }
+    }
+
+    pub(super) fn connect(&mut self, from: usize, process: u64, to: usize) {
+        let listener = self.hosts[to].process.as_ref().map(|process| process.id);
+        let dialler = self.hosts[from].process.as_ref().is_some_and(|running| running.id == process);
+        let (Some(listener), true) = (listener, dialler) else {
+            self.local(self.now, from, process, Local::Input(Input::DialFailed));
+            return;
+        };
+        if !self.network.connectable(from, to, self.now) {
+            self.local(self.now + 20 * MILLISECOND, from, process, Local::Input(Input::DialFailed));
+            return;
+        }
+        let ends = [Endpoint { host: from, process }, Endpoint { host: to, process: listener }];
+        let connection = self.network.connect(ends, self.now) as u64;
+        for (end, dialled) in ends.into_iter().zip([true, false]) {
+            let opened = Input::SessionOpened { connection, dialled };
+            self.local(self.now, end.host, end.process, Local::Input(opened));
+        }
+    }
+
+    fn close(&mut self, host: usize, connection: usize) {
+        let Some(process) = self.hosts[host].process.as_ref().map(|process| process.id) else { return };
+        let Some(end) = self.network.end_of(connection, process) else { return };
+        if let Some((at, to)) = self.bytes(host, connection) {
+            self.network.connections[connection].open[end] = false;
+            self.local(at, to.host, to.process, Local::PeerClosed { connection });
+            self.session_closed(host, process, connection);
+        }
+    }
+
+    pub(super) fn peer_closed(&mut self, host: usize, connection: usize) {
+        let Some(process) = self.hosts[host].process.as_ref().map(|process| process.id) else { return };
+        if let Some(end) = self.network.end_of(connection, process)
+            && std::mem::replace(&mut self.network.connections[connection].open[end], false)
+        {
+            self.session_closed(host, process, connection);
+        }
+    }
+
+    fn session_closed(&mut self, host: usize, process: u64, connection: usize) {
+        let input = Input::SessionClosed { connection: connection as u64, reason: "closed".to_owned() };
+        self.local(self.now, host, process, Local::Input(input));
+    }
+
+    /// The process is gone; its kernel closes its connections, if it has power.
+    pub(super) fn end_process(&mut self, host: usize) {
+        for connection in 0..self.network.connections.len() {
+            if self.hosts[host].powered {
+                self.close(host, connection);
+            }
+        }
+        if let Some(process) = self.hosts[host].process.take() {
+            let node = &process.node;
+            let (role, generation, released) = (node.role(), node.generation(), node.released());
+            self.hosts[host].remembered = Some(Remembered { role, generation, released });
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The disk as the live owner sees it: what it wrote last, in program order.
+
+use super::{Verdict, Violation};
+use crate::simulation::guest::{BLOCKS, Guest};
+
+/// The live guest has read this block.
+pub fn check_read(guest: &Guest, block: usize, value: u64) -> Verdict {
+    let expected = guest.blocks[block];
+    if value != expected {
+        let finding = format!("block {block} reads {value:x} where the guest wrote {expected:x}");
+        return Err(Violation::new("disk", finding));
+    }
+    Ok(())
+}
+
+/// At the end, with nothing held and nothing in flight.
+pub fn check_final_disk(guest: &Guest, disk: &[u64; BLOCKS]) -> Verdict {
+    if guest.blocks != *disk {
+        let finding = format!("at the end the disk holds {disk:x?} where the guest wrote {:x?}", guest.blocks);
+        return Err(Violation::new("disk", finding));
+    }
+    Ok(())
+}

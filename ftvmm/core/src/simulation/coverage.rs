@@ -1,0 +1,69 @@
+//! What the schedules made happen: a simulation that never failed over has shown nothing.
+
+use std::fmt;
+
+macro_rules! coverage {
+    ($($(#[doc = $documentation:literal])+ $field:ident,)+) => {
+        /// How often each thing happened.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Coverage {
+            $($(#[doc = $documentation])+ pub $field: u64,)+
+        }
+
+        impl Coverage {
+            /// Adds another run's counts.
+            pub fn add(&mut self, other: &Coverage) {
+                $(self.$field += other.$field;)+
+            }
+
+            /// The counters that are still zero.
+            pub fn missing(&self) -> Vec<&'static str> {
+                let mut missing = Vec::new();
+                $(if self.$field == 0 { missing.push(stringify!($field)); })+
+                missing
+            }
+        }
+
+        impl fmt::Display for Coverage {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                $(writeln!(formatter, "  {:>10}  {}", self.$field, stringify!($field).replace('_', " "))?;)+
+                Ok(())
+            }
+        }
+    };
+}
+
+coverage! {
+    /// State machine steps.
+    steps,
+    /// Pairs that formed.
+    pairs_formed,
+    /// Outputs that left.
+    outputs_emitted,
+    /// Backups that went live.
+    failovers,
+    /// Primaries that won and went on alone.
+    primaries_alone,
+    /// Nodes that lost the arbiter.
+    arbitrations_lost,
+    /// Arbiter answers that did not come.
+    arbiter_unreachable,
+    /// Outputs held back although acknowledged, for want of a lease.
+    lease_expired,
+    /// Takeovers that re-issued outputs.
+    reissues,
+    /// Sessions resumed after a suspicion.
+    sessions_resumed,
+    /// Nodes that noticed that they had been paused.
+    pauses_noticed,
+    /// Guests that waited for the log buffer or for replay.
+    guest_stalls,
+    /// Outputs that left after a freeze between check and emission.
+    late_emissions,
+    /// Bootstraps of a VM that exists.
+    bootstraps_refused,
+    /// Divergences found.
+    divergences,
+    /// Nodes that a failed write halted.
+    failed_writes,
+}

@@ -1,0 +1,192 @@
+//! Faults, and schedules of them drawn from a seed.
+
+use super::random::Random;
+
+/// A millisecond of simulated time.
+pub const MILLISECOND: u64 = 1_000_000;
+
+/// Which paths of a directed link a cut concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paths {
+    /// The log session only: bytes wait, as TCP's do.
+    Log,
+    /// The heartbeat datagrams only: they are lost.
+    Heartbeats,
+    /// Both.
+    All,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The process dies; its kernel closes the connections.
+    Kill { host: usize },
+    /// The host dies: nothing gets out any more.
+    PowerOff { host: usize },
+    /// A new process starts on a dead host.
+    Restart { host: usize },
+    /// The operator bootstraps a VM that exists already, on a host that runs nothing.
+    Bootstrap { host: usize },
+    /// The host stands still; its clock does not.
+    Freeze { host: usize },
+    /// The host stands still right after its next release check, before the output leaves.
+    FreezeAtRelease { host: usize },
+    /// What `from` sends to `to` does not arrive.
+    Cut { from: usize, to: usize, paths: Paths },
+    /// The log connection is reset; each side hears of it on its own time.
+    Reset { slow_host: usize },
+    /// The arbiter is out of this host's reach.
+    ArbiterOut { host: usize },
+    /// Requests of this host are applied, their answers are lost.
+    ArbiterAnswersLost { host: usize },
+    /// Requests of this host time out, and are applied long after.
+    ArbiterLate { host: usize },
+    /// This host's next block write fails.
+    WriteFails { host: usize },
+    /// The arbiter answers this host's requests when the fault is over, and not even a time-out comes before.
+    ArbiterHangs { host: usize },
+    /// This host's block writes take nearly as long as R19's bound allows.
+    SlowWrites { host: usize },
+    /// Replay on this host stands still.
+    ReplayStalls { host: usize },
+    /// A bit of this host's guest memory flips, while it replays.
+    Diverge { host: usize },
+    /// A message of an old backup, in another life of the pair, reaches this host.
+    Stray { host: usize },
+}
+
+/// One fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What.
+    pub kind: FaultKind,
+    /// When it begins, in nanoseconds of simulated time.
+    pub at: u64,
+    /// When it ends, for those that last.
+    pub until: u64,
+}
+
+impl FaultKind {
+    /// Whether the fault can cost the VM a node for good.
+    pub fn kills(self) -> bool {
+        matches!(
+            self,
+            FaultKind::Kill { .. }
+                | FaultKind::PowerOff { .. }
+                | FaultKind::WriteFails { .. }
+                | FaultKind::Diverge { .. }
+        )
+    }
+}
+
+/// A run of the simulation: everything that is not in here follows from the seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// Seed of delays, losses, clocks and the guest's inputs.
+    pub seed: u64,
+    /// Number of hosts.
+    pub hosts: usize,
+    /// The faults, in the order of their beginning.
+    pub faults: Vec<Fault>,
+    /// When the run ends, in nanoseconds.
+    pub end: u64,
+    /// The faults are such that the pair has to be intact at the end.
+    pub rides_out: bool,
+    /// Whether clocks, delays and losses vary; a directed schedule may want them steady.
+    pub noise: bool,
+}
+
+/// All faults are over by then.
+const HEALED_AT: u64 = 900 * MILLISECOND;
+const END: u64 = 2_000 * MILLISECOND;
+
+impl Schedule {
+    /// A schedule of up to five faults on two or three hosts.
+    pub fn random(seed: u64) -> Schedule {
+        let mut random = Random::new(seed);
+        let hosts = if random.once_in(5) { 3 } else { 2 };
+        let count = random.between(0, 6);
+        let mut faults: Vec<Fault> = (0..count).flat_map(|_| Fault::random(&mut random)).collect();
+        faults.sort_by_key(|fault| fault.at);
+        Schedule { seed, hosts, faults, end: END, rides_out: false, noise: true }
+    }
+
+    /// A schedule of these faults and no others, without noise.
+    pub fn directed(faults: Vec<Fault>) -> Schedule {
+        Schedule { seed: 1, hosts: 2, faults, end: END, rides_out: false, noise: false }
+    }
+}
+
+impl Fault {
+    /// A fault between two moments, given in milliseconds.
+    pub fn new(kind: FaultKind, at_ms: u64, until_ms: u64) -> Fault {
+        Fault { kind, at: at_ms * MILLISECOND, until: until_ms * MILLISECOND }
+    }
+
+    /// One fault, or several that belong together.
+    fn random(random: &mut Random) -> Vec<Fault> {
+        // One in eight hits the forming of the pair.
+        let at = if random.once_in(8) {
+            random.between(0, 6 * MILLISECOND)
+        } else {
+            random.between(5 * MILLISECOND, 600 * MILLISECOND)
+        };
+        let length = if random.once_in(3) {
+            random.between(MILLISECOND, 60 * MILLISECOND)
+        } else {
+            random.between(60 * MILLISECOND, 500 * MILLISECOND)
+        };
+        let until = (at + length).min(HEALED_AT);
+        let host = random.between(0, 2) as usize;
+        let other = 1 - host;
+        let one = |kind| vec![Fault { kind, at, until }];
+        let paths = match random.between(0, 3) {
+            0 => Paths::Log,
+            1 => Paths::Heartbeats,
+            _ => Paths::All,
+        };
+        match random.between(0, 21) {
+            0 => one(FaultKind::Kill { host }),
+            1 => one(FaultKind::PowerOff { host }),
+            2 => {
+                let back = Fault { kind: FaultKind::Restart { host }, at: until, until };
+                vec![Fault { kind: FaultKind::Kill { host }, at, until }, back]
+            }
+            3 => {
+                let back = Fault { kind: FaultKind::Bootstrap { host: 1 }, at: until, until };
+                vec![Fault { kind: FaultKind::Kill { host: 1 }, at, until }, back]
+            }
+            4 | 5 => one(FaultKind::Freeze { host }),
+            6 => one(FaultKind::FreezeAtRelease { host }),
+            7 | 8 => one(FaultKind::Cut { from: host, to: other, paths }),
+            9 | 10 => {
+                let back = Fault { kind: FaultKind::Cut { from: other, to: host, paths }, at, until };
+                vec![Fault { kind: FaultKind::Cut { from: host, to: other, paths }, at, until }, back]
+            }
+            11 | 12 => one(FaultKind::Reset { slow_host: host }),
+            13 => one(FaultKind::ArbiterOut { host }),
+            14 => one(FaultKind::ArbiterHangs { host }),
+            20 => vec![
+                Fault { kind: FaultKind::ArbiterOut { host }, at, until },
+                Fault { kind: FaultKind::ArbiterOut { host: other }, at, until },
+            ],
+            15 => one(FaultKind::ArbiterAnswersLost { host }),
+            16 => one(FaultKind::ArbiterLate { host }),
+            17 => {
+                if random.once_in(2) {
+                    one(FaultKind::WriteFails { host })
+                } else {
+                    one(FaultKind::SlowWrites { host })
+                }
+            }
+            18 => {
+                if random.once_in(2) {
+                    one(FaultKind::ReplayStalls { host: 1 })
+                } else {
+                    one(FaultKind::Diverge { host: 1 })
+                }
+            }
+            _ => one(FaultKind::Stray { host }),
+        }
+    }
+}

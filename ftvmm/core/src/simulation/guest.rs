@@ -1,0 +1,83 @@
+//! The modelled guest: deterministic between inputs, every output a function of all inputs up to it.
+
+use super::random::mix;
+
+/// Blocks of the modelled disk.
+pub const BLOCKS: usize = 4;
+
+/// Where an output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A frame to the client.
+    Frame,
+    /// A write of this block.
+    Block(usize),
+}
+
+/// An output of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestOutput {
+    /// From 1, in program order.
+    pub index: u64,
+    /// Position of the last entry before it.
+    pub depends_on: u64,
+    /// Frame or block write.
+    pub destination: Destination,
+    /// The bytes, or the value written.
+    pub content: u64,
+}
+
+/// What the guest asks for next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestRequest {
+    /// Any number: time, chance, a frame that came.
+    Number,
+    /// The value of this block.
+    Read(usize),
+}
+
+/// The guest's whole state.
+#[derive(Clone, Debug, Default)]
+pub struct Guest {
+    chain: u64,
+    /// Inputs taken.
+    pub position: u64,
+    /// Outputs produced.
+    pub outputs: u64,
+    /// What each block holds for the guest: its own last write, in program order.
+    pub blocks: [u64; BLOCKS],
+}
+
+impl Guest {
+    /// The next input that the guest needs.
+    pub fn request(&self) -> GuestRequest {
+        let word = mix(self.chain ^ 1);
+        if word.is_multiple_of(3) { GuestRequest::Read((word >> 8) as usize % BLOCKS) } else { GuestRequest::Number }
+    }
+
+    /// Takes an input; returns the outputs that follow it.
+    pub fn take(&mut self, input: u64) -> Vec<GuestOutput> {
+        self.chain = mix(self.chain ^ mix(input));
+        self.position += 1;
+        let count = mix(self.chain ^ 2) % 3;
+        (0..count).map(|number| self.produce(number)).collect()
+    }
+
+    /// Damages the state, as a bit flip in memory would.
+    pub fn corrupt(&mut self) {
+        self.chain ^= 1 << 17;
+    }
+
+    fn produce(&mut self, number: u64) -> GuestOutput {
+        self.outputs += 1;
+        let content = mix(self.chain ^ mix(number + 3));
+        let destination = if content.is_multiple_of(2) {
+            Destination::Frame
+        } else {
+            let block = (content >> 8) as usize % BLOCKS;
+            self.blocks[block] = content;
+            Destination::Block(block)
+        };
+        GuestOutput { index: self.outputs, depends_on: self.position, destination, content }
+    }
+}

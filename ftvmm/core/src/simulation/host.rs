@@ -1,0 +1,112 @@
+//! A host: its clock, and the process on it that does what the state machine says.
+
+use std::collections::BTreeMap;
+
+use super::guest::{Guest, GuestOutput};
+use super::world::Event;
+use crate::protocol::{Instant, Node, Remembered};
+
+/// A process: the state machine, and what a node's threads keep.
+pub struct Process {
+    /// Number of the process, never used twice; also its incarnation.
+    pub id: u64,
+    /// The code under test.
+    pub node: Node,
+    /// The guest, live or in replay.
+    pub guest: Guest,
+    /// The guest runs live.
+    pub live: bool,
+    pub stalled: bool,
+    /// The log, from position 1 on.
+    pub entries: Vec<u64>,
+    /// Backup: the log is closed at this position.
+    pub closed_at: Option<u64>,
+    /// Backup: replay has begun.
+    pub replaying: bool,
+    pub replay_due: bool,
+    /// Outputs produced and not known to have completed.
+    pub held: BTreeMap<u64, GuestOutput>,
+    /// An output is between its check and its completion.
+    pub emitting: bool,
+    /// Primary: the connection that entries go to, and the next one to send.
+    pub stream: Option<(u64, u64)>,
+    /// The next tick that is on its way.
+    pub tick_at: u64,
+}
+
+impl Process {
+    pub fn new(id: u64, node: Node) -> Process {
+        Process {
+            id,
+            node,
+            guest: Guest::default(),
+            live: false,
+            stalled: false,
+            entries: Vec::new(),
+            closed_at: None,
+            replaying: false,
+            replay_due: false,
+            held: BTreeMap::new(),
+            emitting: false,
+            stream: None,
+            tick_at: u64::MAX,
+        }
+    }
+}
+
+/// A host.
+pub struct Host {
+    pub process: Option<Process>,
+    /// Without power nothing gets out, not even the end of a connection.
+    pub powered: bool,
+    /// What its last process was.
+    pub remembered: Option<Remembered>,
+    /// Offset and relative error of the clock.
+    pub clock_offset: u64,
+    pub clock_error_ppm: i64,
+    pub frozen_until: u64,
+    /// What waits for a frozen host.
+    pub backlog: Vec<Event>,
+    pub freeze_at_release_until: Option<u64>,
+    pub arbiter_out_until: u64,
+    pub answers_lost_until: u64,
+    pub arbiter_late_until: u64,
+    pub arbiter_hangs_until: u64,
+    pub slow_writes_until: u64,
+    pub write_fails: bool,
+    pub replay_stalled_until: u64,
+}
+
+impl Host {
+    pub fn new(clock_offset: u64, clock_error_ppm: i64) -> Host {
+        Host {
+            process: None,
+            powered: true,
+            remembered: None,
+            clock_offset,
+            clock_error_ppm,
+            frozen_until: 0,
+            backlog: Vec::new(),
+            freeze_at_release_until: None,
+            arbiter_out_until: 0,
+            answers_lost_until: 0,
+            arbiter_late_until: 0,
+            arbiter_hangs_until: 0,
+            slow_writes_until: 0,
+            write_fails: false,
+            replay_stalled_until: 0,
+        }
+    }
+
+    /// What the host's clock shows.
+    pub fn clock(&self, now: u64) -> Instant {
+        let error = i128::from(now) * i128::from(self.clock_error_ppm) / 1_000_000;
+        Instant((i128::from(now) + error) as u64 + self.clock_offset)
+    }
+
+    /// When the host's clock shows at least this.
+    pub fn when(&self, local: Instant) -> u64 {
+        let shown = i128::from(local.0.saturating_sub(self.clock_offset));
+        (shown * 1_000_000 / (1_000_000 + i128::from(self.clock_error_ppm))) as u64 + 2
+    }
+}

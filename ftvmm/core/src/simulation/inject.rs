@@ -1,0 +1,100 @@
+//! Faults take effect.
+
+use super::fault::{FaultKind, MILLISECOND};
+use super::world::{Event, Local, World};
+use crate::protocol::{Body, Header, Input, Message, Path};
+
+impl World {
+    pub(super) fn inject(&mut self, number: usize) {
+        let fault = self.schedule.faults[number];
+        self.tell(|| format!("fault: {:?} until {} ms", fault.kind, fault.until / MILLISECOND));
+        if fault.kind.kills() {
+            // A VM that never had a backup dies with its only node.
+            self.fatal_faults += if self.formed { 1 } else { 2 };
+        }
+        match fault.kind {
+            FaultKind::Kill { host } => self.end_process(host),
+            FaultKind::PowerOff { host } => {
+                self.hosts[host].powered = false;
+                self.end_process(host);
+            }
+            FaultKind::Restart { host } | FaultKind::Bootstrap { host } => {
+                if self.hosts[host].process.is_none() {
+                    self.start_process(host, matches!(fault.kind, FaultKind::Bootstrap { .. }));
+                }
+            }
+            FaultKind::Freeze { host } => self.freeze(host, fault.until),
+            FaultKind::FreezeAtRelease { host } => self.hosts[host].freeze_at_release_until = Some(fault.until),
+            FaultKind::Cut { from, to, paths } => self.network.cut(from, to, paths, fault.until),
+            FaultKind::Reset { slow_host } => self.reset(slow_host, fault.until),
+            FaultKind::ArbiterOut { host } => self.hosts[host].arbiter_out_until = fault.until,
+            FaultKind::ArbiterAnswersLost { host } => self.hosts[host].answers_lost_until = fault.until,
+            FaultKind::ArbiterLate { host } => self.hosts[host].arbiter_late_until = fault.until,
+            FaultKind::WriteFails { host } => self.hosts[host].write_fails = true,
+            FaultKind::ArbiterHangs { host } => self.hosts[host].arbiter_hangs_until = fault.until,
+            FaultKind::SlowWrites { host } => self.hosts[host].slow_writes_until = fault.until,
+            FaultKind::ReplayStalls { host } => self.hosts[host].replay_stalled_until = fault.until,
+            FaultKind::Diverge { host } => self.diverge(host),
+            FaultKind::Stray { host } => self.stray(host, fault.until),
+        }
+    }
+
+    pub(super) fn freeze(&mut self, host: usize, until: u64) {
+        let until = until.max(self.now);
+        self.hosts[host].frozen_until = self.hosts[host].frozen_until.max(until);
+        self.at(self.hosts[host].frozen_until, Event::Thaw(host));
+    }
+
+    /// The host goes on: its timer fires first, then everything that waited, in its order.
+    pub(super) fn thaw(&mut self, host: usize) {
+        if self.hosts[host].frozen_until > self.now {
+            return;
+        }
+        let backlog = std::mem::take(&mut self.hosts[host].backlog);
+        self.local_now(host, 0, Local::Tick);
+        for event in backlog {
+            self.at(self.now, event);
+        }
+    }
+
+    fn reset(&mut self, slow_host: usize, slow_at: u64) {
+        let Some(connection) = self.network.connections.iter().rposition(|connection| connection.open == [true; 2])
+        else {
+            return;
+        };
+        for end in self.network.connections[connection].ends {
+            let at = if end.host == slow_host { slow_at } else { self.now };
+            self.local(at, end.host, end.process, Local::PeerClosed { connection });
+        }
+    }
+
+    fn diverge(&mut self, host: usize) {
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        if process.replaying && !process.live {
+            process.guest.corrupt();
+            let position = process.guest.position + 1;
+            let input = Input::Diverged { position, reason: "fingerprint".to_owned() };
+            self.local_now(host, 2 * MILLISECOND, Local::Input(input));
+        }
+    }
+
+    /// An old backup, of another life of the pair, answers fresh stamps and acknowledges everything (H12).
+    pub(super) fn stray(&mut self, host: usize, until: u64) {
+        let clock = self.hosts[host].clock(self.now).0;
+        let header = Header {
+            vm: [7; 16],
+            generation: 1,
+            incarnation: 1,
+            session: 1,
+            sequence: clock,
+            stamp: clock,
+            echo: clock,
+        };
+        let bytes = Message { header, body: Body::Answer { stored: 1 << 40, replayed: 1 << 40 } }.encode();
+        let path = Path::Heartbeat { network: 1 };
+        self.local_now(host, 0, Local::Input(Input::Message { path, bytes }));
+        if self.now + 20 * MILLISECOND < until {
+            self.at(self.now + 20 * MILLISECOND, Event::Stray { host, until });
+        }
+    }
+}

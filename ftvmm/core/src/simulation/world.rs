@@ -1,0 +1,446 @@
+//! The simulated world: one queue of events, handed out in the order of their time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::arbiter::Arbiter;
+use super::checkers::{Contents, ReleasedMark, Speaker, Verdict, Violation};
+use super::checkers::{check_final_disk, check_liveness, check_owner, check_pair, check_read};
+use super::coverage::Coverage;
+use super::fault::{MILLISECOND, Schedule};
+use super::guest::{BLOCKS, Destination, GuestRequest};
+use super::host::{Host, Process};
+use super::network::Network;
+use super::random::Random;
+use crate::protocol::{AskResult, Config, Input, Node, OutputResult, Path, ReadResult, Rules};
+
+/// The modelled guest asks for nothing more in the last part of a run, so that everything held can leave.
+const QUIET_BEFORE_END: u64 = 300 * MILLISECOND;
+
+/// Log buffer and replay lag at which the guest waits: some hundred milliseconds of its work.
+const BUFFER_ENTRIES: u64 = 60;
+
+/// Something that happens at a host, to one process.
+#[derive(Clone, Debug)]
+pub enum Local {
+    Input(Input),
+    /// Entries arrive on a connection: the first half of a frame, or all of it.
+    Entries {
+        connection: usize,
+        header: Vec<u8>,
+        values: Vec<u64>,
+        whole: bool,
+    },
+    /// The other end of the connection is gone.
+    PeerClosed {
+        connection: usize,
+    },
+    Tick,
+    GuestRun,
+    Replay,
+    Release,
+    /// The system call of an output whose check said yes.
+    Emit {
+        index: u64,
+        checked_at: u64,
+    },
+}
+
+/// Something that happens.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Local {
+        host: usize,
+        process: u64,
+        what: Local,
+    },
+    /// A block write lands, whatever became of the host since.
+    DiskLand {
+        block: usize,
+        value: u64,
+        index: u64,
+    },
+    ArbiterRead {
+        host: usize,
+        process: u64,
+        request: u64,
+    },
+    ArbiterAsk {
+        host: usize,
+        process: u64,
+        request: Option<u64>,
+        generation: u64,
+    },
+    Connect {
+        from: usize,
+        process: u64,
+        to: usize,
+    },
+    Fault(usize),
+    Stray {
+        host: usize,
+        until: u64,
+    },
+    Thaw(usize),
+}
+
+struct Scheduled {
+    at: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Scheduled) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// Everything there is.
+pub struct World {
+    pub(super) now: u64,
+    events: BinaryHeap<Reverse<Scheduled>>,
+    scheduled: u64,
+    pub(super) random: Random,
+    pub(super) schedule: Schedule,
+    pub(super) rules: Rules,
+    pub(super) hosts: Vec<Host>,
+    pub(super) network: Network,
+    pub(super) arbiter: Arbiter,
+    pub(super) disk: [u64; BLOCKS],
+    next_process: u64,
+    pub(super) speaker: Speaker,
+    pub(super) contents: Contents,
+    pub(super) released_mark: ReleasedMark,
+    pub(super) formed: bool,
+    pub(super) fatal_faults: usize,
+    pub(super) coverage: Coverage,
+    pub(super) violation: Option<Violation>,
+    /// Every trace event as a line, if wanted.
+    pub(super) story: Option<Vec<String>>,
+}
+
+impl World {
+    pub fn new(schedule: &Schedule, rules: Rules, tell: bool) -> World {
+        let mut random = Random::new(schedule.seed ^ 0xa076_1d64_78bd_642f);
+        let hosts = (0..schedule.hosts)
+            .map(|_| {
+                let noise = u64::from(schedule.noise);
+                let offset = 1_000_000_000 + random.between(0, 1 << 40) * noise;
+                let error = random.between(0, 2001) as i64 - 1000;
+                Host::new(offset, error * noise as i64)
+            })
+            .collect();
+        let mut world = World {
+            now: 0,
+            events: BinaryHeap::new(),
+            scheduled: 0,
+            random,
+            schedule: schedule.clone(),
+            rules,
+            hosts,
+            network: Network::default(),
+            arbiter: Arbiter::default(),
+            disk: [0; BLOCKS],
+            next_process: 100,
+            speaker: Speaker::default(),
+            contents: Contents::default(),
+            released_mark: ReleasedMark::default(),
+            formed: false,
+            fatal_faults: 0,
+            coverage: Coverage::default(),
+            violation: None,
+            story: tell.then(Vec::new),
+        };
+        for host in 0..world.hosts.len() {
+            world.start_process(host, host == 0);
+        }
+        for (number, fault) in schedule.faults.iter().enumerate() {
+            world.at(fault.at, Event::Fault(number));
+        }
+        world
+    }
+
+    /// Runs to the end of the schedule, or to the first broken promise.
+    pub fn run(mut self) -> (Coverage, Option<Violation>, Vec<String>) {
+        while let Some(Reverse(next)) = self.events.pop() {
+            if next.at > self.schedule.end || self.violation.is_some() {
+                break;
+            }
+            self.now = next.at;
+            self.happen(next.event);
+        }
+        if self.violation.is_none() {
+            let verdict = self.check_end();
+            self.verdict(verdict);
+        }
+        (self.coverage, self.violation, self.story.unwrap_or_default())
+    }
+
+    pub(super) fn at(&mut self, at: u64, event: Event) {
+        self.scheduled += 1;
+        self.events.push(Reverse(Scheduled { at: at.max(self.now), number: self.scheduled, event }));
+    }
+
+    pub(super) fn local(&mut self, at: u64, host: usize, process: u64, what: Local) {
+        self.at(at, Event::Local { host, process, what });
+    }
+
+    /// For an event at the process that runs on this host now.
+    pub(super) fn local_now(&mut self, host: usize, delay: u64, what: Local) {
+        if let Some(process) = self.hosts[host].process.as_ref().map(|process| process.id) {
+            self.local(self.now + delay, host, process, what);
+        }
+    }
+
+    pub(super) fn verdict(&mut self, verdict: Verdict) {
+        if let Err(violation) = verdict {
+            self.tell(|| format!("BROKEN: {}: {}", violation.checker, violation.finding));
+            self.violation.get_or_insert(violation);
+        }
+    }
+
+    pub(super) fn tell(&mut self, line: impl FnOnce() -> String) {
+        if let Some(story) = &mut self.story {
+            story.push(format!("{:>12.6} ms  {}", self.now as f64 / MILLISECOND as f64, line()));
+        }
+    }
+
+    pub(super) fn start_process(&mut self, host: usize, bootstrap: bool) {
+        self.next_process += 1;
+        let id = self.next_process;
+        let mut config = Config::new([7; 16], [9; 32]);
+        config.rules = self.rules;
+        config.log_buffer_entries = BUFFER_ENTRIES;
+        config.lag_entries = BUFFER_ENTRIES;
+        let node = match self.hosts[host].remembered {
+            Some(remembered) => Node::restarted(config, id, remembered),
+            None => Node::new(config, id),
+        };
+        self.hosts[host].process = Some(Process::new(id, node));
+        self.hosts[host].powered = true;
+        self.step(host, Input::Tick);
+        if bootstrap {
+            self.step(host, Input::BootstrapRequested);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Local { host, process, what } => self.happen_at(host, process, what),
+            Event::DiskLand { block, value, index } => {
+                self.disk[block] = value;
+                self.released_mark.complete(index);
+            }
+            Event::ArbiterRead { host, process, request } => {
+                let result = self.arbiter.read();
+                let delay = self.random.between(100_000, MILLISECOND);
+                self.local(self.now + delay, host, process, Local::Input(Input::ArbiterRead { request, result }));
+            }
+            Event::ArbiterAsk { host, process, request, generation } => {
+                let result = self.arbiter.ask(generation, process);
+                self.tell(|| format!("arbiter: {process} asks for generation {generation}: {result:?}"));
+                if let Some(request) = request {
+                    let delay = self.random.between(100_000, MILLISECOND);
+                    self.local(self.now + delay, host, process, Local::Input(Input::ArbiterAsked { request, result }));
+                }
+            }
+            Event::Connect { from, process, to } => self.connect(from, process, to),
+            Event::Fault(number) => self.inject(number),
+            Event::Stray { host, until } => self.stray(host, until),
+            Event::Thaw(host) => self.thaw(host),
+        }
+    }
+
+    fn happen_at(&mut self, host: usize, process: u64, what: Local) {
+        let place = &mut self.hosts[host];
+        let Some(running) = place.process.as_mut().filter(|running| running.id == process) else { return };
+        if place.frozen_until > self.now {
+            place.backlog.push(Event::Local { host, process, what });
+            return;
+        }
+        match what {
+            Local::Input(Input::OutputDone { index, result }) => {
+                running.emitting = false;
+                if result == OutputResult::Completed {
+                    running.held.remove(&index);
+                }
+                self.step(host, Input::OutputDone { index, result });
+                self.local_now(host, 0, Local::Release);
+            }
+            Local::Input(Input::Message { path, bytes }) => {
+                if let Path::Log { connection } = path
+                    && !self.is_open(connection as usize, process)
+                {
+                    return;
+                }
+                self.step(host, Input::Message { path, bytes });
+            }
+            Local::Input(input) => self.step(host, input),
+            Local::Entries { connection, header, values, whole } => {
+                self.entries_arrive(host, connection, header, &values, whole);
+            }
+            Local::PeerClosed { connection } => self.peer_closed(host, connection),
+            Local::Tick => {
+                running.tick_at = u64::MAX;
+                self.step(host, Input::Tick);
+            }
+            Local::GuestRun => self.guest_runs(host),
+            Local::Replay => self.replay(host),
+            Local::Release => self.try_release(host),
+            Local::Emit { index, checked_at } => self.emit(host, index, checked_at),
+        }
+    }
+
+    /// One step of the code under test, and what must hold after it.
+    pub(super) fn step(&mut self, host: usize, input: Input) {
+        let clock = self.hosts[host].clock(self.now);
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let mut outputs = Vec::new();
+        process.node.step(clock, input, &mut outputs);
+        self.coverage.steps += 1;
+        let node = &process.node;
+        let (role, generation, incarnation) = (node.role(), node.generation(), node.incarnation());
+        let released = node.released();
+        if role.is_primary() {
+            let released = self.released_mark.check(released);
+            let speaker = self.speaker.observe(role, generation, incarnation);
+            self.verdict(released);
+            self.verdict(speaker);
+        }
+        for output in outputs {
+            self.carry_out(host, output);
+        }
+        self.schedule_tick(host);
+    }
+
+    fn schedule_tick(&mut self, host: usize) {
+        let place = &mut self.hosts[host];
+        let Some(process) = place.process.as_ref() else { return };
+        let at = place.when(process.node.deadline()).max(self.now + 1);
+        if let Some(process) = place.process.as_mut()
+            && at < process.tick_at
+        {
+            process.tick_at = at;
+            let id = process.id;
+            self.local(at, host, id, Local::Tick);
+        }
+    }
+
+    /// The live guest takes one input.
+    fn guest_runs(&mut self, host: usize) {
+        if self.now > self.schedule.end - QUIET_BEFORE_END {
+            return;
+        }
+        let pace = if self.schedule.noise { self.random.between(2, 10) * MILLISECOND } else { 5 * MILLISECOND };
+        self.local_now(host, pace, Local::GuestRun);
+        let served_from_held = self.rules.reissue_before_run;
+        let drawn = self.random.next();
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        if !process.live || process.stalled {
+            return;
+        }
+        let value = match process.guest.request() {
+            GuestRequest::Number => drawn,
+            GuestRequest::Read(block) => {
+                let held = process.held.values().rev().find(|output| output.destination == Destination::Block(block));
+                let value = held.filter(|_| served_from_held).map_or(self.disk[block], |output| output.content);
+                let verdict = check_read(&process.guest, block, value);
+                // What an outdated primary reads reaches nobody: nothing that follows from it is released.
+                if process.node.generation() == self.speaker.newest() && verdict.is_err() {
+                    self.verdict(verdict);
+                    return;
+                }
+                value
+            }
+        };
+        let outputs = process.guest.take(value);
+        process.entries.push(value);
+        let through = process.guest.position;
+        process.held.extend(outputs.iter().map(|output| (output.index, *output)));
+        self.step(host, Input::EntriesAppended { through });
+        for output in outputs {
+            self.step(host, Input::OutputProduced { index: output.index, depends_on: output.depends_on });
+        }
+        self.stream(host);
+    }
+
+    fn check_end(&mut self) -> Verdict {
+        let mut alive = false;
+        let newest = self.arbiter.newest();
+        for host in &self.hosts {
+            let Some(process) = &host.process else { continue };
+            let node = &process.node;
+            // Who cannot reach the arbiter cannot know.
+            if host.arbiter_out_until.max(host.arbiter_hangs_until) <= self.schedule.end {
+                check_owner(node.role(), node.generation(), node.incarnation(), newest)?;
+            }
+            if node.role().is_primary() && process.held.is_empty() && !process.stalled {
+                alive = true;
+                check_final_disk(&process.guest, &self.disk)?;
+            }
+        }
+        if self.schedule.rides_out {
+            let roles = self.hosts.iter().filter_map(|host| host.process.as_ref()).map(|process| process.node.role());
+            check_pair(roles.collect())?;
+        }
+        check_liveness(alive, self.fatal_faults, self.schedule.faults.len())
+    }
+
+    /// The arbiter's answer to this host, or silence.
+    pub(super) fn ask_arbiter(&mut self, host: usize, request: u64, generation: Option<u64>) {
+        let now = self.now;
+        let Some(process) = self.hosts[host].process.as_ref().map(|process| process.id) else { return };
+        let place = &self.hosts[host];
+        let (out, lost, late) = (place.arbiter_out_until, place.answers_lost_until, place.arbiter_late_until);
+        let arrives = now + self.random.between(100_000, MILLISECOND);
+        let asks =
+            |request, at| (at, Event::ArbiterAsk { host, process, request, generation: generation.unwrap_or(0) });
+        if place.arbiter_hangs_until > now {
+            let at = place.arbiter_hangs_until;
+            let event = match generation {
+                Some(_) => asks(Some(request), at).1,
+                None => Event::ArbiterRead { host, process, request },
+            };
+            self.at(at, event);
+            return;
+        }
+        let silent = out > now || (generation.is_some() && (lost > now || late > now));
+        if silent {
+            let timeout = self.random.between(MILLISECOND, 50 * MILLISECOND);
+            let input = match generation {
+                Some(_) => Input::ArbiterAsked { request, result: AskResult::Unreachable },
+                None => Input::ArbiterRead { request, result: ReadResult::Unreachable },
+            };
+            self.local(now + timeout, host, process, Local::Input(input));
+            if generation.is_some() && out <= now {
+                let (at, event) = asks(None, if late > now { late } else { arrives });
+                self.at(at, event);
+            }
+        } else if generation.is_some() {
+            let (at, event) = asks(Some(request), arrives);
+            self.at(at, event);
+        } else {
+            self.at(arrives, Event::ArbiterRead { host, process, request });
+        }
+    }
+
+    /// Whether this process still has the connection open.
+    pub(super) fn is_open(&self, connection: usize, process: u64) -> bool {
+        self.network.end_of(connection, process).is_some_and(|end| self.network.connections[connection].open[end])
+    }
+}

@@ -1,0 +1,65 @@
+"""What the oracles must not hold against a node, and how malformed evidence is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.failover import find_failovers
+from harness.evidence.json_lines import EvidenceError
+from harness.evidence.trace import read_trace
+from harness.evidence.verdicts import Verdict
+from tests.oracles.conftest import JudgeRun
+from tests.oracles.run_builder import LIVE_MS, PRIMARY, Run, segment
+
+
+def test_a_frame_past_its_check_is_counted_apart(run: Run, judge_run: JudgeRun) -> None:
+    frame = run.captures[PRIMARY].pop(60)
+    run.frame(PRIMARY, LIVE_MS + 80, frame.content)
+    judgement = judge_run(run)["single-speaker"]
+    assert judgement.verdict is Verdict.PASSED
+    assert judgement.counted["late_identical_frames"] == 1
+
+
+def test_a_withheld_output_was_not_emitted(run: Run, judge_run: JudgeRun) -> None:
+    original = run.events(PRIMARY, "output", kind="frame")[50]
+    before = dict(original, monotonic_ns=original["monotonic_ns"] - 300_000, wall_ns=original["wall_ns"] - 300_000)
+    withheld = {name: before[name] for name in ("node", "incarnation", "generation", "wall_ns")}
+    moment = {"event": "output-withheld", "index": before["index"], "monotonic_ns": before["monotonic_ns"] + 1}
+    run.traces[PRIMARY] += [before, withheld | moment]
+    assert judge_run(run)["output-rule"].findings == []
+
+
+def test_a_frame_of_a_withheld_output_is_caught(run: Run, judge_run: JudgeRun) -> None:
+    original = run.events(PRIMARY, "output", kind="frame")[50]
+    withheld = {name: original[name] for name in ("node", "incarnation", "generation", "wall_ns", "index")}
+    run.traces[PRIMARY].append(withheld | {"event": "output-withheld", "monotonic_ns": original["monotonic_ns"] + 1})
+    assert "frame-not-traced" in {finding.code for finding in judge_run(run)["output-rule"].findings}
+
+
+def test_a_torn_last_line_is_counted_and_a_torn_middle_is_named(run: Run, tmp_path: Path) -> None:
+    path = run.write(tmp_path) / "hosts" / PRIMARY / "trace.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"event":"outp')
+    assert read_trace(path, PRIMARY).torn_lines == 1
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:6], b'{"event":"outp\n', *lines[6:]]))
+    with pytest.raises(EvidenceError, match=r"trace\.jsonl:7: no JSON"):
+        read_trace(path, PRIMARY)
+
+
+def test_a_capture_keeps_its_nanoseconds(run: Run, tmp_path: Path) -> None:
+    run.frame(PRIMARY, 123.456789, segment(0, 1, b"x"))
+    evidence = EvidenceDirectory(run.write(tmp_path))
+    stamps = [frame.wall_ns for frame in evidence.captures[PRIMARY].frames]
+    assert sorted(frame.wall_ns for frame in run.captures[PRIMARY]) == stamps
+
+
+def test_the_parts_of_a_failover_add_up(run: Run, tmp_path: Path) -> None:
+    (failover,) = find_failovers(EvidenceDirectory(run.write(tmp_path)))
+    parts = failover.parts_ms()
+    assert (parts["detect"], parts["drain"], parts["arbitrate"]) == (150.0, 8.0, 62.0)
+    assert sum(value or 0 for value in parts.values()) == pytest.approx(failover.total_ms)
+    assert failover.stall_ms == pytest.approx(238.95)

@@ -282,7 +282,9 @@ class LogCorruption(_LogToxic):
 
 @dataclass
 class LogReset:
-    """The log connection is reset (RST) to both nodes while both live; with `lasting`, each new one too until healed.
+    """The log connection is reset (RST) while both nodes live; with `lasting`, each new one too until healed.
+
+    The dialler sees the reset for certain, the listener a reset or a close.
 
     Toxiproxy's `reset_peer` makes a connection close by RST only if the toxic was there when it opened, so the open
     connection is reset by the kernel, on the proxy's two sockets, and `reset_peer` serves the ones that follow.
@@ -327,8 +329,10 @@ class LogReset:
         assert self._proxy is not None
         for toxic in self._toxics:
             self._proxy.add(toxic)
-        sockets = f"( sport = :{LOGGING_PROXY_PORT} or dport = :{LOGGING_PORT} )"
-        self.host.run(["ss", "-KtnH", "state", "established", sockets], check=True)
+        # The dialler's side first: were the other one gone before, the proxy might close this one in order, by FIN.
+        kill = "ss -KtnH state established"
+        sides = (f"sport = :{LOGGING_PROXY_PORT}", f"dport = :{LOGGING_PORT}")
+        self.host.run("; ".join(f"{kill} '( {side} )'" for side in sides), check=True)
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
         """The connections that were open are gone, and the kernel counted the RSTs that went to the dialling node."""

@@ -25,7 +25,7 @@ MUTANTS = (
 """How a VMM can be broken on purpose; `docs/architecture.md` says what each does."""
 
 CLOCK_RATE_ERROR = 0.001
-"""ρ of rule R20: how far a host's clock rate may be off."""
+"""Rho of rule R20: how far a host's clock rate may be off."""
 
 _REQUIRED: Any = object()
 _NETWORK_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")

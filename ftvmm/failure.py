@@ -15,7 +15,8 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, exit_status: int = 2) -> None:
         super().__init__(message)
-        self.exit_code = exit_status
+        # click documents the attribute as settable, and types it as the class's.
+        self.exit_code = exit_status  # type: ignore[misc]
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Prints the sentence, without a traceback."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class ArbiterUnreachableError(Exception):
-    """The arbiter gave no answer, or one that cannot be told from none. Safety over liveness: whoever gets this waits."""
+    """The arbiter gave no answer, or one that cannot be told from none. Whoever gets this waits."""
 
 
 @dataclass(frozen=True)

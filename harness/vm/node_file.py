@@ -89,7 +89,8 @@ def node_file(
     )
     parts.append(f'[arbiter]\nkind = "file"\ndirectory = "{topology.ARBITER_PATH}"')
     parts.append(
-        f"[timing]\nheartbeat_ms = {timing.heartbeat_ms}\nlease_ms = {timing.lease_ms}\ndetect_ms = {timing.detect_ms}\n"
+        f"[timing]\nheartbeat_ms = {timing.heartbeat_ms}\n"
+        f"lease_ms = {timing.lease_ms}\ndetect_ms = {timing.detect_ms}\n"
         f"acknowledge_ms = {timing.acknowledge_ms}\nlag_ms = {timing.lag_ms}"
     )
     parts.append(f'[output]\npolicy = "{policy}"')

@@ -1,4 +1,4 @@
-"""The pair under test: two nodes on two hosts of a lab, told apart by the role they have now, not by the one they had."""
+"""The pair under test: two nodes on two hosts of a lab, told apart by the role that they have now."""
 
 from __future__ import annotations
 

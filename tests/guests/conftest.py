@@ -25,8 +25,8 @@ def _call(function: str, *arguments: int) -> None:
 
 @pytest.fixture
 def service_network() -> Iterator[tuple[str, ...]]:
-    """Moves the test, and what it starts, into a new network namespace with the TAP `tap0`; yields the device options of
-    `ftvmm run` for it. The namespace goes with the last process in it."""
+    """Moves the test, and what it starts, into a new network namespace with the TAP `tap0`; yields the device options
+    of `ftvmm run` for it. The namespace goes with the last process in it."""
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     _call("unshare", _CLONE_NEWNET)
     try:

@@ -29,6 +29,7 @@ def shared_lab() -> Iterator[NetnsLab]:
 def start_peer(host: Host, *arguments: str) -> RemoteProcess:
     """Start the stand-in on a host; its log is named after what it does."""
     host.write_file(PEER, Path(__file__).with_name("peer.py").read_bytes())
+    host.write_file(f"/var/lib/ftvmm/{arguments[0]}.log", b"")  # an earlier test's lines say nothing of this one
     return host.start(["python3", PEER, *arguments], log=f"/var/lib/ftvmm/{arguments[0]}.log")
 
 
@@ -69,6 +70,7 @@ class Pair:
         for host, process in self.processes:
             if host.is_powered and process.is_running():
                 process.signal("KILL")
+                process.wait(5)  # its port must be free for the next pair
 
 
 @pytest.fixture

@@ -68,12 +68,11 @@ def frame(tap: str, source: str) -> None:
     mac = bytes.fromhex(source.replace(":", ""))
     address = socket.inet_aton("10.0.0.2")
     reply = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + mac + address + b"\xff" * 6 + address
-    while True:
-        try:
+    # A bridge port forwards only when the kernel has worked off the TAP's new carrier: one announcement may be lost.
+    for _ in range(5):
+        with contextlib.suppress(OSError):
             os.write(device, (b"\xff" * 6 + mac + b"\x08\x06" + reply).ljust(60, b"\0"))
-            break
-        except OSError:
-            time.sleep(0.01)
+        time.sleep(0.02)
     print("announced", flush=True)
     while True:
         data = os.read(device, 2048)

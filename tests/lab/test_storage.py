@@ -64,3 +64,17 @@ def test_exactly_one_of_two_wins_each_link_race(shared_lab: NetnsLab) -> None:
         path = f"{ARBITER_PATH}/generation-{number}"
         contents = {host.read_file(path) for host in hosts}
         assert contents == {b"host-a" if number in won[0] else b"host-b"}
+
+
+def test_a_lost_arbiter_is_never_replaced_by_a_local_directory(shared_lab: NetnsLab) -> None:
+    host = shared_lab.hosts["host-c"]
+    create = f"touch {ARBITER_PATH}/private"
+    # The boot script would mount it again at once.
+    keeper = host.run("ps -o ppid= -C sshfs", check=True).stdout.strip()
+    host.run(f"kill -STOP {keeper} && pkill -KILL -x sshfs", check=True)
+    host.run(f"umount --lazy {ARBITER_PATH}")
+    assert "Read-only file system" in host.run(create).stderr
+    host.run(["kill", "-CONT", keeper], check=True)
+    host.await_storage()
+    assert host.run(create).succeeded
+    assert shared_lab.storage_host.testinfra.file("/var/lib/ftvmm/storage/arbiter/private").exists

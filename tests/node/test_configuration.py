@@ -113,5 +113,5 @@ def test_a_short_key_is_refused(write: Callable[[str], Path], tmp_path: Path) ->
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="nothing.toml: No such file"):
+    with pytest.raises(ConfigurationError, match=r"nothing\.toml: No such file"):
         configuration.load(tmp_path / "nothing.toml")

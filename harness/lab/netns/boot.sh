@@ -38,12 +38,20 @@ for directory in $KEEP_VISIBLE; do
     fi
 done
 mkdir -p /run/sshd /var/lib/ftvmm /etc/ftvmm /mnt/storage/disk /mnt/storage/arbiter
+# While nothing is mounted on them nobody may write there: a node would win its own private arbiter.
+for directory in /mnt/storage/disk /mnt/storage/arbiter; do
+    mount -t tmpfs -o ro,size=4k tmpfs "$directory"
+done
 
 for name in all default; do
     [[ -e /proc/sys/net/ipv6/conf/$name/disable_ipv6 ]] && echo 1 >/proc/sys/net/ipv6/conf/$name/disable_ipv6
 done
 # A healed network must be used at once again, not after the exponential back-off of a minute-long retransmission timer.
-[[ -e /proc/sys/net/ipv4/tcp_rto_max_ms ]] && echo 1000 >/proc/sys/net/ipv4/tcp_rto_max_ms
+# The number of tries is raised along with it, or connections would be given up after 15 seconds instead of 15 minutes.
+if [[ -e /proc/sys/net/ipv4/tcp_rto_max_ms ]]; then
+    echo 1000 >/proc/sys/net/ipv4/tcp_rto_max_ms
+    echo 255 >/proc/sys/net/ipv4/tcp_retries2
+fi
 
 echo "$pid"
 read -r _

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.lab.interface import CaptureReport, LabError
 from harness.lab.netns.namespaces import only_child
+from harness.lab.topology import VM_MAC
 
 _HEADER_BYTES = 24
 _COUNTS = re.compile(rb"(\d+) packets? captured\D+(\d+) packets? received by filter\D+(\d+) packets? dropped by kernel")
@@ -29,8 +30,11 @@ class PortCapture:
         command = ["nsenter", "--target", str(rack_pid), "--net", "--pid", "--", "tcpdump", "--interface", port]
         command += ["--immediate-mode", "--packet-buffered", "--nano", "--no-promiscuous-mode", "--buffer-size=8192"]
         command += ["--relinquish-privileges=root", "-w", str(path)]
+        # A pcap file does not tell which way a frame went through the port. Frames under the VM's address are kept only
+        # when they came *from* this host: what another host's VM says to everybody is in that host's capture.
+        command.append(f"inbound or not ether src {VM_MAC}")
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
         self._await_line(b"listening on", 10.0)
 
@@ -49,18 +53,25 @@ class PortCapture:
         self._errors += part
 
     def counts(self) -> tuple[int, int]:
-        """Frames captured and frames dropped, asked of tcpdump by SIGUSR1, once it has written all that it received."""
+        """Frames captured and frames dropped, asked of tcpdump by SIGUSR1, once it has written all that it received.
+
+        Frames that came before the filter was in force count as received and are never written, so being done shows by
+        two answers that are the same.
+        """
         if self._final is not None:
             return self._final
         deadline = time.monotonic() + 5.0
+        before: tuple[int, ...] = ()
         while True:
             self._errors = b""
             self._signal(signal.SIGUSR1)
             while (match := _COUNTS.search(self._errors)) is None:
                 self._read(deadline, b"packets captured")
             captured, received, dropped = (int(number) for number in match.groups())
-            if captured >= received - dropped:
+            if captured >= received - dropped or before == (captured, received, dropped):
                 return captured, dropped
+            before = (captured, received, dropped)
+            time.sleep(0.02)
             if time.monotonic() > deadline:
                 raise LabError(f"tcpdump on {self._port} wrote {captured} of {received} frames only")
 

@@ -128,6 +128,14 @@ class NetnsHost:
             raise LabError(f"{self.name} is on already")
         self._boot()
         self._ssh.connect()
+        if self.role is HostRole.FAULT_TOLERANT:
+            self.await_storage()
+
+    def await_storage(self) -> None:
+        """Wait until the host sees the disk image and the arbiter's directory."""
+        mounted = f"grep -q ' {topology.ARBITER_PATH} fuse' /proc/mounts"
+        wait = f"until {mounted} && [ -s {topology.DISK_PATH} ]; do sleep 0.02; done"
+        self.run(wait, timeout_seconds=20, check=True)
 
     def _boot(self) -> None:
         environment = {

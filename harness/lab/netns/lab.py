@@ -73,14 +73,17 @@ class NetnsLab:
             raise
 
     def _start(self, run: RunDirectory, toxiproxy: Path) -> None:
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-m", "harness.lab.netns.keeper", str(run.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=PROJECT,
-            start_new_session=True,
-        )
+        # Its errors go to a file: who keeps a lab must not find its own standard error held open.
+        with (run.path / "keeper.log").open("ab") as errors:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-m", "harness.lab.netns.keeper", str(run.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=PROJECT,
+                start_new_session=True,
+            )
         keys = RunKeys.generate()
         captures = run.path / "captures"
         captures.mkdir()
@@ -94,7 +97,7 @@ class NetnsLab:
         assert self._keeper.stdout is not None
         rack = self._keeper.stdout.readline()
         if not rack:
-            raise LabError("the lab's keeper did not start: see its error above")
+            raise LabError(f"the lab's keeper did not start: {(run.path / 'keeper.log').read_text().strip()}")
         switch = Switch(int(rack))
         switch.start()
         for plan in HOSTS:
@@ -108,12 +111,10 @@ class NetnsLab:
                 host_key=keys.hosts[plan.name].as_paramiko(),
             )
         self._on_all(NetnsHost.power_on)
-        self._on_all(_await_storage, self.fault_tolerant_hosts)
 
-    def _on_all(self, action: Callable[[NetnsHost], None], hosts: Sequence[NetnsHost] | None = None) -> None:
-        chosen = list(self._hosts.values()) if hosts is None else list(hosts)
-        with ThreadPoolExecutor(len(chosen)) as executor:
-            for future in [executor.submit(action, host) for host in chosen]:
+    def _on_all(self, action: Callable[[NetnsHost], None]) -> None:
+        with ThreadPoolExecutor(len(self._hosts)) as executor:
+            for future in [executor.submit(action, host) for host in self._hosts.values()]:
                 future.result()
 
     def stop(self) -> None:
@@ -149,9 +150,3 @@ class NetnsLab:
     def collect_captures(self, directory: Path) -> Sequence[CaptureReport]:
         directory.mkdir(parents=True, exist_ok=True)
         return [merge(host.captures, directory / f"{host.name}.pcap") for host in self.fault_tolerant_hosts]
-
-
-def _await_storage(host: NetnsHost) -> None:
-    """Wait until the host sees the disk image and the arbiter's directory."""
-    wait = f"until mountpoint -q {topology.ARBITER_PATH} && [ -s {topology.DISK_PATH} ]; do sleep 0.02; done"
-    host.run(wait, timeout_seconds=20, check=True)

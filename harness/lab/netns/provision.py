@@ -156,6 +156,7 @@ def _fault_tolerant_services(plan: HostPlan, toxiproxy: Path) -> str:
     echo 0 >&9
     exec 9>&- </dev/null >>/var/log/storage.log 2>&1
     until sshfs -f root@{storage}:{topology.STORAGE_ARBITER} {topology.ARBITER_PATH} -o {_SSHFS_OPTIONS}; do
+        ! grep -q ' {topology.ARBITER_PATH} fuse' /proc/mounts || umount --lazy {topology.ARBITER_PATH}
         sleep 0.1
     done
 ) &
@@ -163,6 +164,7 @@ def _fault_tolerant_services(plan: HostPlan, toxiproxy: Path) -> str:
     echo 0 >&9
     exec 9>&- </dev/null >>/var/log/storage.log 2>&1
     until nbdfuse {directory}/{file} nbd://{storage}:{topology.block_port(plan)}; do
+        ! grep -q ' {directory} fuse' /proc/mounts || umount --lazy {directory}
         sleep 0.1
     done
 ) &

@@ -165,8 +165,10 @@ mod tests {
     use crate::machine::{Answer, HypercallResult, MachineConfig};
 
     fn small_log() -> Vec<u8> {
-        let directory = std::env::temp_dir().join(format!("ftvmm-log-{}", std::process::id()));
-        let path = directory.join(format!("{:?}", std::thread::current().id()));
+        // One a test: they run side by side, and each removes its own.
+        let thread = format!("{:?}", std::thread::current().id());
+        let directory = std::env::temp_dir().join(format!("ftvmm-log-{}-{thread}", std::process::id()));
+        let path = directory.join("run.log");
         fs::create_dir_all(&directory).unwrap();
         let config = MachineConfig::new(1 << 21).with_block("storage", 4096);
         let header = Header {

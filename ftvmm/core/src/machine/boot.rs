@@ -58,7 +58,7 @@ fn check_block(name: &str, capacity_bytes: u64, sector_bytes: u16) -> Result<(),
     if !sector_bytes.is_power_of_two() || sector_bytes < 512 {
         return Err(wrong(format!("block device {name:?}: {sector_bytes} bytes is no sector size")));
     }
-    if capacity_bytes == 0 || capacity_bytes % u64::from(sector_bytes) != 0 {
+    if capacity_bytes == 0 || !capacity_bytes.is_multiple_of(u64::from(sector_bytes)) {
         let reason = format!("{capacity_bytes} bytes is not a whole number of sectors of {sector_bytes} bytes");
         return Err(wrong(format!("block device {name:?}: {reason}")));
     }
@@ -75,7 +75,7 @@ pub(super) fn build_memory(
     let bytes = config.memory_bytes;
     let heap = image.end().next_multiple_of(PAGE_BYTES);
     let needed = heap + STACK_BYTES_MIN;
-    if bytes % PAGE_BYTES != 0 || bytes > IMAGE_ADDRESS_END {
+    if !bytes.is_multiple_of(PAGE_BYTES) || bytes > IMAGE_ADDRESS_END {
         return Err(wrong(format!("{bytes} bytes of memory: it has to be a multiple of 4096 and at most 4 GiB")));
     }
     if bytes < needed {

@@ -142,11 +142,6 @@ impl OutputQueue {
         self.state.lock().produced
     }
 
-    /// Outputs completed so far, in order.
-    pub fn completed(&self) -> u64 {
-        self.state.lock().completed
-    }
-
     /// Backup: the outputs up to `through` were completed by the primary; the last `kept` of them are remembered all
     /// the same, for the mutant that repeats them.
     pub fn forget(&self, through: u64, kept: u64) {
@@ -196,17 +191,15 @@ impl OutputQueue {
             }
             let hints = state.hints;
             if state.releasing
-                && let Some(front) = state.pending.front()
+                && state.pending.front().is_some_and(&may_release)
+                && let Some(output) = state.pending.pop_front()
             {
-                if may_release(front) {
-                    let Some(output) = state.pending.pop_front() else { continue };
-                    state.in_flight = Some(output.clone());
-                    return if output.index <= state.reissue_through {
-                        Next::Reissue(output)
-                    } else {
-                        Next::Release(output)
-                    };
-                }
+                state.in_flight = Some(output.clone());
+                return if output.index <= state.reissue_through {
+                    Next::Reissue(output)
+                } else {
+                    Next::Release(output)
+                };
             }
             if state.hints == hints {
                 self.changed.wait(&mut state);
@@ -241,17 +234,6 @@ impl OutputQueue {
                 .any(|output| output.content.overlaps(device, offset, length))
         {
             self.changed.wait(&mut state);
-        }
-        !state.stopped
-    }
-
-    /// Waits until every output that was produced has left, up to `deadline`. Returns whether they have.
-    pub fn wait_until_empty(&self, deadline: std::time::Instant) -> bool {
-        let mut state = self.state.lock();
-        while !(state.pending.is_empty() && state.in_flight.is_none()) && !state.stopped {
-            if self.changed.wait_until(&mut state, deadline).timed_out() {
-                return false;
-            }
         }
         !state.stopped
     }
@@ -293,7 +275,6 @@ mod tests {
         queue.put_back();
         assert_eq!(index(queue.next(|_| true)), ("release", 4));
         queue.complete(4);
-        assert_eq!(queue.completed(), 4);
     }
 
     #[test]

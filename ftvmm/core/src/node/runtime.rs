@@ -33,7 +33,7 @@ const REPEATED_OUTPUTS: u64 = 30;
 /// What the mutant `slow-go-live` waits.
 const SLOW_GO_LIVE: Duration = Duration::from_secs(5);
 /// When announcements are made, in milliseconds after the go-live: a late frame of the old host flips switch tables.
-const ANNOUNCEMENTS_MS: [u64; 7] = [0, 50, 150, 400, 1000, 2000, 3000];
+const ANNOUNCEMENTS_MS: [u64; 8] = [0, 10, 50, 150, 400, 1000, 2000, 3000];
 
 /// How often the lag is written to the trace.
 const LAG_SAMPLE: Duration = Duration::from_millis(50);
@@ -192,7 +192,7 @@ impl Runtime {
                 self.sessions.insert(connection, session);
                 Input::SessionOpened { connection, dialled }
             }
-            SessionEvent::DialFailed { session, reason } => Input::SessionClosed { connection: session, reason },
+            SessionEvent::DialFailed => Input::DialFailed,
             SessionEvent::Message { session, bytes } => {
                 Input::Message { path: Path::Log { connection: session }, bytes }
             }

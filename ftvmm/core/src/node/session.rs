@@ -31,13 +31,8 @@ pub enum SessionEvent {
         /// whether this node opened it
         dialled: bool,
     },
-    /// dialling failed
-    DialFailed {
-        /// a number that no connection has
-        session: u64,
-        /// why
-        reason: String,
-    },
+    /// dialling failed: the peer is not there, or not one of this VM
+    DialFailed,
     /// a protocol message came
     Message {
         /// the session's number
@@ -201,9 +196,8 @@ impl Channel {
         let channel = self.clone();
         thread::urgent("log-dial", move || {
             let connected = TcpStream::connect_timeout(&peer, DIAL_TIMEOUT).map_err(FrameError::from);
-            if let Err(error) = connected.and_then(|stream| channel.greet(stream, true)) {
-                channel
-                    .tell(SessionEvent::DialFailed { session: channel.number(), reason: format!("{peer}: {error}") });
+            if connected.and_then(|stream| channel.greet(stream, true)).is_err() {
+                channel.tell(SessionEvent::DialFailed);
             }
         });
     }

@@ -272,6 +272,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         if self.control.mode() == Mode::Replaying {
             // The primary's guest halted too. Whether anyone saw its last outputs is the primary's to tell; without
             // it, this node goes live first and emits them.
+            (self.tell)(CpuEvent::Halted { exit_status });
             match self.drain(self.position() + 1) {
                 Ok(None) => {}
                 Ok(Some(_)) => return diverged(self.position() + 1, "the log goes on where the guest halts".into()),
@@ -361,7 +362,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             _ => {}
         }
         self.control.position.store(position, Ordering::Release);
-        if position % REPLAYED_EVERY == 0 || position == self.log.newest() {
+        if position.is_multiple_of(REPLAYED_EVERY) || position == self.log.newest() {
             self.log.truncate(position.saturating_sub(1));
             (self.tell)(CpuEvent::Replayed { through: position, outputs_produced: self.outputs.produced() });
         }

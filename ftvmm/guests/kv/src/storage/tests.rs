@@ -74,7 +74,7 @@ fn changes() -> impl Strategy<Value = Vec<Vec<Change>>> {
     vec(vec(change, 1..6), 1..40)
 }
 
-type Model = BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>;
+type Model = BTreeMap<Vec<u8>, State>;
 
 fn key_name(key: u8) -> Vec<u8> {
     format!("key-{key}").into_bytes()
@@ -104,7 +104,10 @@ fn make(change: &Change, database: &mut Database, model: &mut Model) {
     }
 }
 
-fn state_of(database: &Database, key: u8) -> Result<Option<(Vec<u8>, Option<u64>)>, DatabaseError> {
+/// A value and its expiry.
+type State = (Vec<u8>, Option<u64>);
+
+fn state_of(database: &Database, key: u8) -> Result<Option<State>, DatabaseError> {
     let name = key_name(key);
     let expires = database.entry(&name)?.and_then(|entry| entry.expires);
     Ok(database.value(&name)?.map(|value| (value.to_vec(), expires)))

@@ -32,6 +32,9 @@ def replay(log: str | PathLike[str], image: str | PathLike[str] | None = None) -
 def examine_host() -> HostReport:
     """Tries the host's KVM out. Raises `CoreError`."""
 
+MUTANTS: tuple[str, ...]
+"""How a VMM can be broken on purpose; `docs/architecture.md` says what each does."""
+
 class NodeError(Exception):
     """A node that cannot start; the message says why."""
 

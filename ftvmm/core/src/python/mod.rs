@@ -6,6 +6,7 @@ mod node;
 mod run;
 
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -14,6 +15,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run::replay, module)?)?;
     module.add_function(wrap_pyfunction!(doctor::examine_host, module)?)?;
     module.add_class::<node::Node>()?;
+    module.add("MUTANTS", PyTuple::new(module.py(), crate::node::mutant::Mutant::NAMES)?)?;
     module.add("NodeError", module.py().get_type::<node::NodeError>())?;
     Ok(())
 }

@@ -7,6 +7,7 @@ mod run;
 mod simulate;
 
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -16,6 +17,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(doctor::examine_host, module)?)?;
     module.add_function(wrap_pyfunction!(simulate::simulate, module)?)?;
     module.add_class::<node::Node>()?;
+    module.add("MUTANTS", PyTuple::new(module.py(), crate::node::mutant::Mutant::NAMES)?)?;
     module.add("NodeError", module.py().get_type::<node::NodeError>())?;
     Ok(())
 }

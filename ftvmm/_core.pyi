@@ -34,6 +34,7 @@ def examine_host() -> HostReport:
 
 def simulate(first: int, count: int, rules_off: str) -> tuple[str, bool]:
     """Runs fault schedules; the report, and whether every promise held. Raises `ValueError` for an unknown rule."""
+
 MUTANTS: tuple[str, ...]
 """How a VMM can be broken on purpose; `docs/architecture.md` says what each does."""
 

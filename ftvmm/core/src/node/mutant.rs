@@ -28,14 +28,21 @@ mutants! {
     LoseLogTail = "lose-log-tail",
     /// emits outputs again that were completed long ago
     RepeatOutputs = "repeat-outputs",
-    /// emits other bytes where it re-issues an output
+    /// emits other bytes where it re-issues an output; at most moments none is uncertain, so it takes completed ones too
     AlterReissue = "alter-reissue",
     /// tells the guest that a block write is done, and forgets it
     LoseWrites = "lose-writes",
     /// answers block reads without the writes that are still held
     ServeStale = "serve-stale",
-    /// waits 5 s before it goes live
+    /// waits 3 s before it goes live
     SlowGoLive = "slow-go-live",
     /// starts the guest afresh instead of going on with the replayed one
     ResetOnGoLive = "reset-on-go-live",
+}
+
+impl Mutant {
+    /// How many of the outputs that were completed before a go-live are emitted again.
+    pub fn outputs_repeated(mutants: &[Mutant]) -> u64 {
+        if mutants.iter().any(|mutant| matches!(mutant, Mutant::RepeatOutputs | Mutant::AlterReissue)) { 30 } else { 0 }
+    }
 }

@@ -200,7 +200,8 @@ impl OutputQueue {
                 && let Some(output) = state.pending.pop_front()
             {
                 state.in_flight = Some(output.clone());
-                return if output.index <= state.reissue_through {
+                // What is completed already is there only for a mutant that emits it again.
+                return if output.index <= state.reissue_through.max(state.completed) {
                     Next::Reissue(output)
                 } else {
                     Next::Release(output)

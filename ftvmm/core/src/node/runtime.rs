@@ -28,10 +28,8 @@ use super::virtual_cpu::CpuEvent;
 const TICK_MAX: Duration = Duration::from_millis(10);
 /// How long a node that was itself paused lets its sockets' threads hand over before it judges its peer (R7).
 const DRAIN: Duration = Duration::from_millis(10);
-/// Outputs that the mutant `repeat-outputs` emits once more.
-const REPEATED_OUTPUTS: u64 = 30;
 /// What the mutant `slow-go-live` waits.
-const SLOW_GO_LIVE: Duration = Duration::from_secs(5);
+const SLOW_GO_LIVE: Duration = Duration::from_secs(3);
 /// When announcements are made, in milliseconds after the go-live: a late frame of the old host flips switch tables.
 const ANNOUNCEMENTS_MS: [u64; 8] = [0, 10, 50, 150, 400, 1000, 2000, 3000];
 
@@ -365,13 +363,11 @@ impl Runtime {
     }
 
     fn reissue(&self, from: u64, through: u64) {
-        let repeated = if self.mutants.contains(&Mutant::RepeatOutputs) { REPEATED_OUTPUTS } else { 0 };
-        self.shared.outputs.reissue(from, through, repeated);
+        self.shared.outputs.reissue(from, through, Mutant::outputs_repeated(&self.mutants));
     }
 
     fn forget(&self, through: u64) {
-        let kept = if self.mutants.contains(&Mutant::RepeatOutputs) { REPEATED_OUTPUTS } else { 0 };
-        self.shared.outputs.forget(through, kept);
+        self.shared.outputs.forget(through, Mutant::outputs_repeated(&self.mutants));
     }
 
     fn go_live(&self) {

@@ -245,7 +245,7 @@ fn start_emitter(
         mutants: config.mutants.clone(),
     };
     let protocol = shared.protocol.clone();
-    let repeats = config.mutants.contains(&Mutant::RepeatOutputs);
+    let repeats = Mutant::outputs_repeated(&config.mutants) > 0;
     let may_release = move |output: &Produced| {
         let now = clock::now();
         let node = protocol.lock();

@@ -13,13 +13,8 @@ class RustCore:
 
     def fingerprint(self, tree: Tree) -> str:
         core = tree.root / "ftvmm" / "core"
-        paths = [
-            core / "Cargo.toml",
-            core / "Cargo.lock",
-            core / "build.rs",
-            core / "src",
-            tree.root / "pyproject.toml",
-        ]
+        sources = [core / name for name in ("Cargo.toml", "Cargo.lock", "build.rs", "src")]
+        paths = [*sources, tree.root / "pyproject.toml"]
         facts = [program_version(tree.cargo_directory / "rustc"), str(tree.root), tree.python.resolve().as_posix()]
         return fingerprint_of(root=tree.root, paths=paths, facts=facts)
 

@@ -62,7 +62,7 @@ def test_acknowledgements_do_not_reach_the_primary(trial: Trial) -> None:
 @pytest.mark.promise(expects_failover=False, stall_ms_max=3000)
 def test_log_is_delayed_and_the_pair_stays_together(trial: Trial) -> None:
     """Every output waits for its acknowledgement: the client sees latency and nothing else."""
-    with trial.under(LogDelay(trial.lab, trial.backup.host, delay_ms=60)):
+    with trial.under(LogDelay(trial.lab, trial.backup.host)):
         trial.expect_service()
         trial.expect_protected()
 

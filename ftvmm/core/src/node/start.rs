@@ -170,6 +170,7 @@ impl RunningNode {
             sessions: BTreeMap::new(),
             asked: BTreeMap::new(),
             followed: VecDeque::new(),
+            drain: None,
             lag_sampled_at: clock::now(),
             ended: false,
         };

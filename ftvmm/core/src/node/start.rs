@@ -282,6 +282,7 @@ fn start_cpu(
             let _ = events.send(event);
         },
         clock: GuestClock::starting_now(),
+        flushed: 0,
         rebuild: Box::new(move || Machine::new(&image, &machine_config)),
     };
     thread::start("guest", move || cpu.run());

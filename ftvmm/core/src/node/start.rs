@@ -253,8 +253,10 @@ fn start_emitter(
         node.may_release(output.index, output.depends_on, now)
             || (repeats && node.status(now).may_speak && output.index <= node.status(now).released)
     };
+    let protocol = shared.protocol.clone();
+    let completed = move |index| protocol.lock().output_completed(index);
     thread::urgent("emitter", move || {
-        emitter.run(may_release, |index, emitted| {
+        emitter.run(may_release, completed, |index, emitted| {
             // The protocol's thread lives as long as this one.
             let _ = done.send((index, emitted));
         });

@@ -65,7 +65,8 @@ class Arbitration:
                 record = call()
             except ArbiterUnreachableError:
                 record = None
-            except Exception as error:  # noqa: BLE001 - whatever went wrong, the node must hear that no answer came
+            except Exception as error:
+                # Whatever went wrong, the node must hear that no answer came.
                 click.echo(f"ftvmm node: the arbiter's client failed: {error!r}", err=True)
                 record = None
             finally:

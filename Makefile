@@ -47,7 +47,7 @@ report:  ## Show the last report: serve it on this machine only, until Ctrl-C
 test: setup lint test-rust test-python  ## ftvmm's own tests: lint, the Rust core and guests, then tests/
 
 test-rust: setup
-	cargo test --release --no-default-features --manifest-path $(CORE)
+	cargo test --locked --no-default-features --manifest-path $(CORE)
 	$(MAKE) --no-print-directory -C ftvmm/guests test
 
 test-python: setup
@@ -55,7 +55,7 @@ test-python: setup
 
 lint: setup  ## Formatting, lints and types, without changing anything
 	cargo fmt --check --manifest-path $(CORE)
-	cargo clippy --quiet --release --all-targets --no-default-features --manifest-path $(CORE) -- -D warnings
+	cargo clippy --quiet --locked --all-targets --no-default-features --manifest-path $(CORE) -- -D warnings
 	$(MAKE) --no-print-directory -C ftvmm/guests lint
 	$(VENV_PYTHON) -m ruff check --quiet .
 	$(VENV_PYTHON) -m ruff format --quiet --check .

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
     def measure_compute() -> list[Figure]:
-        return [compute_speed.measure(repetitions=options.repetitions, rounds=options.rounds, progress=progress)]
+        return compute_speed.measure(repetitions=options.repetitions, rounds=options.rounds, progress=progress)
 
     def measure_kv() -> list[Figure]:
         return key_value_speed.measure(repetitions=options.repetitions, requests=options.requests, progress=progress)

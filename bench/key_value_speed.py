@@ -49,7 +49,8 @@ def measure(*, repetitions: int, requests: int, progress: Callable[[str], None])
 
 
 def _run(client: Host, requests: int) -> Run:
-    ready = f"until redis-cli -h {topology.VM_ADDRESS} -p {SERVICE_PORT} -t 1 ping | grep -q PONG; do sleep 0.1; done"
+    ping = f"timeout 1 redis-cli -h {topology.VM_ADDRESS} -p {SERVICE_PORT} ping 2>&1"
+    ready = f"until {ping} | grep -q PONG; do sleep 0.1; done"
     client.run(
         ["timeout", str(BOOT_SECONDS_MAX), "bash", "-c", ready], check=True, timeout_seconds=BOOT_SECONDS_MAX + 5
     )

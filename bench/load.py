@@ -2,7 +2,6 @@
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,16 +61,11 @@ def running_load(host: Host, *, connections: int = 8, operations_per_second: int
 
 
 def _connect(host: Host, address: tuple[str, int]) -> ClientControl:
-    deadline = time.monotonic() + START_SECONDS_MAX
-    while True:
-        control = ClientControl(address)
-        try:
-            control.progress()
-        except (OSError, ValueError) as error:
-            control.close()
-            if time.monotonic() > deadline:
-                printed = host.read_file(LOG).decode(errors="replace")
-                raise LabError(f"the client did not start within {START_SECONDS_MAX:.0f} s: {printed}") from error
-            time.sleep(RETRY_SECONDS)  # the client tells nobody when it listens
-        else:
-            return control
+    # The client says where it listens as soon as its connections are open.
+    said = (
+        f"timeout {START_SECONDS_MAX:.0f} sh -c 'until grep -q \"control port\" {LOG}; do sleep {RETRY_SECONDS}; done'"
+    )
+    if not host.run(said, timeout_seconds=START_SECONDS_MAX + 5).succeeded:
+        printed = host.read_file(LOG).decode(errors="replace")
+        raise LabError(f"the client did not start within {START_SECONDS_MAX:.0f} s: {printed}")
+    return ClientControl(address)

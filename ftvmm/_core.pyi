@@ -32,6 +32,12 @@ def replay(log: str | PathLike[str], image: str | PathLike[str] | None = None) -
 def examine_host() -> HostReport:
     """Tries the host's KVM out. Raises `CoreError`."""
 
+def simulate(first: int, count: int, rules_off: str) -> tuple[str, bool]:
+    """Runs fault schedules; the report, and whether every promise held. Raises `ValueError` for an unknown rule."""
+
+MUTANTS: tuple[str, ...]
+"""How a VMM can be broken on purpose; `docs/architecture.md` says what each does."""
+
 class NodeError(Exception):
     """A node that cannot start; the message says why."""
 

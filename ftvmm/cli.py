@@ -8,6 +8,7 @@ from ftvmm.commands.doctor import doctor
 from ftvmm.commands.node import node
 from ftvmm.commands.replay import replay
 from ftvmm.commands.run import run
+from ftvmm.commands.simulate import simulate
 from ftvmm.commands.status import status
 
 STATUS_INTERRUPTED = 130
@@ -27,6 +28,7 @@ cli.add_command(run)
 cli.add_command(replay)
 cli.add_command(node)
 cli.add_command(status)
+cli.add_command(simulate)
 cli.add_command(doctor)
 
 

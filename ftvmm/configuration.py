@@ -10,19 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MUTANTS = (
-    "release-before-acknowledgement",
-    "ignore-lease",
-    "skip-arbiter",
-    "lose-log-tail",
-    "repeat-outputs",
-    "alter-reissue",
-    "lose-writes",
-    "serve-stale",
-    "slow-go-live",
-    "reset-on-go-live",
-)
-"""How a VMM can be broken on purpose; `docs/architecture.md` says what each does."""
+from ftvmm._core import MUTANTS
 
 CLOCK_RATE_ERROR = 0.001
 """Rho of rule R20: how far a host's clock rate may be off."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import allure
 import pytest
 
 from harness.lab.interface import Lab
@@ -33,6 +35,7 @@ def trial(request: pytest.FixtureRequest, lab: Lab) -> Trial:
     """A VM that runs protected and under load, and everything that is needed to break it."""
     node = request.node
     name = node.name
+    _describe(node)
     seed = request.config.getoption("--seed")
     trial = Trial(
         lab,
@@ -50,6 +53,15 @@ def trial(request: pytest.FixtureRequest, lab: Lab) -> Trial:
         trial.abandon()
         raise
     return trial
+
+
+def _describe(node: pytest.Function) -> None:
+    """Says in the report what the scenario's own docstrings say."""
+    title = node.originalname.removeprefix("test_").replace("_", " ").capitalize()
+    allure.dynamic.title(title)  # type: ignore[no-untyped-call]
+    allure.dynamic.description(inspect.getdoc(node.function) or "")  # type: ignore[no-untyped-call]
+    family = inspect.getdoc(node.module) or node.module.__name__
+    allure.dynamic.feature(family.split("\n")[0])  # type: ignore[no-untyped-call]
 
 
 def _argument(node: pytest.Item, marker_name: str, default: str) -> str:

@@ -1,4 +1,4 @@
-// How Allure shows a run: grouped by promise, with the last runs beside it for comparison.
+// How Allure shows a run: grouped by the family of faults, with the last runs beside it for comparison.
 
 export default {
   name: "ftvmm: failover scenarios",

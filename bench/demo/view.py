@@ -63,7 +63,7 @@ def _log(role: str, position: dict[str, int]) -> str:
     if role == "BACKUP":
         return f"{position['stored']} stored, {position['replayed']} replayed"
     if role == "ALONE":
-        return "none: there is no backup to replay it"
+        return "none is kept: no backup"
     return f"{position['appended']} written, {position['acknowledged']} acked"
 
 

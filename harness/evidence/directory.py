@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.evidence.capture import Capture, Frame, frames_from_vm, read_capture
 from harness.evidence.clocks import Clocks, Pair
 from harness.evidence.connections import ConnectionEvent, read_connections
+from harness.evidence.disk import read_disk
 from harness.evidence.faults import InjectedFault, read_faults
 from harness.evidence.history import History, read_history
 from harness.evidence.scenario import Scenario, read_scenario
@@ -66,6 +67,18 @@ class EvidenceDirectory:
         """The traces by host."""
         paths = sorted((self.path / "hosts").glob("*/trace.jsonl"))
         return {path.parent.name: read_trace(path, path.parent.name) for path in paths}
+
+    @cached_property
+    def consoles(self) -> dict[str, str]:
+        """What the guest printed, by the host that let it out."""
+        paths = sorted((self.path / "hosts").glob("*/console.log"))
+        return {path.parent.name: path.read_text(errors="replace") for path in paths}
+
+    @cached_property
+    def disk(self) -> dict[tuple[int, int], str] | None:
+        """Digests of what the image holds at the end, by offset and length; None when nobody read it."""
+        path = self.path / "disk.json"
+        return read_disk(path) if path.exists() else None
 
     @cached_property
     def clocks(self) -> Clocks | None:

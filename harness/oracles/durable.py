@@ -1,4 +1,4 @@
-"""Transparent failover: what was acknowledged can be read at the end.
+"""Transparent failover: what was acknowledged can be read at the end, by the client and from the disk.
 
 Independent of the linearizability checker and much simpler: it looks only at keys whose last write stands alone.
 """
@@ -12,6 +12,7 @@ from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.history import Operation
 from harness.evidence.scenario import Scenario
 from harness.evidence.verdicts import Finding, Judgement, Verdict
+from harness.oracles.disk_contents import judge_disk
 
 NAME = "durable"
 PROMISE = "transparent-failover"
@@ -48,7 +49,10 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
             findings.append(Finding("write-lost", message, at_ns=read.call_ns))
     if not compared:
         findings.append(Finding("nothing-compared", "no key has a last write that stands alone", Verdict.INSUFFICIENT))
-    return Judgement.of(NAME, findings, {"keys_written": len(writes), "keys_compared": compared})
+    findings += judge_disk(evidence)
+    extents = len(evidence.disk or {})
+    counted = {"keys_written": len(writes), "keys_compared": compared, "extents_read": extents}
+    return Judgement.of(NAME, findings, counted)
 
 
 def _last_alone(writes: Sequence[Operation]) -> Operation | None:

@@ -140,10 +140,11 @@ class FrameJudge:
             yield Finding("spoke-without-claim", f"{frame}: its host had not taken the VM", at_ns=at_ns)
             return
         newest = max(claim.generation for claim in owned)
+        # The same generation on another host is no better: whoever owns it, one of the two must not speak.
         newer = [
             claim
             for claim in self._claims
-            if claim.generation > newest and claim.host != frame.host and claim.live_wall_ns <= frame.wall_ns
+            if claim.generation >= newest and claim.host != frame.host and claim.live_wall_ns <= frame.wall_ns
         ]
         if not newer:
             return

@@ -13,6 +13,7 @@ from typing import Any
 from fault_injectors.fault import Fault, FaultLog, FaultRecord
 from harness.evidence.allure_report import PromiseBrokenError, raise_if_broken, report
 from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.disk import collect_disk
 from harness.evidence.scenario import Scenario
 from harness.evidence.verdicts import Judgement
 from harness.lab import topology
@@ -183,6 +184,9 @@ class Trial:
         self.client.collect(self.directory)
         self._collect_arbiter()
         self._write_scenario(end_ns)
+        if self.pair.guest.block:
+            traces = EvidenceDirectory(self.directory).traces
+            collect_disk(self.lab.storage_host, topology.STORAGE_IMAGE, traces, self.directory / "disk.json")
 
     def _collect_arbiter(self) -> None:
         """Copies the arbiter's own record, as the storage host has it: generation to incarnation."""

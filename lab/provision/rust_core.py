@@ -12,7 +12,9 @@ class RustCore:
     title = "Rust core (the first build takes a few minutes)"
 
     def fingerprint(self, tree: Tree) -> str:
-        paths = [tree.root / "ftvmm" / "core", tree.root / "pyproject.toml", tree.root / "README.md"]
+        core = tree.root / "ftvmm" / "core"
+        sources = [core / name for name in ("Cargo.toml", "Cargo.lock", "build.rs", "src")]
+        paths = [*sources, tree.root / "pyproject.toml"]
         facts = [program_version(tree.cargo_directory / "rustc"), str(tree.root), tree.python.resolve().as_posix()]
         return fingerprint_of(root=tree.root, paths=paths, facts=facts)
 

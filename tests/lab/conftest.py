@@ -28,7 +28,9 @@ def shared_lab() -> Iterator[NetnsLab]:
 
 def start_peer(host: Host, *arguments: str) -> RemoteProcess:
     """Start the stand-in on a host; its log is named after what it does."""
-    host.write_file(PEER, Path(__file__).with_name("peer.py").read_bytes())
+    if not host.run(["test", "-e", PEER]).succeeded:
+        # Once: a stand-in that is just starting must not find its program half written.
+        host.write_file(PEER, Path(__file__).with_name("peer.py").read_bytes())
     host.write_file(f"/var/lib/ftvmm/{arguments[0]}.log", b"")  # an earlier test's lines say nothing of this one
     return host.start(["python3", PEER, *arguments], log=f"/var/lib/ftvmm/{arguments[0]}.log")
 
@@ -53,7 +55,9 @@ class Pair:
             for network in (LOGGING, MANAGEMENT):
                 process = start_peer(one, "beat", one.addresses[network], other.addresses[network])
                 self.processes.append((one, process))
-        assert wait_until(lambda: "echo" in log_of(self.dialler, "dial"), timeout_seconds=10)
+        flows = wait_until(lambda: "echo" in log_of(self.dialler, "dial"), timeout_seconds=10)
+        said = {"dialler": log_of(self.dialler, "dial")[-400:], "listener": log_of(self.listener, "listen")[-400:]}
+        assert flows, f"no line came back: {said}"
 
     def progress(self) -> int:
         """The number of the last line that came back to the dialler."""

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 import time
 
 
@@ -19,13 +20,18 @@ def listen(address: str) -> None:
     server = socket.create_server((address, 7000))
     while True:
         connection, _ = server.accept()
-        try:
-            while data := connection.recv(65536):
-                print("got", data.decode(errors="replace").split("\n")[0], flush=True)
-                connection.sendall(data)
-            print("closed", flush=True)
-        except OSError as error:
-            print("error", error.errno, flush=True)
+        # One thread each: a connection that a proxy still holds open must not keep the next one waiting.
+        threading.Thread(target=echo, args=(connection,), daemon=True).start()
+
+
+def echo(connection: socket.socket) -> None:
+    try:
+        while data := connection.recv(65536):
+            print("got", data.decode(errors="replace").split("\n")[0], flush=True)
+            connection.sendall(data)
+        print("closed", flush=True)
+    except OSError as error:
+        print("error", error.errno, flush=True)
 
 
 def dial(address: str, line_bytes: int) -> None:

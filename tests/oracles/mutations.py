@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dpkt
 
@@ -196,6 +196,12 @@ def a_woken_primary_repeats_what_it_said(run: Run) -> None:
     run.frame(PRIMARY, LIVE_MS + 50.1, run.captures[PRIMARY][40].content)
 
 
+@breaks("single-speaker", "two-speakers")
+def both_speak_in_the_same_generation(run: Run) -> None:
+    run.trace(PRIMARY, LIVE_MS + 40, "role", 2, **{"from": "PROTECTED", "to": "ALONE", "reason": "nobody asked"})
+    run.frame(PRIMARY, LIVE_MS + 50.1, segment(0, 9999, b"I am still here"))
+
+
 @breaks("single-speaker", "spoke-without-claim")
 def the_backup_speaks_before_it_wins(run: Run) -> None:
     run.frame(BACKUP, 500, segment(0, 77, b"too early"))
@@ -270,6 +276,21 @@ def an_acknowledged_write_is_gone_at_the_end(run: Run) -> None:
 @breaks("durable", "no-final-read")
 def nobody_reads_at_the_end(run: Run) -> None:
     run.history = [one for one in run.history if one.get("phase") != "final"]
+
+
+@breaks("durable", "block-write-lost")
+def a_block_write_never_reaches_the_image(run: Run) -> None:
+    run.disk = [replace(run.written[0], digest="00" * 16), *run.written[1:]]
+
+
+@breaks("durable", "extent-not-read")
+def a_part_of_the_image_was_not_read(run: Run) -> None:
+    run.disk = run.written[1:]
+
+
+@breaks("durable", "damage-reported")
+def the_guest_reads_back_something_else(run: Run) -> None:
+    run.consoles[BACKUP] = "kv: scrub: the log on the device is not the one in memory\n"
 
 
 @breaks("connections-kept", "connection-reset")

@@ -16,6 +16,7 @@ import dpkt
 
 from harness.evidence.capture import Frame, write_capture
 from harness.evidence.digest import digest
+from harness.evidence.disk import SECTOR_BYTES, Extent, write_disk
 from harness.evidence.scenario import Scenario
 
 BOOT_NS = 5_000_000_000_000
@@ -51,6 +52,9 @@ class Run:
     history: list[Record] = field(default_factory=list)
     connections: list[Record] = field(default_factory=list)
     faults: list[Record] = field(default_factory=list)
+    # What the image holds at the end; None: what was written.
+    disk: list[Extent] | None = None
+    consoles: dict[str, str] = field(default_factory=dict)
     ticks: list[Record] = field(default_factory=list)
     # One exchange: (client, output index, the frame's bytes), for tests that look for a certain one.
     replies: list[tuple[int, int, bytes]] = field(default_factory=list)
@@ -82,7 +86,16 @@ class Run:
         for name in ("history", "connections", "faults", "ticks"):
             if records := getattr(self, name):
                 _write_lines(directory / f"{name}.jsonl", records)
+        for host, console in self.consoles.items():
+            (directory / "hosts" / host / "console.log").write_text(console)
+        write_disk(directory / "disk.json", self.written if self.disk is None else self.disk)
         return directory
+
+    @property
+    def written(self) -> list[Extent]:
+        """The extents that the block writes of the traces make."""
+        outputs = [one for events in self.traces.values() for one in events if one["event"] == "output"]
+        return [Extent(one["offset"], one["length"], one["digest"]) for one in outputs if "offset" in one]
 
 
 def _write_lines(path: Path, records: list[Record]) -> None:
@@ -204,6 +217,7 @@ class Builder:
             "depends_on": self._position,
             "length": len(content),
             "digest": digest(content),
+            **({"offset": -index * SECTOR_BYTES} if kind == "block" else {}),
         }
 
     def _replay(self, at_ms: float, output: Record) -> None:

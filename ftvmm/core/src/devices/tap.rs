@@ -5,11 +5,16 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
 
 use super::DeviceError;
 
 const KIND: &str = "TAP interface";
 const TUN_SET_INTERFACE: libc::c_ulong = 0x4004_54ca;
+const TUN_GET_INTERFACE: libc::c_ulong = 0x8004_54d2;
+/// An interface has its carrier within milliseconds; without it the frames are lost, as on any network.
+const CARRIER_WAIT_MAX: Duration = Duration::from_millis(100);
+const CARRIER_LOOK: Duration = Duration::from_micros(100);
 /// Nobody to send to for now: the frame is lost, as on a cable that is unplugged.
 const LOST: [i32; 4] = [libc::EAGAIN, libc::ENOBUFS, libc::EIO, libc::ENETDOWN];
 
@@ -50,7 +55,29 @@ impl Tap {
             return Err(wrong(io::Error::last_os_error().to_string()));
         }
         let mtu_bytes = mtu_of(&c_name).map_err(|error| wrong(error.to_string()))?;
-        Ok(Tap { file, name: name.to_owned(), mtu_bytes })
+        let tap = Tap { file, name: name.to_owned(), mtu_bytes };
+        tap.wait_for_carrier(&c_name).map_err(|error| wrong(error.to_string()))?;
+        Ok(tap)
+    }
+
+    /// Opening gives the interface its carrier, and the kernel tells the bridge a moment later: frames sent before, the
+    /// announcement of a go-live and the outputs that it re-issues, would be lost without a trace.
+    fn wait_for_carrier(&self, name: &CString) -> io::Result<()> {
+        let deadline = Instant::now() + CARRIER_WAIT_MAX;
+        loop {
+            let flags = i32::from(flags_of(name)?);
+            if flags & libc::IFF_UP == 0 || flags & libc::IFF_RUNNING != 0 || Instant::now() > deadline {
+                break;
+            }
+            std::thread::sleep(CARRIER_LOOK);
+        }
+        // The bridge is told under the lock that this call takes: afterwards it knows.
+        let mut request = request_for(name);
+        // SAFETY: the request is an initialised ifreq, which the call only writes within its bounds.
+        match unsafe { libc::ioctl(self.file.as_raw_fd(), TUN_GET_INTERFACE, &mut request) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     pub fn mtu_bytes(&self) -> u16 {
@@ -99,17 +126,27 @@ fn request_for(name: &CString) -> libc::ifreq {
     request
 }
 
-fn mtu_of(name: &CString) -> io::Result<u16> {
+/// Asks the kernel for one property of an interface.
+fn ask(name: &CString, property: libc::c_ulong) -> io::Result<libc::ifreq> {
     // Any socket will do to ask for it, and this kind needs no address.
     let (socket, _) = std::os::unix::net::UnixDatagram::pair()?;
     let mut request = request_for(name);
-    // SAFETY: as above; the kernel fills in `ifru_mtu`, which is read only after success.
-    unsafe {
-        match libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &mut request) {
-            0 => Ok(u16::try_from(request.ifr_ifru.ifru_mtu).unwrap_or(u16::MAX)),
-            _ => Err(io::Error::last_os_error()),
-        }
+    // SAFETY: the request is an initialised ifreq, which the call only reads and writes within its bounds.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), property, &mut request) } {
+        0 => Ok(request),
+        _ => Err(io::Error::last_os_error()),
     }
+}
+
+fn mtu_of(name: &CString) -> io::Result<u16> {
+    // SAFETY: the kernel filled in `ifru_mtu`.
+    let mtu = unsafe { ask(name, libc::SIOCGIFMTU)?.ifr_ifru.ifru_mtu };
+    Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
+}
+
+fn flags_of(name: &CString) -> io::Result<libc::c_short> {
+    // SAFETY: the kernel filled in `ifru_flags`.
+    Ok(unsafe { ask(name, libc::SIOCGIFFLAGS)?.ifr_ifru.ifru_flags })
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub(super) struct ProgramHeader {
     pub kind: u32,
     pub flags: u32,
     pub offset: u64,
+    /// Guest memory is mapped one to one, so this has to be the same as `address`.
+    pub virtual_address: u64,
     pub address: u64,
     pub file_bytes: u64,
     pub memory_bytes: u64,
@@ -101,6 +103,7 @@ impl ProgramHeader {
             kind: u32_at(file, at, "segment type")?,
             flags: u32_at(file, at + 4, "segment flags")?,
             offset: u64_at(file, at + 8, "segment offset")?,
+            virtual_address: u64_at(file, at + 16, "segment virtual address")?,
             address: u64_at(file, at + 24, "segment address")?,
             file_bytes: u64_at(file, at + 32, "segment file size")?,
             memory_bytes: u64_at(file, at + 40, "segment memory size")?,
@@ -145,6 +148,13 @@ pub(super) fn load_segments(file: &[u8], headers: &Headers) -> Result<Vec<Segmen
 }
 
 fn load_segment(file: &[u8], header: &ProgramHeader) -> Result<Segment, ImageError> {
+    if header.virtual_address != header.address {
+        let reason = format!(
+            "the segment's virtual address {:#x} is not its physical address {:#x}",
+            header.virtual_address, header.address
+        );
+        return Err(ImageError::at(header.at + 16, reason));
+    }
     let end = header.address.checked_add(header.memory_bytes).filter(|end| *end <= IMAGE_ADDRESS_END);
     if header.address < IMAGE_ADDRESS_MIN || end.is_none() {
         let reason = format!(

@@ -3,7 +3,7 @@
 //! The VMM keeps its own descriptor tables: loading others is stepped over. Only two have an effect that the guest
 //! relies on: WRMSR of FS_BASE (thread-local storage) and the far return into its code segment.
 
-use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic};
 use kvm_bindings::kvm_regs;
 
 use super::memory::GuestMemory;
@@ -29,10 +29,24 @@ pub(super) enum Emulated {
     Fault,
 }
 
+/// Emulates a far return that page-faulted.
+///
+/// Processors read the stack pointer and segment that a return to another privilege takes, two words above the ones
+/// that this return takes, before they find the privilege wrong: near the top of the stack that is a page fault.
+pub(super) fn emulate_after_page_fault(memory: &GuestMemory, frame: &mut Frame) -> Emulated {
+    match decode(memory, frame.rip).code() {
+        Code::Retfq => far_return(memory, frame),
+        _ => Emulated::Fault,
+    }
+}
+
+fn decode(memory: &GuestMemory, rip: u64) -> Instruction {
+    Decoder::with_ip(64, memory.code(rip, INSTRUCTION_BYTES_MAX), rip, DecoderOptions::NONE).decode()
+}
+
 /// Emulates the instruction that `frame` points to.
 pub(super) fn emulate(memory: &GuestMemory, registers: &kvm_regs, frame: &mut Frame) -> Emulated {
-    let code = memory.code(frame.rip, INSTRUCTION_BYTES_MAX);
-    let instruction = Decoder::with_ip(64, code, frame.rip, DecoderOptions::NONE).decode();
+    let instruction = decode(memory, frame.rip);
     let next = frame.rip + instruction.len() as u64;
     match (instruction.mnemonic(), instruction.code()) {
         (Mnemonic::Wrmsr, _) if registers.rcx as u32 == FS_BASE_REGISTER => {

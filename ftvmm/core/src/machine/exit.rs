@@ -3,7 +3,7 @@
 use iced_x86::{Decoder, DecoderOptions};
 use kvm_bindings::kvm_regs;
 
-use super::emulation::{Emulated, emulate};
+use super::emulation::{Emulated, emulate, emulate_after_page_fault};
 use super::hypercall::{self, Decoded, Place};
 use super::monitor::{CODE_SELECTOR, Frame, TRAP_PORT};
 use super::registers::{canonical, numbered};
@@ -131,6 +131,7 @@ impl Machine {
         let is_from_guest = frame.code_selector == u64::from(CODE_SELECTOR);
         let emulated = match vector {
             GENERAL_PROTECTION if is_from_guest => emulate(&self.memory, self.vcpu.registers(), &mut frame),
+            PAGE_FAULT if is_from_guest => emulate_after_page_fault(&self.memory, &mut frame),
             _ => Emulated::Fault,
         };
         match emulated {
@@ -145,7 +146,8 @@ impl Machine {
         frame.rflags &= !RESUME_FLAG;
         frame.write(self.vcpu.monitor());
         let guest = kvm_regs { rsp: frame.rsp, rflags: frame.rflags, ..*self.vcpu.registers() };
-        self.chain.link(&[b"trap", &[vector], &canonical(&guest, frame.rip)]);
+        // Without the vector: which of two faults an emulated instruction raises is up to the processor.
+        self.chain.link(&[b"trap", &canonical(&guest, frame.rip)]);
         Ok(())
     }
 

@@ -429,6 +429,9 @@ impl Runtime {
     }
 
     fn go_live(&self) {
+        if self.mutants.contains(&Mutant::LoseLogTail) {
+            self.shared.outputs.forget_nothing();
+        }
         self.shared.outputs.release();
         self.shared.log.restart_at(self.shared.cpu.position());
         self.shared.cpu.run_alone();

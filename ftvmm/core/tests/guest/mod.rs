@@ -1,0 +1,105 @@
+//! Tiny guests: machine code from an assembler, put into a Solo5 image.
+
+#![allow(dead_code)] // Each test uses its part.
+
+use iced_x86::code_asm::{CodeAssembler, dword_ptr, dx, eax, edx, esi, qword_ptr, rax, rcx};
+
+/// Where a guest's code starts.
+pub const CODE: u64 = 0x10_0000;
+/// A writable page for hypercall structures and buffers.
+pub const DATA: u64 = 0x20_0000;
+const DATA_BYTES: u64 = 0x4000;
+const NOTES: u64 = 0x1f_0000;
+
+/// A device for the manifest: its name and type (1 block, 2 net).
+pub type Device = (&'static str, u32);
+
+/// An image of what `write` assembles, and these devices.
+pub fn image(devices: &[Device], write: impl FnOnce(&mut CodeAssembler)) -> Vec<u8> {
+    let mut assembler = CodeAssembler::new(64).unwrap();
+    write(&mut assembler);
+    image_of(&assembler.assemble(CODE).unwrap(), devices)
+}
+
+/// An image of raw machine code.
+pub fn image_of(code: &[u8], devices: &[Device]) -> Vec<u8> {
+    let notes = [note(0x3154_464d, 8, &manifest(devices)), note(0x3149_4241, 4, &words(&[1, 2, 0, 0]))].concat();
+    let headers = 64 + 4 * 56;
+    let notes_at = 0x1000_u64;
+    let code_at = notes_at + (notes.len() as u64).next_multiple_of(0x1000);
+    let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    file.extend(CODE.to_le_bytes());
+    file.extend(64_u64.to_le_bytes());
+    // No section headers, no flags; then sizes and counts.
+    file.extend([0; 12]);
+    file.extend([64, 0, 56, 0, 4, 0, 64, 0, 0, 0, 0, 0]);
+    for (kind, flags, offset, address, file_bytes, memory_bytes) in [
+        (1_u32, 5_u32, code_at, CODE, code.len() as u64, code.len() as u64),
+        (1, 6, code_at, DATA, 0, DATA_BYTES),
+        (1, 4, notes_at, NOTES, notes.len() as u64, notes.len() as u64),
+        (4, 4, notes_at, NOTES, notes.len() as u64, notes.len() as u64),
+    ] {
+        file.extend(kind.to_le_bytes());
+        file.extend(flags.to_le_bytes());
+        for word in [offset, address, address, file_bytes, memory_bytes, 0x1000] {
+            file.extend(word.to_le_bytes());
+        }
+    }
+    assert_eq!(file.len(), headers);
+    file.resize(notes_at as usize, 0);
+    file.extend(&notes);
+    file.resize(code_at as usize, 0);
+    file.extend(code);
+    file
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn note(kind: u32, alignment_bytes: usize, content: &[u8]) -> Vec<u8> {
+    let padding = 20_usize.next_multiple_of(alignment_bytes) - 20;
+    let mut note = words(&[6, (padding + content.len()) as u32, kind]);
+    note.extend(b"Solo5\0\0\0");
+    note.extend(vec![0; padding]);
+    note.extend(content);
+    note.resize(note.len().next_multiple_of(4), 0);
+    note
+}
+
+fn manifest(devices: &[Device]) -> Vec<u8> {
+    let mut bytes = words(&[1, devices.len() as u32 + 1]);
+    for (name, kind) in std::iter::once(&("", 1 << 30)).chain(devices) {
+        let mut entry = vec![0; 104];
+        entry[..name.len()].copy_from_slice(name.as_bytes());
+        entry[68..72].copy_from_slice(&kind.to_le_bytes());
+        bytes.extend(entry);
+    }
+    bytes
+}
+
+/// Writes a word to guest memory.
+pub fn store(a: &mut CodeAssembler, address: u64, value: u64) {
+    a.mov(rcx, address).unwrap();
+    a.mov(rax, value).unwrap();
+    a.mov(qword_ptr(rcx), rax).unwrap();
+}
+
+/// Makes hypercall `number` with its structure at `structure`.
+pub fn hypercall(a: &mut CodeAssembler, number: u32, structure: u64) {
+    a.mov(eax, structure as u32).unwrap();
+    a.mov(edx, 0x500 + number).unwrap();
+    a.out(dx, eax).unwrap();
+}
+
+/// Halts with what is in the low half of the word at `address`.
+pub fn halt_with(a: &mut CodeAssembler, address: u64) {
+    let structure = DATA + 0x3f00;
+    a.mov(rcx, address).unwrap();
+    a.mov(esi, dword_ptr(rcx)).unwrap();
+    a.mov(rcx, structure).unwrap();
+    a.mov(dword_ptr(rcx + 8), esi).unwrap();
+    hypercall(a, 8, structure);
+    a.ud2().unwrap();
+}

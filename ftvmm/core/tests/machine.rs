@@ -1,0 +1,379 @@
+//! Hand-assembled guests on the real KVM: what they may do, what they may not, and that they are told the same twice.
+
+mod guest;
+
+use _core::image::Image;
+use _core::machine::{Answer, HypercallResult, Instruction, Machine, MachineConfig, MachineError, Request, TrapReport};
+use guest::{CODE, DATA, Device, halt_with, hypercall, image, image_of, store};
+use iced_x86::code_asm::{CodeAssembler, dword_ptr, dx, eax, ebx, ecx, edx, r9, rax, rcx, rdx, rsp, word_ptr};
+use proptest::prelude::*;
+
+const DEVICES: [Device; 2] = [("storage", 1), ("service", 2)];
+const STORAGE: u64 = 1;
+const SERVICE: u64 = 2;
+const CAPACITY_BYTES: u64 = 1 << 20;
+const MEMORY_BYTES: u64 = 4 << 20;
+
+fn config() -> MachineConfig {
+    MachineConfig::new(MEMORY_BYTES).with_block("storage", CAPACITY_BYTES).with_network("service", [2, 0, 0, 0, 0, 1])
+}
+
+fn machine(write: impl FnOnce(&mut CodeAssembler)) -> Machine {
+    let image = Image::parse(&image(&DEVICES, write)).unwrap();
+    Machine::new(&image, &config()).unwrap()
+}
+
+fn trap(error: MachineError) -> TrapReport {
+    match error {
+        MachineError::Trap(report) => *report,
+        other => panic!("{other}"),
+    }
+}
+
+fn trap_of(write: impl FnOnce(&mut CodeAssembler)) -> TrapReport {
+    trap(machine(write).run().unwrap_err())
+}
+
+/// Makes a hypercall whose result stands at `result`, with these fields, and tells the result; answers what it asks.
+fn result_of(number: u32, fields: &[u64], result: u64) -> (Option<Request>, i32) {
+    let mut machine = machine(|a| {
+        store(a, DATA + result, u64::from(u32::MAX));
+        fields.iter().enumerate().for_each(|(index, field)| store(a, DATA + 8 * index as u64, *field));
+        hypercall(a, number, DATA);
+        halt_with(a, DATA + result);
+    });
+    let mut asked = None;
+    loop {
+        let request = machine.run().unwrap();
+        let answer = match &request {
+            Request::Halt { exit_status } => return (asked, *exit_status),
+            Request::BlockRead { length, .. } => {
+                Answer::BlockRead { result: HypercallResult::Ok, data: vec![0x5a; *length as usize] }
+            }
+            Request::NetworkRead { .. } => Answer::NetworkRead { frame: None },
+            _ => Answer::Done,
+        };
+        machine.answer(&answer).unwrap();
+        asked = Some(request);
+    }
+}
+
+const OK: i32 = 0;
+const AGAIN: i32 = 1;
+const INVALID: i32 = 2;
+
+#[test]
+fn block_transfers_within_the_device_are_asked_for() {
+    let (request, result) = result_of(5, &[STORAGE, 512, DATA + 0x1000, 512], 32);
+    assert_eq!((request, result), (Some(Request::BlockRead { device: 1, offset: 512, length: 512 }), OK));
+    let (request, result) = result_of(4, &[STORAGE, CAPACITY_BYTES - 512, DATA + 0x1000, 512], 32);
+    let expected = Request::BlockWrite { device: 1, offset: CAPACITY_BYTES - 512, data: vec![0; 512] };
+    assert_eq!((request, result), (Some(expected), OK));
+}
+
+#[test]
+fn block_transfers_that_are_wrong_are_refused() {
+    let buffer = DATA + 0x1000;
+    for fields in [
+        [0, 0, buffer, 512],                 // the reserved handle
+        [SERVICE, 0, buffer, 512],           // a device of another kind
+        [63, 0, buffer, 512],                // no such device
+        [1 << 32 | STORAGE, 0, buffer, 512], // a handle that fits only when cut
+        [u64::MAX, 0, buffer, 512],
+        [STORAGE, CAPACITY_BYTES, buffer, 512], // behind the end
+        [STORAGE, CAPACITY_BYTES - 512, buffer, 1024],
+        [STORAGE, u64::MAX - 511, buffer, 512], // wraps around
+        [STORAGE, 1, buffer, 512],              // no whole sectors
+        [STORAGE, 0, buffer, 100],
+        [STORAGE, 0, buffer, 0],
+        [STORAGE, 0, buffer, u64::MAX - 511],
+        [STORAGE, 0, MEMORY_BYTES - 256, 512], // outside of memory
+        [STORAGE, 0, u64::MAX - 100, 512],
+        [STORAGE, 0, 0, 512],
+        [STORAGE, 0, 1 << 32, 512], // the VMM's own pages
+    ] {
+        assert_eq!(result_of(4, &fields, 32), (None, INVALID), "write {fields:x?}");
+        assert_eq!(result_of(5, &fields, 32), (None, INVALID), "read {fields:x?}");
+    }
+    // Code may be written out, but never over.
+    assert_eq!(result_of(5, &[STORAGE, 0, CODE, 512], 32), (None, INVALID));
+    assert_eq!(result_of(4, &[STORAGE, 0, CODE, 512], 32).1, OK);
+}
+
+#[test]
+fn frames_are_as_long_as_the_mtu_allows() {
+    let buffer = DATA + 0x1000;
+    assert_eq!(result_of(6, &[SERVICE, buffer, 1514], 24).1, OK);
+    for fields in [
+        [SERVICE, buffer, 1515],
+        [SERVICE, buffer, 13],
+        [SERVICE, buffer, u64::MAX],
+        [SERVICE, MEMORY_BYTES - 8, 64],
+        [STORAGE, buffer, 64],
+        [0, buffer, 64],
+    ] {
+        assert_eq!(result_of(6, &fields, 24), (None, INVALID), "{fields:x?}");
+    }
+    assert_eq!(result_of(7, &[SERVICE, buffer, 1514], 24).1, AGAIN);
+    assert_eq!(result_of(7, &[SERVICE, CODE, 1514], 24), (None, INVALID));
+    assert_eq!(result_of(7, &[STORAGE, buffer, 1514], 24), (None, INVALID));
+}
+
+#[test]
+fn a_structure_outside_of_memory_stops_the_guest() {
+    for structure in [0, 0x8, MEMORY_BYTES - 4, MEMORY_BYTES, u64::from(u32::MAX) - 3] {
+        for number in 1..=8 {
+            let report = trap_of(|a| hypercall(a, number, structure));
+            assert_eq!(report.vector, None, "hypercall {number} at {structure:#x}");
+            assert!(report.reason.contains("structure"), "{report}");
+        }
+    }
+    // What has a result cannot be in memory that is read-only for the guest.
+    let report = trap_of(|a| hypercall(a, 1, CODE));
+    assert!(report.reason.contains("writable"), "{report}");
+}
+
+#[test]
+fn console_output_from_outside_of_memory_stops_the_guest() {
+    for (address, length) in [(MEMORY_BYTES - 4, 8), (u64::MAX, 1), (DATA, u64::MAX), (1 << 32, 16)] {
+        let report = trap_of(|a| {
+            store(a, DATA, address);
+            store(a, DATA + 8, length);
+            hypercall(a, 2, DATA);
+        });
+        assert!(report.reason.contains("console output"), "{report}");
+    }
+}
+
+#[test]
+fn ports_that_are_no_hypercalls_stop_the_guest() {
+    for port in [0x10, 0x20, 0x2d, 0x60, 0x500, 0x509, 0x600] {
+        trap_of(|a| {
+            a.mov(edx, port).unwrap();
+            a.out(dx, eax).unwrap();
+        });
+    }
+    // What the VMM puts in place of RDTSC means nothing where the guest itself has it.
+    let report = trap_of(|a| a.db(&[0xe6, 0x10]).unwrap());
+    assert!(report.reason.contains("keeps for itself"), "{report}");
+}
+
+#[test]
+fn memory_is_protected_and_a_trap_tells_where() {
+    let report = trap_of(|a| store(a, CODE, 0));
+    assert_eq!((report.vector, report.cr2, report.error_code), (Some(14), CODE, 7));
+    let report = trap_of(|a| store(a, 8, 0));
+    assert_eq!((report.vector, report.cr2), (Some(14), 8));
+    for address in [MEMORY_BYTES, 1 << 32, (1 << 32) + 0x3000] {
+        assert_eq!(trap_of(|a| store(a, address, 0)).cr2, address);
+    }
+    let report = trap_of(|a| {
+        a.mov(rax, DATA).unwrap();
+        a.jmp(rax).unwrap();
+    });
+    assert_eq!((report.vector, report.rip), (Some(14), DATA));
+    let report = trap_of(|a| a.ud2().unwrap());
+    assert_eq!((report.vector, report.rip), (Some(6), CODE));
+    let report = trap_of(|a| a.int3().unwrap());
+    assert_eq!(report.vector, Some(3));
+    assert_eq!(trap_of(|a| a.hlt().unwrap()).vector, Some(13));
+    let report = trap_of(|a| {
+        a.mov(rsp, 0x8_0000_0000_0000_u64).unwrap();
+        a.mov(rax, 0xdead_0000_0000_0000_u64).unwrap();
+        a.jmp(rax).unwrap();
+    });
+    assert_eq!(report.vector, Some(13));
+}
+
+#[test]
+fn a_guest_that_was_stopped_runs_no_further() {
+    let mut machine = machine(|a| a.ud2().unwrap());
+    trap(machine.run().unwrap_err());
+    assert!(matches!(machine.run(), Err(MachineError::NotRunnable { .. })));
+    assert!(machine.answer(&Answer::Done).is_err());
+}
+
+#[test]
+fn privileged_instructions_of_a_start_are_emulated_and_others_are_not() {
+    let mut machine = machine(|a| {
+        let mut behind = a.create_label();
+        a.mov(ecx, 0xc000_0100_u32).unwrap();
+        a.mov(eax, DATA as u32).unwrap();
+        a.xor(edx, edx).unwrap();
+        a.wrmsr().unwrap();
+        a.cli().unwrap();
+        a.push(8).unwrap();
+        a.lea(rax, iced_x86::code_asm::ptr(behind)).unwrap();
+        a.push(rax).unwrap();
+        a.db(&[0x48, 0xcb]).unwrap();
+        a.ud2().unwrap();
+        a.set_label(&mut behind).unwrap();
+        a.mov(eax, 0x10).unwrap();
+        a.db(&[0x8e, 0xd0, 0x8e, 0xd8, 0x8e, 0xc0]).unwrap();
+        store(a, DATA + 16, 42);
+        // mov eax, fs:[16]; then halt with it.
+        a.db(&[0x64, 0x8b, 0x04, 0x25, 16, 0, 0, 0]).unwrap();
+        a.mov(rcx, DATA + 32).unwrap();
+        a.mov(dword_ptr(rcx), eax).unwrap();
+        halt_with(a, DATA + 32);
+    });
+    assert_eq!(machine.run().unwrap(), Request::Halt { exit_status: 42 });
+    let report = trap_of(|a| {
+        a.mov(ecx, 0xc000_0082_u32).unwrap();
+        a.wrmsr().unwrap();
+    });
+    assert_eq!(report.vector, Some(13));
+}
+
+#[test]
+fn what_is_not_deterministic_is_asked_for() {
+    let mut machine = machine(|a| {
+        a.rdtsc().unwrap();
+        a.rdtsc().unwrap();
+        a.mov(rcx, DATA).unwrap();
+        a.mov(dword_ptr(rcx), edx).unwrap();
+        a.rdtscp().unwrap();
+        a.rdrand(r9).unwrap();
+        a.rdseed(ebx).unwrap();
+        a.rdrand(ecx).unwrap();
+        a.xor(eax, eax).unwrap();
+        a.cpuid().unwrap();
+        a.mov(rcx, DATA + 4).unwrap();
+        a.mov(word_ptr(rcx), iced_x86::code_asm::bx).unwrap();
+        halt_with(a, DATA);
+    });
+    let mut asked = Vec::new();
+    loop {
+        let answer = match machine.run().unwrap() {
+            Request::Instruction(instruction) => {
+                asked.push(instruction);
+                match instruction {
+                    Instruction::Rdtsc => Answer::Counter { value: 7 << 32 },
+                    Instruction::Rdtscp => Answer::CounterWithAux { value: 1, aux: 2 },
+                    _ => Answer::Random { value: u64::MAX },
+                }
+            }
+            Request::Halt { exit_status } => {
+                assert_eq!(exit_status, 7);
+                break;
+            }
+            other => panic!("{other:?}"),
+        };
+        machine.answer(&answer).unwrap();
+    }
+    assert_eq!(
+        asked,
+        [
+            Instruction::Rdtsc,
+            Instruction::Rdtsc,
+            Instruction::Rdtscp,
+            Instruction::Rdrand { register: 9, width_bytes: 8 },
+            Instruction::Rdseed { register: 3, width_bytes: 4 },
+            Instruction::Rdrand { register: 1, width_bytes: 4 },
+        ]
+    );
+}
+
+#[test]
+fn what_cannot_be_made_deterministic_is_refused_with_address_and_name() {
+    let refused: [(&[u8], &str); 6] = [
+        (&[0x0f, 0x05], "syscall"),
+        (&[0xcd, 0x80], "int"),
+        (&[0xc7, 0xf8, 0, 0, 0, 0], "xbegin"),
+        (&[0x0f, 0xc7, 0x20], "xsavec"),
+        (&[0x66, 0x0f, 0xae, 0xf0], "tpause"),
+        (&[0x0f, 0x01, 0xe0], "smsw"),
+    ];
+    for (code, name) in refused {
+        let image = Image::parse(&image_of(&[&[0x90], code].concat(), &DEVICES)).unwrap();
+        let error = Machine::new(&image, &config()).err().unwrap().to_string();
+        assert!(error.contains(name) && error.contains("0x100001"), "{error}");
+    }
+}
+
+#[test]
+fn an_answer_of_another_kind_is_refused_and_the_guest_waits_on() {
+    let mut machine = machine(|a| {
+        hypercall(a, 1, DATA);
+        halt_with(a, DATA);
+    });
+    assert_eq!(machine.run().unwrap(), Request::Walltime);
+    assert!(machine.answer(&Answer::Done).is_err());
+    assert!(matches!(machine.run(), Err(MachineError::NotRunnable { .. })));
+    machine.answer(&Answer::Walltime { nanoseconds: 9 }).unwrap();
+    assert_eq!(machine.run().unwrap(), Request::Halt { exit_status: 9 });
+}
+
+#[test]
+fn a_kick_from_another_thread_interrupts_a_spinning_guest() {
+    let mut machine = machine(|a| {
+        let mut here = a.create_label();
+        a.set_label(&mut here).unwrap();
+        a.jmp(here).unwrap();
+    });
+    let kicker = machine.kicker();
+    let thread = std::thread::spawn(move || kicker.kick());
+    assert!(matches!(machine.run(), Err(MachineError::Interrupted)));
+    thread.join().unwrap();
+    let kicker = machine.kicker();
+    kicker.kick();
+    assert!(matches!(machine.run(), Err(MachineError::Interrupted)));
+}
+
+#[test]
+fn equal_histories_have_equal_fingerprints_and_others_have_not() {
+    let run = |nanoseconds: u64| {
+        let mut machine = machine(|a| {
+            hypercall(a, 1, DATA);
+            store(a, DATA + 64, 3);
+            a.mov(rdx, rax).unwrap();
+            halt_with(a, DATA + 64);
+        });
+        let start = machine.state_digest();
+        machine.run().unwrap();
+        machine.answer(&Answer::Walltime { nanoseconds }).unwrap();
+        machine.run().unwrap();
+        (start, machine.fingerprint(), machine.state_digest())
+    };
+    let (first, again, other) = (run(1), run(1), run(2));
+    assert_eq!(first, again);
+    assert_eq!(first.0, other.0);
+    assert_ne!(first.1, other.1);
+    assert_ne!(first.2, other.2);
+}
+
+#[test]
+fn devices_have_to_be_those_that_the_image_declares() {
+    let image = Image::parse(&image(&DEVICES, |a| a.ud2().unwrap())).unwrap();
+    let reason = |config: MachineConfig| Machine::new(&image, &config).err().unwrap().to_string();
+    assert!(reason(MachineConfig::new(MEMORY_BYTES)).contains("declares"));
+    assert!(reason(config().with_block("other", 512)).contains("declares no device"));
+    assert!(reason(config().with_block("service", 512)).contains("network device"));
+    assert!(reason(config().with_block("storage", 100)).contains("sectors"));
+    assert!(reason(MachineConfig { memory_bytes: 4097, ..config() }).contains("4096"));
+    assert!(reason(MachineConfig { memory_bytes: 1 << 20, ..config() }).contains("too few"));
+    assert!(reason(MachineConfig { memory_bytes: 8 << 30, ..config() }).contains("4 GiB"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Whatever a guest asks for ends in a request within its memory, EINVAL, or a report.
+    #[test]
+    fn no_hypercall_brings_the_machine_down(number in 1_u32..=8, structure: u32, near in any::<bool>(),
+                                            fields in proptest::array::uniform4(prop_oneof![
+                                                any::<u64>(), 0_u64..4, Just(DATA), Just(MEMORY_BYTES), Just(512_u64)])) {
+        let structure = if near { DATA } else { u64::from(structure) };
+        let mut machine = machine(|a| {
+            fields.iter().enumerate().for_each(|(index, field)| store(a, DATA + 8 * index as u64, *field));
+            hypercall(a, number, structure);
+            halt_with(a, DATA);
+        });
+        match machine.run() {
+            Ok(Request::BlockRead { offset, length, .. }) => prop_assert!(offset + u64::from(length) <= CAPACITY_BYTES),
+            Ok(Request::BlockWrite { offset, data, .. }) => prop_assert!(offset + data.len() as u64 <= CAPACITY_BYTES),
+            Ok(_) | Err(MachineError::Trap(_)) => {}
+            Err(error) => prop_assert!(false, "{}", error),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+"""Fixtures of the mutants' tests: a pair that is broken on purpose, and what the oracles say of it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.verdicts import Judgement, Verdict
+from harness.lab.interface import Lab
+from harness.oracles.registry import judge as judge_directory
+from harness.vm.trial import Trial
+
+Start = Callable[..., Trial]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers what a test may say of itself."""
+    config.addinivalue_line("markers", "mutant(name): both nodes' VMM is broken on purpose in this way")
+
+
+class Judgements:
+    """What the oracles say of one run."""
+
+    def __init__(self, judgements: list[Judgement]) -> None:
+        self._by_oracle = {judgement.oracle: judgement for judgement in judgements}
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{oracle}: {judgement.verdict} {judgement.counted}"
+            + "".join(f"\n  {finding.code}: {finding.message}" for finding in judgement.findings[:5])
+            for oracle, judgement in self._by_oracle.items()
+        )
+
+    def assert_caught(self, oracle: str, *codes: str, verdict: Verdict = Verdict.FAILED) -> None:
+        """This oracle did not let the run pass, and says why by these findings."""
+        judgement = self._by_oracle[oracle]
+        assert judgement.verdict is verdict, str(self)
+        assert set(codes) <= {finding.code for finding in judgement.findings}, str(self)
+
+    def assert_passed(self) -> None:
+        """No oracle has anything to say against the run."""
+        assert {judgement.verdict for judgement in self._by_oracle.values()} == {Verdict.PASSED}, str(self)
+
+
+Judge = Callable[[Trial], Judgements]
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterator[Start]:
+    """Starts a trial whose VMM is broken as the test's `mutant` marker says; without one it is healthy."""
+    name = request.node.name
+    trials: list[Trial] = []
+
+    def start_trial(*, client: str = "key-value", **promise: Any) -> Trial:
+        trial = Trial(
+            lab,
+            tmp_path / "evidence",
+            name=name,
+            client=client,
+            seed=zlib.crc32(name.encode()),
+            promise=promise,
+            mutants=[marker.args[0] for marker in request.node.iter_markers("mutant")],
+        )
+        trials.append(trial)
+        trial.start()
+        return trial
+
+    yield start_trial
+    for trial in trials:
+        if not trial.judgements:
+            trial.abandon()
+
+
+@pytest.fixture
+def judge() -> Judge:
+    """Ends a trial, gathers its evidence and lets every oracle judge it."""
+
+    def end_and_judge(trial: Trial) -> Judgements:
+        trial.client.stop()
+        trial.collect()
+        trial.judgements = judge_directory(EvidenceDirectory(trial.directory))
+        return Judgements(trial.judgements)
+
+    return end_and_judge

@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import click
+
 from ftvmm.arbiters import Arbiter, ArbiterUnreachableError, Record
 
 _CALLS_AT_ONCE_MAX = 8
@@ -58,12 +60,18 @@ class Arbitration:
                 self._answer(request, record)
 
         def work() -> None:
+            record: Record | None
             try:
-                settle(call())
+                record = call()
             except ArbiterUnreachableError:
-                settle(None)
+                record = None
+            except Exception as error:
+                # Whatever went wrong, the node must hear that no answer came.
+                click.echo(f"ftvmm node: the arbiter's client failed: {error!r}", err=True)
+                record = None
             finally:
                 self._under_way.release()
+            settle(record)
 
         timer = threading.Timer(self._timeout_seconds, settle, (None,))
         timer.daemon = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -33,8 +32,7 @@ class ControlServer:
 
     def __init__(self, path: Path, operations: dict[str, Callable[[], Any]]) -> None:
         if path.exists():
-            with contextlib.suppress(ControlError):
-                request(path, "status")
+            if _answers(path):
                 raise ControlError(
                     f"{path}: a node already runs here; stop it, or give this one another node.directory"
                 )
@@ -66,6 +64,15 @@ class ControlServer:
         self._server.shutdown()
         self._server.server_close()
         self._path.unlink(missing_ok=True)
+
+
+def _answers(path: Path) -> bool:
+    """Whether a live node is behind a control socket."""
+    try:
+        request(path, "status")
+    except ControlError:
+        return False
+    return True
 
 
 def request(path: Path, operation: str) -> Any:

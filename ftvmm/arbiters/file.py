@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import re
+import secrets
 from dataclasses import asdict
 from pathlib import Path
 
@@ -52,11 +53,13 @@ class FileArbiter:
     def ask(self, *, generation: int, incarnation: int, node: str) -> Record:
         """See `Arbiter.ask`."""
         wanted = Record(generation, incarnation, node)
-        claim = self._directory / f"claim-{generation:08d}-{incarnation:016x}"
+        # A name of its own for each call: an earlier claim of this process may still hang, and may already be linked.
+        # To open that one again would empty the generation's own file.
+        claim = self._directory / f"claim-{generation:08d}-{incarnation:016x}-{secrets.token_hex(8)}"
         try:
             if generation == 1:
                 self._directory.mkdir(exist_ok=True)
-            with claim.open("w", encoding="ascii") as file:
+            with claim.open("x", encoding="ascii") as file:
                 json.dump(asdict(wanted), file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -87,8 +90,10 @@ class FileArbiter:
             record = Record(int(fields["generation"]), int(fields["incarnation"]), str(fields["node"]))
         except OSError as error:
             raise ArbiterUnreachableError(f"{path}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ArbiterUnreachableError(f"{path}: not a generation record: {error}") from error
+        if not 0 <= record.incarnation < 1 << 64:
+            raise ArbiterUnreachableError(f"{path}: holds incarnation {record.incarnation}")
         if record.generation != generation:
             raise ArbiterUnreachableError(f"{path}: holds generation {record.generation}")
         return record

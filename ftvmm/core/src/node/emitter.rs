@@ -42,8 +42,8 @@ impl Emitter {
     /// Runs until the queue stops.
     ///
     /// # Arguments
-    /// `may_release` is the protocol's pure look; `done` takes each completed output's index and what became of it.
-    pub fn run(&self, may_release: impl Fn(&Produced) -> bool, done: impl Fn(u64, Emitted)) {
+    /// `may_release` is the protocol's pure look; `completed` tells it at once that an output has left well; `done` takes each completed output's index and what became of it.
+    pub fn run(&self, may_release: impl Fn(&Produced) -> bool, completed: impl Fn(u64), done: impl Fn(u64, Emitted)) {
         loop {
             match self.queue.next(&may_release) {
                 Next::Stopped => return,
@@ -69,6 +69,9 @@ impl Emitter {
                         continue;
                     }
                     let emitted = self.emit(&output.content);
+                    if emitted == Emitted::Well {
+                        completed(output.index);
+                    }
                     self.finish(output.index, emitted, &done);
                 }
             }

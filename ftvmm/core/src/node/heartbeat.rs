@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
@@ -10,6 +11,8 @@ use super::config::HeartbeatConfig;
 use super::thread;
 
 const DATAGRAM_BYTES_MAX: usize = 2048;
+/// Pause behind a failed receive.
+const ERROR_PAUSE: Duration = Duration::from_millis(5);
 
 /// One heartbeat socket.
 #[derive(Debug)]
@@ -53,8 +56,12 @@ impl Heartbeat {
         thread::urgent("heartbeat", move || {
             let mut buffer = [0u8; DATAGRAM_BYTES_MAX];
             loop {
-                // An error here is an ICMP answer to something that was sent; the next receive goes on.
-                let Ok(length) = socket.recv(&mut buffer) else { continue };
+                let Ok(length) = socket.recv(&mut buffer) else {
+                    // An ICMP answer to something that was sent, most likely. An error that stays must not make a
+                    // real-time thread spin.
+                    std::thread::sleep(ERROR_PAUSE);
+                    continue;
+                };
                 if let Some(message) = key.open(Purpose::Heartbeat, &buffer[..length])
                     && datagrams.send(Datagram { network, bytes: message.to_vec() }).is_err()
                 {

@@ -78,6 +78,12 @@ impl LogBuffer {
         LogBuffer { state: Mutex::new(state), changed: Condvar::new(), bytes_max }
     }
 
+    /// Primary: whether an entry of `length` bytes fits without waiting. Only [`LogBuffer::append`] takes room away.
+    pub fn has_room(&self, length: usize) -> bool {
+        let state = self.state.lock();
+        state.entries.is_empty() || state.bytes + length <= self.bytes_max
+    }
+
     /// Primary: appends the entry at the next position, waiting while the buffer is full (the stall of lag control).
     /// Returns `false` when the node stops meanwhile.
     pub fn append(&self, bytes: Vec<u8>, now_nanoseconds: u64) -> bool {

@@ -89,6 +89,13 @@ pub struct Produced {
     pub content: Content,
 }
 
+impl Produced {
+    /// What it takes up, in bytes, its own fields included.
+    fn size(&self) -> usize {
+        size_of::<Produced>() + self.content.bytes().len()
+    }
+}
+
 /// What the emitting thread does next.
 #[derive(Debug)]
 pub enum Next {
@@ -115,8 +122,21 @@ struct State {
     reissue_through: u64,
     /// Raised whenever an output may have become releasable.
     hints: u64,
+    /// Bytes in `pending` and `in_flight`.
+    bytes: usize,
     stopped: bool,
 }
+
+impl State {
+    fn drop_while(&mut self, needless: impl Fn(&Produced) -> bool) {
+        while let Some(output) = self.pending.pop_front_if(|output| needless(output)) {
+            self.bytes -= output.size();
+        }
+    }
+}
+
+/// A live guest waits with its next output while so many bytes of earlier ones are held or slow to leave.
+const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// The queue between the vCPU and the emitting thread.
 #[derive(Debug, Default)]
@@ -132,9 +152,20 @@ impl OutputQueue {
         state.produced += 1;
         let index = state.produced;
         if index > state.forgotten {
-            state.pending.push_back(Produced { index, depends_on, content });
+            let output = Produced { index, depends_on, content };
+            state.bytes += output.size();
+            state.pending.push_back(output);
         }
         index
+    }
+
+    /// Primary: waits until another output may be held. Returns `false` when the node stops.
+    pub fn wait_for_room(&self) -> bool {
+        let mut state = self.state.lock();
+        while state.bytes > HELD_BYTES_MAX && !state.stopped {
+            self.changed.wait(&mut state);
+        }
+        !state.stopped
     }
 
     /// Outputs produced so far.
@@ -146,9 +177,7 @@ impl OutputQueue {
     /// the same, for the mutant that repeats them.
     pub fn forget(&self, through: u64, kept: u64) {
         let mut state = self.state.lock();
-        while state.pending.front().is_some_and(|output| output.index + kept <= through) {
-            state.pending.pop_front();
-        }
+        state.drop_while(|output| output.index + kept <= through);
         state.completed = state.completed.max(through);
         state.forgotten = state.forgotten.max(through.saturating_sub(kept));
         self.changed.notify_all();
@@ -171,9 +200,7 @@ impl OutputQueue {
     /// and all but the last `kept` of them forgotten.
     pub fn reissue(&self, from: u64, through: u64, kept: u64) {
         let mut state = self.state.lock();
-        while state.pending.front().is_some_and(|output| output.index + kept < from) {
-            state.pending.pop_front();
-        }
+        state.drop_while(|output| output.index + kept < from);
         state.completed = state.completed.max(from.saturating_sub(1));
         state.reissue_through = through;
         state.releasing = true;
@@ -224,7 +251,9 @@ impl OutputQueue {
     /// The output that `next` gave has completed.
     pub fn complete(&self, index: u64) {
         let mut state = self.state.lock();
-        state.in_flight = None;
+        if let Some(output) = state.in_flight.take() {
+            state.bytes -= output.size();
+        }
         state.completed = index;
         self.changed.notify_all();
     }
@@ -309,6 +338,24 @@ mod tests {
         assert!(!reader.is_finished(), "a write in flight still counts");
         queue.complete(1);
         assert!(reader.join().unwrap());
+    }
+
+    #[test]
+    fn a_guest_that_outruns_its_outputs_waits_until_they_have_left() {
+        let queue = std::sync::Arc::new(OutputQueue::default());
+        queue.produce(1, Content::Block { device: 1, offset: 0, bytes: vec![0; HELD_BYTES_MAX] });
+        let guest = {
+            let queue = queue.clone();
+            std::thread::spawn(move || queue.wait_for_room())
+        };
+        queue.release();
+        assert_eq!(index(queue.next(|_| true)), ("release", 1));
+        assert!(!guest.is_finished(), "what is on its way out still takes up room");
+        queue.complete(1);
+        assert!(guest.join().unwrap());
+        queue.produce(2, Content::Block { device: 1, offset: 0, bytes: vec![0; HELD_BYTES_MAX] });
+        queue.forget(2, 0);
+        assert!(queue.wait_for_room());
     }
 
     #[test]

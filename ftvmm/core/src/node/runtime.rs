@@ -77,6 +77,17 @@ pub struct Inbox {
     pub commands: Receiver<Command>,
 }
 
+/// One thing that arrived.
+enum Event {
+    /// time has passed
+    Nothing,
+    Command(Command),
+    Datagram(Datagram),
+    Session(SessionEvent),
+    Done((u64, Emitted)),
+    Cpu(CpuEvent),
+}
+
 /// The protocol's thread.
 pub struct Runtime {
     /// what the threads share
@@ -99,6 +110,8 @@ pub struct Runtime {
     pub asked: BTreeMap<u64, u64>,
     /// inputs that carrying out an output gave rise to
     pub followed: VecDeque<Input>,
+    /// this node was paused and has to empty its sockets before it judges, under this number (R7)
+    pub drain: Option<u64>,
     /// when the lag was last written to the trace
     pub lag_sampled_at: Instant,
     /// an orderly end is under way
@@ -112,34 +125,77 @@ impl Runtime {
             let now = clock::now();
             let due =
                 Duration::from_nanos(self.shared.protocol.lock().deadline().0.saturating_sub(now.0)).min(TICK_MAX);
-            let input = select_biased! {
-                recv(inbox.commands) -> command => command.ok().and_then(|command| self.command(command)),
-                recv(inbox.datagrams) -> datagram => datagram.ok().map(|datagram| Input::Message {
-                    path: Path::Heartbeat { network: datagram.network as u8 },
-                    bytes: datagram.bytes,
-                }),
-                recv(inbox.sessions) -> event => event.ok().and_then(|event| self.session(event)),
-                recv(inbox.done) -> done => done.ok().map(|(index, emitted)| Input::OutputDone {
-                    index,
-                    result: match emitted {
-                        Emitted::Well => OutputResult::Completed,
-                        Emitted::Failed => OutputResult::Failed,
-                    },
-                }),
-                recv(inbox.cpu) -> event => event.ok().and_then(|event| self.cpu(event)),
-                recv(after(due)) -> _ => Some(Input::Tick),
+            let event = select_biased! {
+                recv(inbox.commands) -> event => event.map(Event::Command),
+                recv(inbox.datagrams) -> event => event.map(Event::Datagram),
+                recv(inbox.sessions) -> event => event.map(Event::Session),
+                recv(inbox.done) -> event => event.map(Event::Done),
+                recv(inbox.cpu) -> event => event.map(Event::Cpu),
+                recv(after(due)) -> _ => Ok(Event::Nothing),
             };
             // Time first: what is due is done before anything that came later, and a pause is seen before a message
-            // of before it is judged.
+            // of before it is judged. Entries above all are stored behind it, not before: what it makes a candidate
+            // of must not hold entries that it does not know of (R6, R9).
             self.step(Input::Tick);
-            if let Some(input) = input {
-                self.step(input);
+            if let Ok(event) = event {
+                self.take(event, inbox);
+            }
+            if let Some(request) = self.drain.take() {
+                self.drain(request, inbox);
             }
             self.sample_lag(now);
             while let Some(input) = self.followed.pop_front() {
                 self.step(input);
             }
         }
+    }
+
+    fn take(&mut self, event: Event, inbox: &Inbox) {
+        let input = match event {
+            Event::Nothing => None,
+            Event::Command(command) => self.command(command),
+            Event::Datagram(datagram) => {
+                let path = Path::Heartbeat { network: datagram.network as u8 };
+                Some(Input::Message { path, bytes: datagram.bytes })
+            }
+            Event::Session(event) => self.session(event),
+            Event::Done(done) => Some(self.done(done, &inbox.done)),
+            Event::Cpu(event) => self.cpu(event),
+        };
+        if let Some(input) = input {
+            self.step(input);
+        }
+    }
+
+    /// Outputs leave in order: where several have left well, the newest speaks for all.
+    fn done(&mut self, (mut index, emitted): (u64, Emitted), more: &Receiver<(u64, Emitted)>) -> Input {
+        if emitted == Emitted::Failed {
+            return Input::OutputDone { index, result: OutputResult::Failed };
+        }
+        while let Ok((next, emitted)) = more.try_recv() {
+            if emitted == Emitted::Failed {
+                self.followed.push_back(Input::OutputDone { index: next, result: OutputResult::Failed });
+                break;
+            }
+            index = next;
+        }
+        Input::OutputDone { index, result: OutputResult::Completed }
+    }
+
+    /// R7: this node was paused. The sockets' threads are given the time to hand over what waits, and all of it is
+    /// taken in before anyone is judged.
+    fn drain(&mut self, request: u64, inbox: &Inbox) {
+        std::thread::sleep(DRAIN);
+        // As many as there are now: a stream that does not end must not put the judgement off for good.
+        for _ in 0..inbox.datagrams.len() {
+            let Ok(datagram) = inbox.datagrams.try_recv() else { break };
+            self.take(Event::Datagram(datagram), inbox);
+        }
+        for _ in 0..inbox.sessions.len() {
+            let Ok(event) = inbox.sessions.try_recv() else { break };
+            self.take(Event::Session(event), inbox);
+        }
+        self.step(Input::SocketsDrained { request });
     }
 
     fn step(&mut self, input: Input) {
@@ -213,8 +269,11 @@ impl Runtime {
     /// comes between the protocol's look and its learning that they are held (R6).
     fn store(&self, session: u64, payload: &[u8]) -> Result<Vec<u8>, String> {
         let frame = EntriesFrame::parse(payload)?;
-        if self.shared.protocol.lock().accepts_entries(session, &frame.header).is_none() {
+        let Some(range) = self.shared.protocol.lock().accepts_entries(session, &frame.header) else {
             return Err("entries came to a node that takes none from here now".into());
+        };
+        if frame.first != range.first || frame.entries.len() as u64 != (range.through - range.first).wrapping_add(1) {
+            return Err(format!("a frame's header speaks of other entries than the {} in it", frame.entries.len()));
         }
         let newest = self.shared.log.newest();
         match self.shared.log.store(frame.first, frame.entries, clock::boottime_nanoseconds()) {
@@ -270,12 +329,7 @@ impl Runtime {
             Output::ForgetOutputs { through } => self.forget(through),
             Output::StallGuest => self.shared.cpu.stall(true),
             Output::ResumeGuest => self.shared.cpu.stall(false),
-            Output::DrainSockets { request } => {
-                // The sockets' threads need no more than to be scheduled; what they hand over meanwhile waits in the
-                // inbox, before this.
-                std::thread::sleep(DRAIN);
-                self.followed.push_back(Input::SocketsDrained { request });
-            }
+            Output::DrainSockets { request } => self.drain = Some(request),
             Output::Halt { reason } => self.exit(3, format!("halted: {reason}")),
             Output::Stop { exit_status } => self.exit(exit_status, String::new()),
             Output::Trace(event) => self.trace(event),

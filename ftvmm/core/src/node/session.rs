@@ -15,6 +15,11 @@ use super::thread;
 
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection without a byte for so long is dead, or was never used: both ends of a session say something every few
+/// ten milliseconds. Without this the connections that a host left behind when it lost power would add up.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause behind a failed accept.
+const ERROR_PAUSE: Duration = Duration::from_millis(20);
 /// Greetings under way at once; further connections are closed unread.
 const GREETINGS_MAX: u64 = 8;
 /// Protocol messages that wait for the wire; more of them mean that nothing gets through.
@@ -208,7 +213,11 @@ impl Channel {
         let greetings = Arc::new(AtomicU64::new(0));
         thread::urgent("log-listen", move || {
             for stream in listener.incoming() {
-                let Ok(stream) = stream else { continue };
+                let Ok(stream) = stream else {
+                    // No descriptors left, for instance: a real-time thread must not spin over it.
+                    std::thread::sleep(ERROR_PAUSE);
+                    continue;
+                };
                 if greetings.fetch_add(1, Ordering::AcqRel) >= GREETINGS_MAX {
                     greetings.fetch_sub(1, Ordering::AcqRel);
                     continue;
@@ -237,7 +246,7 @@ impl Channel {
         stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
         stream.set_write_timeout(Some(GREETING_TIMEOUT))?;
         let greeting = Greeting::exchange(&mut stream, &self.key, thread::random()?, dialled)?;
-        stream.set_read_timeout(None)?;
+        stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
         stream.set_write_timeout(None)?;
         let (sender, outgoing) = bounded(OUTGOING_MAX);
         let session = Session {

@@ -170,6 +170,7 @@ impl RunningNode {
             sessions: BTreeMap::new(),
             asked: BTreeMap::new(),
             followed: VecDeque::new(),
+            drain: None,
             lag_sampled_at: clock::now(),
             ended: false,
         };
@@ -252,8 +253,10 @@ fn start_emitter(
         node.may_release(output.index, output.depends_on, now)
             || (repeats && node.status(now).may_speak && output.index <= node.status(now).released)
     };
+    let protocol = shared.protocol.clone();
+    let completed = move |index| protocol.lock().output_completed(index);
     thread::urgent("emitter", move || {
-        emitter.run(may_release, |index, emitted| {
+        emitter.run(may_release, completed, |index, emitted| {
             // The protocol's thread lives as long as this one.
             let _ = done.send((index, emitted));
         });
@@ -281,6 +284,7 @@ fn start_cpu(
             let _ = events.send(event);
         },
         clock: GuestClock::starting_now(),
+        flushed: 0,
         rebuild: Box::new(move || Machine::new(&image, &machine_config)),
     };
     thread::start("guest", move || cpu.run());

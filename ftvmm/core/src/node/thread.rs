@@ -6,6 +6,18 @@ use std::thread;
 /// ordinary thread, so that a busy guest cannot make its own node look dead.
 const URGENT_PRIORITY: libc::c_int = 10;
 
+/// A node that lost one of its threads cannot keep its promises, and must not look alive either: it ends at once, and
+/// the peer sees it dead.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 /// Starts a thread that the peer waits for.
 pub fn urgent(name: &str, work: impl FnOnce() + Send + 'static) {
     start(name, move || {
@@ -19,7 +31,11 @@ pub fn urgent(name: &str, work: impl FnOnce() + Send + 'static) {
 
 /// Starts a thread of ordinary priority.
 pub fn start(name: &str, work: impl FnOnce() + Send + 'static) {
-    if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
+    let guarded = move || {
+        let _whole = AbortOnPanic;
+        work();
+    };
+    if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(guarded) {
         // Without its threads a node cannot keep its promises: stopping is the safe answer.
         eprintln!("ftvmm: the thread {name} could not be started: {error}");
         std::process::abort();

@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use serde_json::json;
 
 use crate::log::Entry;
-use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request};
+use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request, TrapReport};
 
 use super::clock::{self, GuestClock};
 use super::devices::Devices;
@@ -200,6 +200,8 @@ pub struct VirtualCpu<Tell: Fn(CpuEvent)> {
     pub tell: Tell,
     /// the guest's time
     pub clock: GuestClock,
+    /// newest position that the log's sender and the protocol's thread know of
+    pub flushed: u64,
     /// builds the guest's initial state anew, for the mutant `reset-on-go-live`
     pub rebuild: Box<dyn Fn() -> Result<Machine, MachineError> + Send>,
 }
@@ -209,6 +211,8 @@ type Ended<T> = Result<T, Option<CpuEvent>>;
 
 /// Replay is reported at least so often, in entries, and whenever it has caught up.
 const REPLAYED_EVERY: u64 = 64;
+/// The log is flushed at least so often, in entries: a guest that says nothing for long is replayed all the same.
+const FLUSHED_EVERY: u64 = 64;
 /// Entries that the mutant `lose-log-tail` keeps back from replay.
 const LOST_TAIL_ENTRIES: u64 = 40;
 
@@ -229,12 +233,20 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         self.control.wait_until_runnable().ok_or(None)?;
         let request = match self.machine.run() {
             Err(MachineError::Interrupted) => return Ok(()),
+            Err(MachineError::Trap(report)) => {
+                // The guest's own doing, so the other replica does it too. It ends like a guest that halts: what it
+                // said before leaves, and nobody takes over what cannot run.
+                eprintln!("ftvmm node: {report}");
+                return Err(self.halt(TrapReport::EXIT_STATUS));
+            }
             request => request.map_err(failed)?,
         };
         let answer = match request {
-            Request::Console { data } => self.output(Content::Console { bytes: data }),
-            Request::NetworkWrite { device, frame } => self.output(Content::Frame { device, bytes: frame }),
-            Request::BlockWrite { device, offset, data } => self.output(Content::Block { device, offset, bytes: data }),
+            Request::Console { data } => self.output(Content::Console { bytes: data })?,
+            Request::NetworkWrite { device, frame } => self.output(Content::Frame { device, bytes: frame })?,
+            Request::BlockWrite { device, offset, data } => {
+                self.output(Content::Block { device, offset, bytes: data })?
+            }
             Request::Halt { exit_status } => return Err(self.halt(exit_status)),
             input => match self.input(&input)? {
                 Some(answer) => answer,
@@ -248,7 +260,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         self.control.position()
     }
 
-    fn output(&mut self, content: Content) -> Answer {
+    fn output(&mut self, content: Content) -> Ended<Answer> {
         let depends_on = self.position();
         let replaying = self.control.mode() == Mode::Replaying;
         if replaying {
@@ -260,12 +272,16 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
                 }),
             );
         }
+        // A backup's queue is bounded by its primary's; replay must never wait for what only a go-live lets out.
+        if !replaying && !self.outputs.wait_for_room() {
+            return Err(None);
+        }
         let index = self.outputs.produce(depends_on, content);
         if !replaying {
             self.flush();
         }
         (self.tell)(CpuEvent::Produced { index, depends_on });
-        Answer::Done
+        Ok(Answer::Done)
     }
 
     fn halt(&mut self, exit_status: i32) -> Option<CpuEvent> {
@@ -285,10 +301,12 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
     }
 
     /// Lets the log's sender have what was appended: when an output waits for it, or the guest has nothing to do.
-    fn flush(&self) {
-        if self.control.mode() == Mode::Logging {
+    fn flush(&mut self) {
+        let through = self.position();
+        if through > self.flushed && self.control.mode() == Mode::Logging {
+            self.flushed = through;
             self.log.flush();
-            (self.tell)(CpuEvent::Appended { through: self.position() });
+            (self.tell)(CpuEvent::Appended { through });
         }
     }
 
@@ -308,11 +326,18 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         if self.control.mode() == Mode::Logging {
             let mut bytes = Vec::new();
             Entry { position, fingerprint: self.machine.fingerprint(), answer: answer.clone() }.encode(&mut bytes);
+            if !self.log.has_room(bytes.len()) {
+                // The protocol lets go only of what it knows of: without this it would never make room.
+                self.flush();
+            }
             if !self.log.append(bytes, clock::boottime_nanoseconds()) {
                 return Err(None);
             }
         }
         self.control.position.store(position, Ordering::Release);
+        if position.is_multiple_of(FLUSHED_EVERY) {
+            self.flush();
+        }
         Ok(Some(answer))
     }
 
@@ -390,8 +415,14 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         Ok(match request {
             Request::Walltime => Answer::Walltime { nanoseconds: self.clock.wall() },
             Request::Poll { timeout_nanoseconds } => {
-                self.flush();
-                Answer::Poll { ready_set: self.devices()?.poll(*timeout_nanoseconds) }
+                let devices = self.devices()?;
+                let mut ready_set = devices.poll(0);
+                if ready_set == 0 {
+                    // Only a guest that has nothing to do is worth a wake-up of the log's sender.
+                    self.flush();
+                    ready_set = devices.poll(*timeout_nanoseconds);
+                }
+                Answer::Poll { ready_set }
             }
             Request::NetworkRead { device, capacity } => {
                 Answer::NetworkRead { frame: self.devices()?.receive_frame(*device, *capacity) }

@@ -77,6 +77,7 @@ impl Node {
             && until <= self.now
         {
             let (from, through) = (self.released + 1, self.produced);
+            self.traced_done = self.released;
             if from <= through && self.config.rules.reissue {
                 self.go_live = GoLive::Reissuing { through };
                 outputs.push(Output::Reissue { from, through });
@@ -86,6 +87,7 @@ impl Node {
                 }
             } else {
                 self.released = self.produced;
+                self.traced_done = self.produced;
                 self.go_live = GoLive::Reissuing { through };
             }
         }

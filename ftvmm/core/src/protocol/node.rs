@@ -61,6 +61,8 @@ pub struct Node {
     pub(super) log: LogState,
     /// Index of the last output that completed (R): on the primary its own, on the backup what it heard.
     pub(super) released: u64,
+    /// Index of the newest output whose completion is in the trace; never behind R but for what the emitter has just completed.
+    pub(super) traced_done: u64,
     /// Index of the newest output produced, live or in replay.
     pub(super) produced: u64,
     pub(super) go_live: GoLive,
@@ -106,6 +108,7 @@ impl Node {
             arbitration: Arbitration::default(),
             log: LogState::default(),
             released: 0,
+            traced_done: 0,
             produced: 0,
             go_live: GoLive::Not,
             guest_exit_status: None,
@@ -121,6 +124,7 @@ impl Node {
             node.role = Role::Alone;
             node.generation = remembered.generation;
             node.released = remembered.released;
+            node.traced_done = remembered.released;
             node.produced = remembered.released;
             node.go_live = GoLive::Live { first_output_seen: true };
         }
@@ -178,9 +182,9 @@ impl Node {
             Input::SessionClosed { connection, reason } => self.session_closed(connection, reason, outputs),
             Input::Message { path, bytes } => self.message(path, &bytes, outputs),
             Input::EntriesAppended { through } => self.entries_appended(through, outputs),
-            Input::OutputProduced { index, .. } => {
+            Input::OutputProduced { index, depends_on } => {
                 self.produced = self.produced.max(index);
-                outputs.push(Output::TryRelease);
+                self.output_produced(depends_on, outputs);
             }
             Input::OutputDone { index, result } => self.output_done(index, result, outputs),
             Input::EntriesStored { connection, header } => self.entries_stored(connection, &header, outputs),
@@ -308,7 +312,8 @@ impl Node {
     /// Guest halted and everything emitted: the VM is over, and the backup need not take over.
     fn stop_when_finished(&mut self, outputs: &mut Vec<Output>) {
         let Some(exit_status) = self.guest_exit_status else { return };
-        if self.role.is_primary() && self.go_live.is_live() && self.released >= self.produced {
+        let all_done = self.released >= self.produced && self.traced_done >= self.released;
+        if self.role.is_primary() && self.go_live.is_live() && all_done {
             if self.role == Role::Protected {
                 for path in self.paths() {
                     self.send(path, Body::Farewell { exit_status }, outputs);

@@ -87,6 +87,11 @@ impl Node {
         }
         let mark_every = self.config.timing.acknowledge / AGE_MARKS;
         self.log.append(through, self.now, mark_every);
+        if self.log.acknowledged >= through {
+            // The backup was faster than this news: what it holds needs no mark of age, and no room.
+            self.log.acknowledge(through);
+            outputs.push(Output::TruncateLog { through });
+        }
     }
 
     /// The header for a frame with the entries `first..=through` on this connection; `None`: do not send it.

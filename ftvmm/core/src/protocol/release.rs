@@ -33,8 +33,24 @@ impl Node {
         echo != 0 && now.since(Instant(echo)) < self.config.timing.lease
     }
 
+    /// R moves as soon as an output has left, so that the next one need not wait for a step. Called by the sender right behind the system
+    /// call that completed well; `OutputDone` follows, for this output or for a later one.
+    pub fn output_completed(&mut self, index: u64) {
+        if self.role.is_primary() && index == self.released + 1 {
+            self.released = index;
+        }
+    }
+
+    /// An output that waits for its acknowledgement is looked at when that comes, and not before.
+    pub(super) fn output_produced(&self, depends_on: u64, outputs: &mut Vec<Output>) {
+        let acknowledged = self.log.acknowledged >= depends_on || !self.config.rules.output_acknowledged;
+        if self.role == Role::Alone || (self.role == Role::Protected && acknowledged) {
+            outputs.push(Output::TryRelease);
+        }
+    }
+
     pub(super) fn output_done(&mut self, index: u64, result: OutputResult, outputs: &mut Vec<Output>) {
-        if !self.role.is_primary() || index <= self.released {
+        if !self.role.is_primary() || index <= self.traced_done {
             return;
         }
         match result {
@@ -48,12 +64,14 @@ impl Node {
             }
             _ => {}
         }
-        self.released = index;
+        let first = self.traced_done + 1;
+        self.released = self.released.max(index);
+        self.traced_done = index;
         outputs.push(Output::Trace(TraceEvent::OutputDone { through: index }));
         if let GoLive::Live { first_output_seen } = &mut self.go_live
             && !std::mem::replace(first_output_seen, true)
         {
-            outputs.push(Output::Trace(TraceEvent::FirstOutput { index }));
+            outputs.push(Output::Trace(TraceEvent::FirstOutput { index: first }));
         }
         if self.released < self.produced {
             outputs.push(Output::TryRelease);

@@ -129,7 +129,9 @@ struct State {
 
 impl State {
     fn drop_while(&mut self, needless: impl Fn(&Produced) -> bool) {
-        while let Some(output) = self.pending.pop_front_if(|output| needless(output)) {
+        while self.pending.front().is_some_and(&needless)
+            && let Some(output) = self.pending.pop_front()
+        {
             self.bytes -= output.size();
         }
     }

@@ -5,6 +5,7 @@ Ends with one line that says how many scenarios passed and where the report is; 
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,7 +76,18 @@ def _run_pytest() -> int:
 def _make_report() -> str:
     if not RESULTS.is_dir() or not any(RESULTS.iterdir()):
         return "no report, because there are no results"
-    command: list[str | Path] = [NODE, ALLURE, "generate", RESULTS, "--config", "reports/allurerc.mjs"]
+    # Beside an older report Allure writes a second one and leaves the first where people look.
+    shutil.rmtree(REPORT, ignore_errors=True)
+    command: list[str | Path] = [
+        NODE,
+        ALLURE,
+        "generate",
+        RESULTS,
+        "--config",
+        "reports/allurerc.mjs",
+        "--output",
+        REPORT,
+    ]
     REPORT_LOG.parent.mkdir(parents=True, exist_ok=True)
     with REPORT_LOG.open("w") as log:
         try:
@@ -93,7 +105,7 @@ def _make_report() -> str:
             status = 1
     if status != 0 or not (REPORT / "index.html").is_file():
         return f"the report could not be made, see {REPORT_LOG.relative_to(ROOT)}"
-    return f"report: {(REPORT / 'index.html').relative_to(ROOT)} (`make report` shows it)"
+    return f"report: {REPORT / 'index.html'} (`make report` shows it)".replace(f"{ROOT}/", "")
 
 
 def _count() -> Count | None:

@@ -57,8 +57,6 @@ def trial(request: pytest.FixtureRequest, lab: Lab) -> Trial:
 
 def _describe(node: pytest.Function) -> None:
     """Says in the report what the scenario's own docstrings say."""
-    title = node.originalname.removeprefix("test_").replace("_", " ").capitalize()
-    allure.dynamic.title(title)  # type: ignore[no-untyped-call]
     allure.dynamic.description(inspect.getdoc(node.function) or "")  # type: ignore[no-untyped-call]
     family = inspect.getdoc(node.module) or node.module.__name__
     allure.dynamic.feature(family.split("\n")[0])  # type: ignore[no-untyped-call]
@@ -75,6 +73,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     trial = pyfuncitem.funcargs.get("trial")
     if not isinstance(trial, Trial):
         return (yield)
+    # Only from within the call does the report take a title.
+    title = pyfuncitem.originalname.removeprefix("test_").replace("_", " ").capitalize()
+    allure.dynamic.title(title)  # type: ignore[no-untyped-call]
     try:
         outcome = yield
     except BaseException:

@@ -65,6 +65,7 @@ class FileArbiter:
                 os.fsync(file.fileno())
             try:
                 os.link(claim, self._path(generation))
+                self._flush_directory()
             except FileExistsError:
                 pass
             except OSError as error:
@@ -77,6 +78,15 @@ class FileArbiter:
             with contextlib.suppress(OSError):
                 claim.unlink()
         return self._record(generation)
+
+    def _flush_directory(self) -> None:
+        """Lets the new name outlive a power loss of the storage, where its file system can be told to."""
+        with contextlib.suppress(OSError):
+            directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
 
     def _path(self, generation: int) -> Path:
         return self._directory / f"generation-{generation:08d}"

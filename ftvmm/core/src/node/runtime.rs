@@ -438,10 +438,11 @@ impl Runtime {
         self.shared.outputs.stop();
         self.shared.cpu.stop();
         self.shared.log.stop();
-        self.shared.world.detach();
+        // First, so that the process ends even where letting go of a disk hangs on a dead share.
+        self.effect(Effect::Exit(status, reason));
         for session in self.sessions.values() {
             session.close();
         }
-        self.effect(Effect::Exit(status, reason));
+        self.shared.world.detach();
     }
 }

@@ -10,12 +10,16 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 thread_local! {
     /// `kvm_run.immediate_exit` of the vCPU that this thread is running.
     static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+    /// A signal came to this thread while it was not in the guest: it must not enter it again before it has heard.
+    static LEAVE_REQUESTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Makes the vCPU of the calling thread, if any, leave the guest at once; may be called from a signal handler.
 pub fn leave_guest_from_signal_handler() {
     let immediate_exit = IMMEDIATE_EXIT.with(Cell::get);
-    if !immediate_exit.is_null() {
+    if immediate_exit.is_null() {
+        LEAVE_REQUESTED.with(|cell| cell.set(true));
+    } else {
         // SAFETY: the pointer is set by `Running::begin` while the vCPU's mapping is alive, and cleared when it ends;
         // this thread is the one that set it, and a single byte is written.
         unsafe { immediate_exit.write_volatile(1) };
@@ -76,8 +80,11 @@ impl Kicker {
         }
         // SAFETY: always succeeds, and has no preconditions.
         state.runner = Some(unsafe { libc::pthread_self() });
+        drop(state);
         IMMEDIATE_EXIT.with(|cell| cell.set(immediate_exit));
-        Some(Running { kicker: self })
+        let running = Running { kicker: self };
+        // After the pointer is set: a signal from here on finds it, one from before has left its mark.
+        if LEAVE_REQUESTED.with(|cell| cell.replace(false)) { None } else { Some(running) }
     }
 }
 

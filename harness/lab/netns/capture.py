@@ -62,13 +62,16 @@ class PortCapture:
             return self._final
         deadline = time.monotonic() + 5.0
         before: tuple[int, ...] = ()
+        wanted: int | None = None
         while True:
             self._errors = b""
             self._signal(signal.SIGUSR1)
             while (match := _COUNTS.search(self._errors)) is None:
                 self._read(deadline, b"packets captured")
             captured, received, dropped = (int(number) for number in match.groups())
-            if captured >= received - dropped or before == (captured, received, dropped):
+            # What had passed when this was asked is to be written; more may pass meanwhile, and count as received first.
+            wanted = received - dropped if wanted is None else wanted
+            if captured >= wanted or before == (captured, received, dropped):
                 return captured, dropped
             before = (captured, received, dropped)
             time.sleep(0.02)

@@ -69,7 +69,7 @@ class PortCapture:
             while (match := _COUNTS.search(self._errors)) is None:
                 self._read(deadline, b"packets captured")
             captured, received, dropped = (int(number) for number in match.groups())
-            # What had passed when this was asked is to be written; more may pass meanwhile, and count as received first.
+            # What had passed when this was asked is to be written; what passes meanwhile counts as received first.
             wanted = received - dropped if wanted is None else wanted
             if captured >= wanted or before == (captured, received, dropped):
                 return captured, dropped

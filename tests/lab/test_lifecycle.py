@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -43,7 +44,12 @@ def processes_of(run_id: str) -> list[ProcessIdentity]:
     pids = [int(pid) for group in root.rglob("cgroup.procs") for pid in group.read_text().split()]
     state = RunDirectory(run_directory.ROOT / run_id).read_state()
     kept = [state.keeper, state.rack]
-    return [ProcessIdentity.of(pid) for pid in pids] + [one for one in kept if one is not None]
+    processes = [one for one in kept if one is not None]
+    for pid in pids:
+        # A host always has short-lived ones: what ended between the listing and this look is not left behind.
+        with contextlib.suppress(ProcessLookupError):
+            processes.append(ProcessIdentity.of(pid))
+    return processes
 
 
 def what_is_left(run_id: str, processes: list[ProcessIdentity]) -> list[str]:

@@ -35,7 +35,15 @@ class Capability(enum.Enum):
     POWER = "power"
     FREEZE = "freeze"
     CAPTURE = "capture"
+    # A clock of its own on each host, which can be stepped, and which goes on while the host sleeps.
     CLOCK = "clock"
+    SLEEP = "sleep"
+    # A kernel of its own on each host: it can panic, hang, reboot, run out of memory and delay packets (netem).
+    KERNEL = "kernel"
+    # Cables that can be pulled: the host sees its carrier go.
+    LINK = "link"
+    # The VM's disk lies on a device-mapper device of the storage host, `harness.lab.topology.STORAGE_DEVICE`.
+    DEVICE_MAPPER = "device-mapper"
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,36 @@ class ClockReading:
 
     realtime_ns: int
     boottime_ns: int
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A TCP service, as the hosts reach it."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How slow a lab is, found by measuring it (`harness.lab.calibration`); every bound on time is stretched by it.
+
+    Attributes:
+        work: how many times as long as on this machine a command takes on a host, at least 1.
+        timing: how many times the VMM's default detection times the failure detector needs here, at least 1.
+    """
+
+    work: float = 1.0
+    timing: float = 1.0
+
+    @property
+    def factor(self) -> float:
+        """What a bound on a whole step (detect, take over, serve) is stretched by."""
+        return max(self.work, self.timing)
+
+    def stretch(self, duration: float) -> float:
+        """A duration that fits hosts at this machine's speed, in any unit, as this lab needs it."""
+        return duration * self.factor
 
 
 @dataclass(frozen=True)
@@ -177,7 +215,53 @@ class Host(Protocol):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the kernel says that all of the host's processes are stopped."""
+        """Whether, seen from outside, all of the host's processes are stopped."""
+
+    def await_up(self) -> None:
+        """Wait until a host that went down by itself (reboot) answers again, its storage mounted.
+
+        `HostUnreachableError` when it has not in time.
+        """
+
+    def set_cable(self, network: str, *, plugged: bool) -> None:
+        """Pull or plug the cable between the host's interface and a network. Needs `Capability.LINK`."""
+
+    def sleep(self) -> None:
+        """Suspend the host to RAM; back when it sleeps. Needs `Capability.SLEEP`."""
+
+    def wake(self, *, slept_seconds: int = 0) -> None:
+        """Wake a sleeping host; by its own clock it has slept `slept_seconds` longer than it really has."""
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether, seen from outside, the host is suspended to RAM."""
+
+
+class Storage(Protocol):
+    """What the storage host serves to the FT hosts: the VM's disk and the arbiter's directory."""
+
+    @property
+    def disk(self) -> Endpoint:
+        """The service through which every FT host reaches the disk, as far as one endpoint serves all."""
+
+    @property
+    def arbiter(self) -> Endpoint:
+        """The service through which every FT host reaches the arbiter, apart from the disk's."""
+
+    def fail_disk(self, host: Host, operations: Sequence[str]) -> None:
+        """From now on `read` or `write` operations, or both, of one FT host's disk end with EIO.
+
+        `LabError` when this storage cannot fail just these.
+        """
+
+    def restore_disk(self, host: Host) -> None:
+        """End what `fail_disk` began."""
+
+    def failed_operations(self, host: Host) -> Sequence[str]:
+        """What the storage side saw of operations that failed since `fail_disk`, as lines for a reader."""
+
+    def forget_cached(self, host: Host) -> None:
+        """Make the host's next reads of the disk ask the storage host."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +299,18 @@ class Lab(Protocol):
     @property
     def storage_host(self) -> Host:
         """The host that serves the disk image and the arbiter's directory."""
+
+    @property
+    def storage(self) -> Storage:
+        """What that host serves, and how it can be made to fail."""
+
+    @property
+    def pace(self) -> Pace:
+        """How slow the lab is."""
+
+    @property
+    def image_directory(self) -> str:
+        """Where the FT hosts have the guests' images."""
 
     @property
     def client_host(self) -> Host:

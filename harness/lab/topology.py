@@ -45,6 +45,8 @@ STORAGE_IMAGE = f"{STORAGE_DIRECTORY}/disk.img"
 STORAGE_ARBITER = f"{STORAGE_DIRECTORY}/arbiter"
 STORAGE_FAULTS = f"{STORAGE_DIRECTORY}/faults"
 NODE_DIRECTORY = "/var/lib/ftvmm"
+# Where a lab has `Capability.DEVICE_MAPPER`: the linear device under the storage directory's file system.
+STORAGE_DEVICE = "ftvmm-storage"
 
 
 @dataclass(frozen=True)

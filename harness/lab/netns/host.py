@@ -21,7 +21,7 @@ from harness.lab.netns.capture import PortCapture
 from harness.lab.netns.control_group import ControlGroup
 from harness.lab.netns.namespaces import connect_inside
 from harness.lab.netns.provision import Disk
-from harness.lab.netns.switch import Switch, port_name
+from harness.lab.netns.switch import Switch
 from harness.lab.ssh import SshConnection, SshProcess
 from harness.lab.testinfra_backend import as_testinfra
 from harness.lab.topology import HostPlan
@@ -170,7 +170,7 @@ class NetnsHost:
         self._switch.plug(self._plan, self._init_pid)
         if self.role is HostRole.FAULT_TOLERANT:
             path = self._captures_path / f"{self.name}.{len(self.captures)}.pcap"
-            self.captures.append(PortCapture(self._switch.rack_pid, port_name(topology.CLIENT, self._plan), path))
+            self.captures.append(PortCapture(self._switch.rack_pid, self._plan.port(topology.CLIENT), path))
         self._launcher.stdin.write("plugged\n")
         self._launcher.stdin.close()
         # Connecting before the host has its addresses would cost a second: that is when ARP asks again.

@@ -10,9 +10,9 @@ import time
 
 from harness.lab.interface import LabError
 from harness.lab.netns import run_directory
-from harness.lab.netns.identity import ProcessIdentity
 from harness.lab.netns.lab import NetnsLab
 from harness.lab.netns.run_directory import RunDirectory
+from harness.lab.process_identity import ProcessIdentity
 from harness.lab.topology import HOSTS, OPERATOR
 
 

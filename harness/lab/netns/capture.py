@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from harness.lab.interface import CaptureReport, LabError
-from harness.lab.netns.namespaces import only_child
+from harness.lab.namespaces import only_child
 from harness.lab.topology import VM_MAC
 
 _HEADER_BYTES = 24

@@ -17,9 +17,9 @@ import paramiko
 
 from harness.lab import topology
 from harness.lab.interface import ClockReading, CommandResult, HostRole, HostUnreachableError, LabError
+from harness.lab.namespaces import connect_inside
 from harness.lab.netns.capture import PortCapture
 from harness.lab.netns.control_group import ControlGroup
-from harness.lab.netns.namespaces import connect_inside
 from harness.lab.netns.provision import Disk
 from harness.lab.netns.switch import Switch
 from harness.lab.ssh import SshConnection, SshProcess

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.lab.netns.namespaces import run_inside
+from harness.lab.namespaces import run_inside
 from harness.lab.topology import NETWORKS, OPERATOR, HostPlan
 
 

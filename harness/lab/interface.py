@@ -309,6 +309,10 @@ class Lab(Protocol):
         """How slow the lab is."""
 
     @property
+    def pace_in_words(self) -> str:
+        """What was measured to find the pace, for people."""
+
+    @property
     def image_directory(self) -> str:
         """Where the FT hosts have the guests' images."""
 
@@ -320,7 +324,10 @@ class Lab(Protocol):
         """Bring everything up and wait until every host answers."""
 
     def stop(self) -> None:
-        """Take everything down and leave nothing behind. May be called at any time, more than once."""
+        """Take everything down and leave nothing behind. May be called at any time, more than once, and `start` again."""
+
+    def keep(self) -> str:
+        """Leave everything as it is, for somebody to look at; says how. `stop` changes nothing then."""
 
     def collect_captures(self, directory: Path) -> Sequence[CaptureReport]:
         """Write what passed the client network's port of each FT host so far, as `<host>.pcap` (nanosecond stamps)."""

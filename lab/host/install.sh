@@ -48,6 +48,8 @@ python3 -m pip --python /opt/ftvmm/bin/python install --quiet --no-index --no-co
 
 install -d -m 700 /root/.ssh
 install -m 600 /etc/ftvmm-lab/authorized_keys /root/.ssh/authorized_keys
+cp /etc/ftvmm-lab/hosts /etc/hosts
+echo "$HOST" >/etc/hostname
 hostname "$HOST"
 cat >/etc/systemd/system/ftvmm-lab.service <<'X'
 [Unit]

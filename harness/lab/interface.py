@@ -258,7 +258,10 @@ class Storage(Protocol):
         """End what `fail_disk` began."""
 
     def failed_operations(self, host: Host) -> Sequence[str]:
-        """What the storage side saw of operations that failed since `fail_disk`, as lines for a reader."""
+        """What the storage side saw of operations that failed since `fail_disk`: lines for a reader.
+
+        Each begins with the operation, `read` or `write`.
+        """
 
     def forget_cached(self, host: Host) -> None:
         """Make the host's next reads of the disk ask the storage host."""

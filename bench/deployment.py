@@ -6,17 +6,15 @@ from collections.abc import Iterator, Sequence
 from harness.lab import topology
 from harness.lab.interface import Host, Lab, LabError, RemoteProcess
 from harness.lab.netns.lab import NetnsLab
-from harness.lab.toxiproxy_server import PROJECT
 from harness.vm.node_file import Guest
 from harness.vm.pair import Pair
 
-IMAGES = PROJECT / "ftvmm" / "guests" / "images"
 SERVICE_PORT = 6379
 STOP_SECONDS_MAX = 10
 
 KEY_VALUE = Guest(
     name="kv",
-    image=str(IMAGES / "kv.hvt"),
+    image="kv.hvt",
     arguments=(f"--ipv4={topology.VM_ADDRESS}/24", f"--ipv4-gateway={topology.VM_GATEWAY}"),
     block=True,
 )
@@ -24,8 +22,7 @@ KEY_VALUE = Guest(
 
 def compute(rounds: int) -> Guest:
     """The guest that computes ``rounds`` rounds and halts."""
-    image = str(IMAGES / "compute.hvt")
-    return Guest(name="compute", image=image, arguments=(f"--rounds={rounds}",), network=False)
+    return Guest(name="compute", image="compute.hvt", arguments=(f"--rounds={rounds}",), network=False)
 
 
 @contextlib.contextmanager
@@ -67,10 +64,11 @@ def running_alone(host: Host, guest: Guest) -> Iterator[RemoteProcess]:
 
 def run_command(host: Host, guest: Guest) -> str:
     """The command line that runs the guest on a host without fault tolerance."""
+    image = f"{NetnsLab.image_directory}/{guest.image}"
     devices: Sequence[str] = ()
     if guest.network:
         devices = (f"--net:service={topology.TAP}", f"--net-mac:service={topology.VM_MAC}")
     if guest.block:
         devices = (*devices, f"--block:storage={topology.DISK_PATH}")
-    parts = [host.python, "-m", "ftvmm", "run", f"--mem={guest.memory_mib}", *devices, guest.image, "--"]
+    parts = [host.python, "-m", "ftvmm", "run", f"--mem={guest.memory_mib}", *devices, image, "--"]
     return " ".join([*parts, *guest.arguments])

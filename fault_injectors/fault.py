@@ -101,7 +101,10 @@ class FaultLog:
         self._open: list[tuple[Fault, FaultRecord]] = []
 
     def inject(self, fault: Fault, *, confirm_timeout_seconds: float = 5.0) -> FaultRecord:
-        """Inject and confirm; the verdict is in the record. `LabError` when this lab cannot do it."""
+        """Inject and confirm; the verdict is in the record. `LabError` when this lab cannot do it.
+
+        `confirm_timeout_seconds` is as for this machine, and stretched by the lab's pace.
+        """
         if not fault.available(self._lab):
             raise LabError(f"the lab {self._lab.name} cannot inject {fault.name}")
         record = FaultRecord(fault.name, fault.target, dict(fault.parameters))
@@ -111,7 +114,7 @@ class FaultLog:
         record.injected_ns = time.time_ns()
         fault.inject()
         self._write("injected", record)
-        confirmation = fault.confirm(confirm_timeout_seconds)
+        confirmation = fault.confirm(self._lab.pace.stretch(confirm_timeout_seconds))
         record.verdict = confirmation.verdict
         record.evidence += confirmation.evidence
         if record.is_confirmed:

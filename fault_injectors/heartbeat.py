@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from fault_injectors.base import HostFault
 from fault_injectors.direction import Direction
 from fault_injectors.fault import Confirmation
 from fault_injectors.networks import new_table
 from fault_injectors.packet_filter import DropRule, PacketFilter
-from harness.lab.interface import Host, Lab
 from harness.lab.topology import HEARTBEAT_PORT, LOGGING, MANAGEMENT
 from harness.lab.waiting import wait_until
 
 
 @dataclass
-class HeartbeatLoss:
+class HeartbeatLoss(HostFault):
     """A host's heartbeats are lost, all or one in a hundred times `percent`; the log flows on."""
 
-    lab: Lab
-    host: Host
     networks: Sequence[str] = (LOGGING, MANAGEMENT)
     direction: Direction = Direction.BOTH
     percent: int = 100
     name = "heartbeat-loss"
     _filter: PacketFilter | None = None
-
-    @property
-    def target(self) -> str:
-        return self.host.name
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        return {"networks": list(self.networks), "direction": str(self.direction), "percent": self.percent}
-
-    @staticmethod
-    def available(lab: Lab) -> bool:
-        return True
 
     def prepare(self) -> None:
         chance = "" if self.percent >= 100 else f" numgen random mod 100 < {self.percent}"

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fault_injectors.base import HostFault, HostPairFault
 from fault_injectors.direction import Direction
 from fault_injectors.fault import Confirmation
 from fault_injectors.log_traffic import LogTraffic
@@ -20,7 +21,7 @@ from fault_injectors.networks import new_table
 from fault_injectors.packet_filter import DropRule, PacketFilter
 from fault_injectors.probes import answers_ping
 from fault_injectors.toxiproxy_client import LogProxy, Toxic
-from harness.lab.interface import Host, Lab
+from harness.lab.interface import Host
 from harness.lab.topology import HEARTBEAT_PORT, LOGGING, LOGGING_PORT, LOGGING_PROXY_PORT
 from harness.lab.waiting import wait_until
 
@@ -34,46 +35,22 @@ def _toxic(kind: str, stream: str, **attributes: Any) -> Toxic:
 
 
 @dataclass
-class LoggingCut:
+class LoggingCut(HostPairFault):
     """Nothing passes between two hosts on the logging network, both ways or one: log, acknowledgements, heartbeats.
 
     TCP behaves as over a cut wire: bytes wait and flow on after healing, a close is not seen, nobody gets through anew.
     """
 
-    lab: Lab
-    first: Host
-    second: Host
     direction: Direction = Direction.BOTH
     name = "logging-cut"
     _filters: list[tuple[Host, PacketFilter]] = field(default_factory=list)
     _toxics: list[tuple[LogProxy, Host, Toxic]] = field(default_factory=list)
     _reached_before: bool = False
 
-    @property
-    def target(self) -> str:
-        return f"{self.first.name},{self.second.name}"
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        return {"direction": str(self.direction)}
-
-    @staticmethod
-    def available(lab: Lab) -> bool:
-        return True
-
-    def _pairs(self) -> list[tuple[Host, Host]]:
-        """Who is no longer heard by whom."""
-        pairs = []
-        if self.direction is not Direction.INCOMING:
-            pairs.append((self.first, self.second))
-        if self.direction is not Direction.OUTGOING:
-            pairs.append((self.second, self.first))
-        return pairs
-
     def prepare(self) -> None:
         table = new_table()
-        proxies = {host.name: LogProxy(host) for host in (self.first, self.second)}
-        for sender, receiver in self._pairs():
+        proxies = {host.name: LogProxy(host, self.lab.pace) for host in (self.first, self.second)}
+        for sender, receiver in self._unheard(self.direction):
             source = f"ip saddr {sender.addresses[LOGGING]}"
             rules = [
                 DropRule(f"heartbeats of {sender.name}", "input", f"{source} udp dport {HEARTBEAT_PORT}"),
@@ -91,7 +68,7 @@ class LoggingCut:
             self._toxics.append((proxies[sender.name], sender, _toxic("hold", DOWNSTREAM)))
         for proxy in proxies.values():
             proxy.toxics()  # opens the way to the server before the blow, so that the blow is quick
-        self._reached_before = answers_ping(self.first, self.second.addresses[LOGGING])
+        self._reached_before = answers_ping(self.lab, self.first, self.second.addresses[LOGGING])
 
     def inject(self) -> None:
         for _, packet_filter in self._filters:
@@ -103,8 +80,8 @@ class LoggingCut:
         """Pings are lost and counted, the proxies report the toxics, and an open log connection holds bytes back."""
         if not self._reached_before:
             return Confirmation.of(None, "the two did not reach each other on the logging network before")
-        reached = answers_ping(self.first, self.second.addresses[LOGGING])
-        answers_ping(self.second, self.first.addresses[LOGGING])
+        reached = answers_ping(self.lab, self.first, self.second.addresses[LOGGING])
+        answers_ping(self.lab, self.second, self.first.addresses[LOGGING])
         dropped = {host.name: packet_filter.dropped() for host, packet_filter in self._filters}
         pings = all(count > 0 for counts in dropped.values() for label, count in counts.items() if "pings" in label)
         present = all(toxic.name in proxy.toxics() for proxy, _, toxic in self._toxics)
@@ -140,25 +117,15 @@ def _remove_toxics(toxics: Sequence[tuple[LogProxy, Host, Toxic]]) -> None:
 
 
 @dataclass
-class _LogToxic:
+class _LogToxic(HostFault):
     """What the faults by one toxic share. `host` is the one where the log lands."""
 
-    lab: Lab
-    host: Host
     stream: str = UPSTREAM
     _proxy: LogProxy | None = None
     _toxic: Toxic | None = None
 
-    @property
-    def target(self) -> str:
-        return self.host.name
-
-    @staticmethod
-    def available(lab: Lab) -> bool:
-        return True
-
     def _prepare(self, toxic: Toxic) -> None:
-        self._proxy, self._toxic = LogProxy(self.host), toxic
+        self._proxy, self._toxic = LogProxy(self.host, self.lab.pace), toxic
         self._proxy.toxics()
 
     def inject(self) -> None:
@@ -173,17 +140,25 @@ class _LogToxic:
 
 @dataclass
 class LogDelay(_LogToxic):
-    """Log entries (or acknowledgements, `downstream`) pass later than they came."""
+    """Log entries (or acknowledgements, `downstream`) pass later than they came.
+
+    `delay_ms` is as for this machine, and grows with the lab's detection times.
+    """
 
     delay_ms: int = 200
     name = "log-delay"
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        return {"stream": self.stream, "delay_ms": self.delay_ms}
+        return {**super().parameters, "delay_ms": self._lab_delay_ms}
+
+    @property
+    def _lab_delay_ms(self) -> int:
+        """A delay means something beside T_ACK only, which is longer where detection has to be."""
+        return round(self.delay_ms * self.lab.pace.timing)
 
     def prepare(self) -> None:
-        self._prepare(_toxic("latency", self.stream, latency=self.delay_ms, jitter=0))
+        self._prepare(_toxic("latency", self.stream, latency=self._lab_delay_ms, jitter=0))
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
         """Bytes that the kernel counted into the proxy are counted out of it half the delay later or more."""
@@ -199,45 +174,53 @@ class LogDelay(_LogToxic):
         arrived_at, wanted = time.monotonic(), arrival.arrived(self.stream)
         wait_until(
             lambda: LogTraffic.read(self.host).left(self.stream) >= wanted,
-            timeout_seconds=self.delay_ms / 1000 + timeout_seconds,
+            timeout_seconds=self._lab_delay_ms / 1000 + timeout_seconds,
             interval_seconds=0.005,
         )
         measured_ms = (time.monotonic() - arrived_at) * 1000
         evidence = f"byte {wanted} of the log {self.stream} left the proxy {measured_ms:.0f} ms after it had come in"
-        return Confirmation.of(measured_ms >= self.delay_ms / 2, evidence)
+        return Confirmation.of(measured_ms >= self._lab_delay_ms / 2, evidence)
 
 
 @dataclass
 class LogThrottle(_LogToxic):
-    """The log passes at a bounded rate; what comes faster queues up."""
+    """The log passes at a bounded rate; what comes faster queues up.
+
+    `rate_kib_per_second` is as for this machine: a slower lab's guest needs less, and so gets less, 1 at least.
+    """
 
     rate_kib_per_second: int = 16
     name = "log-throttle"
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        return {"stream": self.stream, "rate_kib_per_second": self.rate_kib_per_second}
+        return {**super().parameters, "rate_kib_per_second": self._lab_rate}
+
+    @property
+    def _lab_rate(self) -> int:
+        return max(1, round(self.rate_kib_per_second / self.lab.pace.factor))  # Toxiproxy takes whole KiB only
 
     def prepare(self) -> None:
-        self._prepare(_toxic("bandwidth", self.stream, rate=self.rate_kib_per_second))
+        self._prepare(_toxic("bandwidth", self.stream, rate=self._lab_rate))
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
         """More has come into the proxy than went out, and it goes out no faster than the rate (and a quarter)."""
         if not wait_until(lambda: _held(self.host, self.stream) > 0, timeout_seconds=timeout_seconds):
             return Confirmation.of(None, f"the log on {self.host.name} never came faster than the rate")
         first, started = LogTraffic.read(self.host), time.monotonic()
+        window_seconds = self.lab.pace.stretch(1.0)
 
         def second() -> LogTraffic | None:
             # Long enough that the rate weighs more than the bursts in which the proxy sends.
-            return LogTraffic.read(self.host) if time.monotonic() - started >= 1.0 else None
+            return LogTraffic.read(self.host) if time.monotonic() - started >= window_seconds else None
 
-        last = wait_until(second, timeout_seconds=2.0)
+        last = wait_until(second, timeout_seconds=2 * window_seconds)
         if last is None:
             return Confirmation.of(None, f"{self.host.name} did not tell its traffic in time")
         seconds = time.monotonic() - started
         rate = (last.left(self.stream) - first.left(self.stream)) / 1024 / seconds
         return Confirmation.of(
-            rate <= self.rate_kib_per_second * 1.25,
+            rate <= self._lab_rate * 1.25,
             f"{rate:.1f} KiB/s of the log left the proxy over {seconds:.1f} s",
             f"{last.arrived(self.stream) - last.left(self.stream)} bytes were waiting in it",
         )
@@ -251,10 +234,6 @@ class LogCorruption(_LogToxic):
     mask: int = 1
     name = "log-corruption"
     _lines_before: int = 0
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        return {"stream": self.stream, "after_bytes": self.after_bytes, "mask": self.mask}
 
     def prepare(self) -> None:
         self._prepare(_toxic("corrupt", self.stream, after=self.after_bytes, mask=self.mask, limit=1))
@@ -281,7 +260,7 @@ class LogCorruption(_LogToxic):
 
 
 @dataclass
-class LogReset:
+class LogReset(HostFault):
     """The log connection is reset (RST) while both nodes live; with `lasting`, each new one too until healed.
 
     The dialler sees the reset for certain, the listener a reset or a close.
@@ -290,8 +269,6 @@ class LogReset:
     connection is reset by the kernel, on the proxy's two sockets, and `reset_peer` serves the ones that follow.
     """
 
-    lab: Lab
-    host: Host
     lasting: bool = False
     name = "log-reset"
     _counter: PacketFilter | None = None
@@ -299,20 +276,8 @@ class LogReset:
     _proxy: LogProxy | None = None
     _toxics: list[Toxic] = field(default_factory=list)
 
-    @property
-    def target(self) -> str:
-        return self.host.name
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        return {"lasting": self.lasting}
-
-    @staticmethod
-    def available(lab: Lab) -> bool:
-        return True
-
     def prepare(self) -> None:
-        self._proxy = LogProxy(self.host)
+        self._proxy = LogProxy(self.host, self.lab.pace)
         self._proxy.toxics()
         if self.lasting:
             self._toxics = [_toxic("reset_peer", stream, timeout=0) for stream in (UPSTREAM, DOWNSTREAM)]

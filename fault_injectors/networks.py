@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from fault_injectors.base import HostFault, HostPairFault, LabFault
 from fault_injectors.direction import Direction
 from fault_injectors.fault import Confirmation
 from fault_injectors.packet_filter import DropRule, PacketFilter
 from fault_injectors.probes import accepts_tcp, answers_ping
-from harness.lab.interface import Host, HostRole, Lab, LabError
-from harness.lab.topology import CLIENT, LOGGING, MANAGEMENT, STORAGE, VM_ADDRESS
+from harness.lab.interface import Host, HostRole, LabError
+from harness.lab.topology import CLIENT, LOGGING, MANAGEMENT, VM_ADDRESS
 from harness.lab.waiting import wait_until
-
-SSH_PORT = 22
 
 
 def new_table() -> str:
@@ -24,31 +22,17 @@ def new_table() -> str:
 
 
 @dataclass
-class NetworkCut:
+class NetworkCut(HostFault):
     """One host is off one network: nothing comes in from it and nothing goes out to it.
 
     On the client network that is what the host's VM says and hears, on the storage network its disk and its arbiter.
     """
 
-    lab: Lab
-    host: Host
     network: str
     direction: Direction = Direction.BOTH
     name = "network-cut"
     _filter: PacketFilter | None = None
     _answered_before: bool = False
-
-    @property
-    def target(self) -> str:
-        return self.host.name
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        return {"network": self.network, "direction": str(self.direction)}
-
-    @staticmethod
-    def available(lab: Lab) -> bool:
-        return True
 
     def _rules(self) -> list[DropRule]:
         interface = self.host.interfaces[self.network]
@@ -65,7 +49,9 @@ class NetworkCut:
     def prepare(self) -> None:
         self._filter = PacketFilter(self.host, new_table(), self._rules())
         witness = self._witness()
-        self._answered_before = witness is not None and answers_ping(witness, self.host.addresses[self.network])
+        self._answered_before = witness is not None and answers_ping(
+            self.lab, witness, self.host.addresses[self.network]
+        )
 
     def _witness(self) -> Host | None:
         """Another host that has an address on this network, if this host has one."""
@@ -87,7 +73,7 @@ class NetworkCut:
             return self._confirm_bridged(packet_filter, timeout_seconds)
         if not self._answered_before:
             return Confirmation.of(None, f"{self.host.name} did not answer on the {self.network} network before")
-        answers = answers_ping(witness, self.host.addresses[self.network])
+        answers = answers_ping(self.lab, witness, self.host.addresses[self.network])
         dropped = packet_filter.dropped()
         return Confirmation.of(
             not answers and sum(dropped.values()) > 0,
@@ -101,7 +87,7 @@ class NetworkCut:
             # The client's ARP requests for the VM reach every port of the network: traffic that must be seen dropped.
             if self.direction is not Direction.OUTGOING:
                 self.lab.client_host.run("ip neigh flush dev client")
-                answers_ping(self.lab.client_host, VM_ADDRESS)
+                answers_ping(self.lab, self.lab.client_host, VM_ADDRESS)
             return sum(packet_filter.dropped().values())
 
         count = wait_until(dropped, timeout_seconds=timeout_seconds)
@@ -116,38 +102,18 @@ class NetworkCut:
 
 
 @dataclass
-class HostPairCut:
+class HostPairCut(HostPairFault):
     """Two hosts cannot reach each other on the networks named; both still reach everybody else."""
 
-    lab: Lab
-    first: Host
-    second: Host
     networks: Sequence[str] = (LOGGING, MANAGEMENT)
     direction: Direction = Direction.BOTH
     name = "host-pair-cut"
     _filters: list[PacketFilter] = field(default_factory=list)
     _reached_before: dict[str, bool] = field(default_factory=dict)
 
-    @property
-    def target(self) -> str:
-        return f"{self.first.name},{self.second.name}"
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        return {"networks": list(self.networks), "direction": str(self.direction)}
-
-    @staticmethod
-    def available(lab: Lab) -> bool:
-        return True
-
     def prepare(self) -> None:
         table = new_table()
-        pairs = []
-        if self.direction is not Direction.INCOMING:
-            pairs.append((self.first, self.second))
-        if self.direction is not Direction.OUTGOING:
-            pairs.append((self.second, self.first))
-        for sender, receiver in pairs:
+        for sender, receiver in self._unheard(self.direction):
             rules = [
                 DropRule(f"{network} from {sender.name}", "input", f"ip saddr {sender.addresses[network]}")
                 for network in self.networks
@@ -156,7 +122,9 @@ class HostPairCut:
         self._reached_before = self._reached()
 
     def _reached(self) -> dict[str, bool]:
-        return {network: answers_ping(self.first, self.second.addresses[network]) for network in self.networks}
+        return {
+            network: answers_ping(self.lab, self.first, self.second.addresses[network]) for network in self.networks
+        }
 
     def inject(self) -> None:
         for packet_filter in self._filters:
@@ -169,7 +137,7 @@ class HostPairCut:
         reached = self._reached()
         # With one direction left open it is the other end's pings that make the receiver's counter move.
         for network in self.networks:
-            answers_ping(self.second, self.first.addresses[network])
+            answers_ping(self.lab, self.second, self.first.addresses[network])
         dropped = [packet_filter.dropped() for packet_filter in self._filters]
         counted = all(count > 0 for counts in dropped for count in counts.values())
         return Confirmation.of(
@@ -184,13 +152,12 @@ class HostPairCut:
 
 
 @dataclass
-class ArbiterUnreachable:
+class ArbiterUnreachable(LabFault):
     """The hosts cannot reach the `file` arbiter; their disks, on the same network, are still there.
 
     To them it looks like a server that is gone: what they ask hangs.
     """
 
-    lab: Lab
     hosts: Sequence[Host]
     name = "arbiter-unreachable"
     _filters: list[PacketFilter] = field(default_factory=list)
@@ -200,27 +167,19 @@ class ArbiterUnreachable:
     def target(self) -> str:
         return ",".join(host.name for host in self.hosts)
 
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        return {}
-
-    @staticmethod
-    def available(lab: Lab) -> bool:
-        return True
-
     def prepare(self) -> None:
-        storage = self.lab.storage_host.addresses[STORAGE]
+        arbiter = self.lab.storage.arbiter
         rules = [
-            DropRule("to the arbiter", "output", f"ip daddr {storage} tcp dport {SSH_PORT}"),
-            DropRule("from the arbiter", "input", f"ip saddr {storage} tcp sport {SSH_PORT}"),
+            DropRule("to the arbiter", "output", f"ip daddr {arbiter.address} tcp dport {arbiter.port}"),
+            DropRule("from the arbiter", "input", f"ip saddr {arbiter.address} tcp sport {arbiter.port}"),
         ]
         table = new_table()
         self._filters = [PacketFilter(host, table, rules) for host in self.hosts]
         self._reached_before = self._reached()
 
     def _reached(self) -> dict[str, bool]:
-        address = self.lab.storage_host.addresses[STORAGE]
-        return {host.name: accepts_tcp(host, address, SSH_PORT) for host in self.hosts}
+        arbiter = self.lab.storage.arbiter
+        return {host.name: accepts_tcp(self.lab, host, arbiter.address, arbiter.port) for host in self.hosts}
 
     def inject(self) -> None:
         for packet_filter in self._filters:

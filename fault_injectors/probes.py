@@ -1,16 +1,42 @@
-"""Small questions asked from a host: does somebody answer there?"""
+"""Small questions asked from a host: does somebody answer there? The waits are stretched by the lab's pace."""
 
 from __future__ import annotations
 
-from harness.lab.interface import Host
+from harness.lab.interface import Host, Lab
+
+_PING_SECONDS = 0.3
+_CONNECT_SECONDS = 0.5
+_SSH_SECONDS = 2.0
 
 
-def answers_ping(host: Host, address: str, *, interface: str | None = None) -> bool:
-    """Whether at least one of three echo requests is answered within 300 ms."""
-    source = f"-I {interface} " if interface else ""
-    return host.run(f"ping -q -n -c 3 -i 0.05 -W 0.3 {source}{address} >/dev/null 2>&1").succeeded
+def answers_ping(lab: Lab, host: Host, address: str) -> bool:
+    """Whether at least one of three echo requests that `host` sends is answered, each within 300 ms."""
+    wait = lab.pace.stretch(_PING_SECONDS)
+    return host.run(f"ping -q -n -c 3 -i 0.05 -W {wait:g} {address} >/dev/null 2>&1").succeeded
 
 
-def accepts_tcp(host: Host, address: str, port: int) -> bool:
-    """Whether a TCP connection can be opened within half a second."""
-    return host.run(["timeout", "0.5", "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]).succeeded
+def accepts_tcp(lab: Lab, host: Host, address: str, port: int) -> bool:
+    """Whether `host` can open a TCP connection within half a second."""
+    wait = lab.pace.stretch(_CONNECT_SECONDS)
+    return host.run(["timeout", f"{wait:g}", "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]).succeeded
+
+
+def answers_ssh(lab: Lab, host: Host, *, timeout_seconds: float | None = None) -> bool:
+    """Whether a host that has power answers over SSH: within two seconds, or a timeout that is stretched already."""
+    if not host.is_powered:
+        return False
+    return host.is_alive(timeout_seconds=lab.pace.stretch(_SSH_SECONDS) if timeout_seconds is None else timeout_seconds)
+
+
+def read_error(host: Host, path: str) -> str:
+    """What a read of the first 4 KiB of a file or device says; O_DIRECT, so that no cached page answers."""
+    read = ["dd", f"if={path}", "of=/dev/null", "bs=4096", "count=1", "iflag=direct", "status=none"]
+    result = host.run(["env", "LC_ALL=C", *read])
+    return "" if result.succeeded else result.stderr.strip()
+
+
+def witness(lab: Lab, besides: Host) -> Host | None:
+    """Another host that is up and can look for `besides` on the management network."""
+    candidates = (lab.client_host, lab.storage_host, *lab.fault_tolerant_hosts)
+    others = (candidate for candidate in candidates if candidate.name != besides.name)
+    return next((other for other in others if answers_ssh(lab, other)), None)

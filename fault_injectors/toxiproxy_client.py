@@ -1,8 +1,8 @@
 """Driving one host's Toxiproxy: toxiproxy-python, made safe to use with several servers.
 
 toxiproxy-python 0.1.1 keeps the server's address in class attributes, sets no timeouts, takes an HTTP 500 for success,
-and cannot update a toxic. So its address is set under a lock for each call, its HTTP functions are replaced by ones
-with a timeout that raise on errors, and updating is done here.
+and cannot update a toxic. So its address and timeout are set under a lock for each call, its HTTP functions are
+replaced by ones with a timeout that raise on errors, and updating is done here.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import toxiproxy
 import toxiproxy.api
 from toxiproxy.exceptions import InvalidToxic, NotFound, ProxyExists
 
-from harness.lab.interface import Host, LabError
+from harness.lab.interface import Host, LabError, Pace
 from harness.lab.topology import LOG_PROXY, TOXIPROXY_API_PORT
 
 T = TypeVar("T")
 
 _TIMEOUT_SECONDS = 5.0
+_THIS_MACHINE = Pace()
 _lock = threading.Lock()
 
 
@@ -33,6 +34,9 @@ class ToxiproxyError(LabError):
 class _CheckedRequests:
     """What toxiproxy-python uses of `requests`, with a timeout and with server errors raised."""
 
+    def __init__(self) -> None:
+        self.timeout_seconds = _TIMEOUT_SECONDS
+
     @staticmethod
     def _checked(response: requests.Response) -> requests.Response:
         if response.status_code >= 500:
@@ -40,16 +44,17 @@ class _CheckedRequests:
         return response
 
     def get(self, url: str, **options: Any) -> requests.Response:
-        return self._checked(requests.get(url, timeout=_TIMEOUT_SECONDS, **options))
+        return self._checked(requests.get(url, timeout=self.timeout_seconds, **options))
 
     def post(self, url: str, **options: Any) -> requests.Response:
-        return self._checked(requests.post(url, timeout=_TIMEOUT_SECONDS, **options))
+        return self._checked(requests.post(url, timeout=self.timeout_seconds, **options))
 
     def delete(self, url: str, **options: Any) -> requests.Response:
-        return self._checked(requests.delete(url, timeout=_TIMEOUT_SECONDS, **options))
+        return self._checked(requests.delete(url, timeout=self.timeout_seconds, **options))
 
 
-toxiproxy.api.requests = _CheckedRequests()
+_requests = _CheckedRequests()
+toxiproxy.api.requests = _requests
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,9 @@ class Toxic:
 class LogProxy:
     """The proxy in front of the log's listener on one host, reached over SSH."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, pace: Pace = _THIS_MACHINE) -> None:
         self._host = host
+        self._timeout_seconds = pace.stretch(_TIMEOUT_SECONDS)
         self._address: tuple[str, int] | None = None
         self._server = toxiproxy.Toxiproxy()
 
@@ -90,6 +96,7 @@ class LogProxy:
         if self._address is None:
             self._address = self._host.forward(TOXIPROXY_API_PORT)
         toxiproxy.api.APIConsumer.host, toxiproxy.api.APIConsumer.port = self._address
+        _requests.timeout_seconds = self._timeout_seconds
         proxy = self._server.get_proxy(LOG_PROXY)
         if proxy is None:
             raise ToxiproxyError(f"Toxiproxy on {self._host.name} has no proxy `{LOG_PROXY}`")

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from fault_injectors.base import HostFault
 from fault_injectors.fault import Confirmation
-from harness.lab.interface import Host, Lab
 from harness.lab.waiting import wait_until
 
 
 @dataclass
-class KillVmm:
+class KillVmm(HostFault):
     """SIGKILL of the node on a host; the host lives on, so its kernel closes the node's sockets."""
 
-    lab: Lab
-    host: Host
     pid: int
     name = "kill-vmm"
     _command_before: str = ""
-
-    @property
-    def target(self) -> str:
-        return self.host.name
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        return {"pid": self.pid}
-
-    @staticmethod
-    def available(lab: Lab) -> bool:
-        return True
 
     def _command(self) -> str:
         """The command line of a process that is there and no zombie."""

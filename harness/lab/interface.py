@@ -258,7 +258,10 @@ class Storage(Protocol):
         """End what `fail_disk` began."""
 
     def failed_operations(self, host: Host) -> Sequence[str]:
-        """What the storage side saw of operations that failed since `fail_disk`, as lines for a reader."""
+        """What the storage side saw of operations that failed since `fail_disk`: lines for a reader.
+
+        Each begins with the operation, `read` or `write`.
+        """
 
     def forget_cached(self, host: Host) -> None:
         """Make the host's next reads of the disk ask the storage host."""
@@ -324,7 +327,7 @@ class Lab(Protocol):
         """Bring everything up and wait until every host answers."""
 
     def stop(self) -> None:
-        """Take everything down and leave nothing behind. May be called at any time, more than once, and `start` again."""
+        """Take everything down and leave nothing behind. May be called at any time, more than once."""
 
     def keep(self) -> str:
         """Leave everything as it is, for somebody to look at; says how. `stop` changes nothing then."""

@@ -20,7 +20,7 @@ class ClientError(Exception):
 
 
 class Client:
-    """A client under whose eyes a scenario happens.
+    """A client under whose eyes a scenario happens. Timeouts are given as for this machine.
 
     Args:
         lab: where.
@@ -29,7 +29,7 @@ class Client:
     """
 
     def __init__(self, lab: Lab, kind: str, *, seed: int) -> None:
-        self._host = lab.client_host
+        self._host, self._pace = lab.client_host, lab.pace
         self.kind, self._seed = kind, seed
         self._files: Sequence[str] = ("ticks.jsonl",) if kind == "ticker" else ("history.jsonl", "connections.jsonl")
         self._process: RemoteProcess | None = None
@@ -39,7 +39,7 @@ class Client:
         """Starts it, and waits until it has seen its first answers.
 
         Raises:
-            ClientError: it has not within 30 s; the message has what it printed.
+            ClientError: it has not in time; the message has what it printed.
         """
         if self.kind == "ticker":
             command = (
@@ -54,10 +54,10 @@ class Client:
         self._process = self._host.start(
             f"{self._host.python} -m {command} --control 127.0.0.1:{_CONTROL_PORT}", log=log
         )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + self._pace.stretch(30)
         while self._control is None:
             try:
-                self._control = ClientControl(self._host.forward(_CONTROL_PORT), timeout_seconds=5)
+                self._control = self._connected()
                 self._control.progress()
             except (OSError, ValueError) as error:
                 self._control = None
@@ -66,6 +66,9 @@ class Client:
                     raise ClientError(f"the client cannot be reached ({error}); it printed: {printed}") from error
                 time.sleep(0.05)
         self.wait_for_answers(20)
+
+    def _connected(self) -> ClientControl:
+        return ClientControl(self._host.forward(_CONTROL_PORT), timeout_seconds=self._pace.stretch(5))
 
     def _asked(self) -> ClientControl:
         if self._control is None:
@@ -82,18 +85,18 @@ class Client:
         Raises:
             ClientError: they were not in time.
         """
-        control = self._asked()
+        control, timeout_seconds = self._asked(), self._pace.stretch(timeout_seconds)
         now_ns = control.progress().now_ns
         try:
             control.wait_answered(count, called_after_ns=now_ns, timeout_seconds=timeout_seconds)
         except TimeoutError as error:
-            self._control = ClientControl(self._host.forward(_CONTROL_PORT), timeout_seconds=5)
+            self._control = self._connected()
             raise ClientError(f"{count} answers from now on: not within {timeout_seconds:g} s") from error
 
     def stop(self) -> None:
         """Ends the load, lets it read all keys a last time and seal its files."""
         if self._control is not None:
-            self._control.stop()
+            self._control.stop(timeout_seconds=self._pace.stretch(30))
             self._control.close()
             self._control = None
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from harness.lab import topology
-from harness.lab.interface import Host
+from harness.lab.interface import Host, Pace
 
-IMAGE_DIRECTORY = "/var/lib/ftvmm/images"
 KEY_PATH = "/etc/ftvmm/key"
 CONFIG_PATH = "/etc/ftvmm/node.toml"
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Bounds of the failure detector and the lease, in milliseconds; the defaults are the VMM's own."""
+    """Bounds of the failure detector, the lease and the arbiter, in milliseconds; the defaults are the VMM's own."""
 
     heartbeat_ms: int = 50
     lease_ms: int = 100
     detect_ms: int = 150
     acknowledge_ms: int = 1000
     lag_ms: int = 2000
+    arbiter_ms: int = 500
+
+    def for_pace(self, pace: Pace) -> Timing:
+        """The same bounds where the failure detector needs longer ones, rounded up."""
+        return Timing(**{name: math.ceil(bound * pace.timing) for name, bound in asdict(self).items()})
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Guest:
     """What runs in the VM.
 
     Attributes:
-        image: path of the image, as the hosts see it.
+        image: the image's name; which directory the hosts have it in, the lab knows.
         arguments: the guest's command line.
         block: whether it has the block device `storage`.
         network: whether it has the network device `service`.
@@ -52,6 +57,7 @@ def node_file(
     peer: Host,
     *,
     vm: str,
+    image_directory: str,
     guest: Guest,
     timing: Timing,
     mutants: Sequence[str] = (),
@@ -63,6 +69,7 @@ def node_file(
         host: where the node will run.
         peer: where its partner runs.
         vm: the VM's UUID.
+        image_directory: where both hosts have the guest's image.
         guest: what the VM runs.
         timing: the protocol's bounds.
         mutants: how this node's VMM is broken on purpose.
@@ -70,7 +77,7 @@ def node_file(
     """
     here, there = host.addresses, peer.addresses
     parts = [
-        f'[vm]\nuuid = "{vm}"\nimage = "{guest.image}"\nmemory_mib = {guest.memory_mib}\n'
+        f'[vm]\nuuid = "{vm}"\nimage = "{image_directory}/{guest.image}"\nmemory_mib = {guest.memory_mib}\n'
         f"arguments = {_quoted(guest.arguments)}"
     ]
     if guest.network:
@@ -87,7 +94,7 @@ def node_file(
         f'peer = "{there[network]}:{topology.HEARTBEAT_PORT}"'
         for network in (topology.LOGGING, topology.MANAGEMENT)
     )
-    parts.append(f'[arbiter]\nkind = "file"\ndirectory = "{topology.ARBITER_PATH}"')
+    parts.append(f'[arbiter]\nkind = "file"\ndirectory = "{topology.ARBITER_PATH}"\ntimeout_ms = {timing.arbiter_ms}')
     parts.append(
         f"[timing]\nheartbeat_ms = {timing.heartbeat_ms}\n"
         f"lease_ms = {timing.lease_ms}\ndetect_ms = {timing.detect_ms}\n"

@@ -7,10 +7,10 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from harness.lab.interface import CommandFailedError, Host, HostUnreachableError, Lab, LabError, RemoteProcess
+from harness.lab.interface import CommandFailedError, Host, HostUnreachableError, Lab, LabError, Pace, RemoteProcess
 from harness.vm.node_file import CONFIG_PATH, KEY_PATH, Guest, Timing, node_file
 
 NODE_LOG = "/var/lib/ftvmm/node.log"
@@ -32,10 +32,12 @@ class Node:
     Attributes:
         host: where it runs.
         process: its process on the host.
+        pace: how slow the host is.
     """
 
     host: Host
     process: RemoteProcess
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def name(self) -> str:
@@ -46,7 +48,8 @@ class Node:
         """What `ftvmm status --json` says, or None when the node or its host does not answer."""
         try:
             answer = self.host.run(
-                f"{self.host.python} -m ftvmm status --json --config {CONFIG_PATH}", timeout_seconds=5
+                f"{self.host.python} -m ftvmm status --json --config {CONFIG_PATH}",
+                timeout_seconds=self.pace.stretch(5),
             )
         except LabError:
             return None
@@ -68,34 +71,13 @@ class Node:
             return ""
 
 
-def wait_until(
-    condition: Callable[[], bool], *, what: str, timeout_seconds: float, explain: Callable[[], str] = lambda: ""
-) -> None:
-    """Waits for an event outside this process.
-
-    Args:
-        condition: looked at until it holds.
-        what: the event, for the error message.
-        timeout_seconds: after this long the event counts as never coming.
-        explain: says what was seen instead.
-
-    Raises:
-        PairError: the event did not come.
-    """
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise PairError(f"{what}: not within {timeout_seconds:g} s. {explain()}".rstrip())
-        time.sleep(_POLL_SECONDS)
-
-
 class Pair:
-    """Two nodes that run one VM.
+    """Two nodes that run one VM. Timeouts are given as for this machine and stretched by the lab's pace.
 
     Args:
         lab: where.
         guest: what the VM runs.
-        timing: the protocol's bounds.
+        timing: the protocol's bounds, as for this machine.
         mutants: how the VMM is broken on purpose, for the tests of the oracles.
         policy: what becomes of uncertain outputs.
     """
@@ -110,7 +92,7 @@ class Pair:
         policy: str = "resend",
     ) -> None:
         self.lab, self.guest = lab, guest
-        self.timing = timing or Timing()
+        self.timing = (timing or Timing()).for_pace(lab.pace)
         self.vm = str(uuid.uuid4())
         self._mutants, self._policy = mutants, policy
         self.nodes: dict[str, Node] = {}
@@ -130,6 +112,7 @@ class Pair:
                 host,
                 peer,
                 vm=self.vm,
+                image_directory=self.lab.image_directory,
                 guest=self.guest,
                 timing=self.timing,
                 mutants=self._mutants,
@@ -138,11 +121,37 @@ class Pair:
             host.write_file(CONFIG_PATH, text.encode())
             flags = " --bootstrap" if host is primary else ""
             process = host.start(f"{host.python} -m ftvmm node --config {CONFIG_PATH}{flags}", log=NODE_LOG)
-            self.nodes[host.name] = Node(host, process)
+            self.nodes[host.name] = Node(host, process, self.lab.pace)
             if host is backup:
                 self._wait_for_role(self.nodes[host.name], {"SPARE"})
         self._wait_for_role(self.nodes[primary.name], {"PROTECTED"})
         self._wait_for_role(self.nodes[backup.name], {"BACKUP"})
+
+    def _wait_until(
+        self,
+        condition: Callable[[], bool],
+        *,
+        what: str,
+        timeout_seconds: float,
+        explain: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Waits for an event outside this process.
+
+        Args:
+            condition: looked at until it holds.
+            what: the event, for the error message.
+            timeout_seconds: after this long, at this machine's pace, the event counts as never coming.
+            explain: says what was seen instead.
+
+        Raises:
+            PairError: the event did not come.
+        """
+        timeout_seconds = self.lab.pace.stretch(timeout_seconds)
+        deadline = time.monotonic() + timeout_seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise PairError(f"{what}: not within {timeout_seconds:g} s. {explain()}".rstrip())
+            time.sleep(_POLL_SECONDS)
 
     def _wait_for_role(self, node: Node, roles: set[str], timeout_seconds: float = 30) -> None:
         def reached() -> bool:
@@ -151,7 +160,7 @@ class Pair:
                 raise PairError(f"the node on {node.name} ended while it was waited for: {node.log()[-2000:]}")
             return status is not None and status["role"] in roles
 
-        wait_until(
+        self._wait_until(
             reached,
             what=f"the node on {node.name} becomes {' or '.join(sorted(roles))}",
             timeout_seconds=timeout_seconds,
@@ -196,7 +205,7 @@ class Pair:
         Raises:
             PairError: it still runs.
         """
-        wait_until(
+        self._wait_until(
             lambda: not node.process.is_running(),
             what=f"the node on {node.name} halts",
             timeout_seconds=timeout_seconds,
@@ -211,7 +220,7 @@ class Pair:
             halted.extend(node for node in (first, second) if not node.process.is_running())
             return bool(halted)
 
-        wait_until(seen, what=f"{first.name} or {second.name} halts", timeout_seconds=timeout_seconds)
+        self._wait_until(seen, what=f"{first.name} or {second.name} halts", timeout_seconds=timeout_seconds)
         return halted[0]
 
     def wait_for_console(self, node: Node, text: str, timeout_seconds: float = 20) -> None:
@@ -220,7 +229,7 @@ class Pair:
         def printed() -> bool:
             return text.encode() in node.host.read_file(CONSOLE)
 
-        wait_until(printed, what=f"the guest on {node.name} prints {text!r}", timeout_seconds=timeout_seconds)
+        self._wait_until(printed, what=f"the guest on {node.name} prints {text!r}", timeout_seconds=timeout_seconds)
 
     def wait_for_event(self, node: Node, event: str, timeout_seconds: float = 20, **fields: object) -> dict[str, Any]:
         """Waits until a node's trace has an event with these fields, and returns it."""
@@ -234,7 +243,9 @@ class Pair:
             )
             return bool(found)
 
-        wait_until(seen, what=f"{node.name}'s trace tells of {event} {fields or ''}", timeout_seconds=timeout_seconds)
+        self._wait_until(
+            seen, what=f"{node.name}'s trace tells of {event} {fields or ''}", timeout_seconds=timeout_seconds
+        )
         return found[0]
 
     def stop(self) -> None:
@@ -243,7 +254,7 @@ class Pair:
             try:
                 if node.process.is_running():
                     node.process.signal("TERM")
-                    node.process.wait(5)
+                    node.process.wait(self.lab.pace.stretch(5))
             except (HostUnreachableError, CommandFailedError):
                 continue
             except LabError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import time
@@ -136,7 +137,7 @@ class Trial:
         """Gives the key-value server one command, over a connection of its own; its answer as redis-cli prints it."""
         host = topology.VM_ADDRESS
         return self.lab.client_host.run(
-            ["redis-cli", "-h", host, *words], check=True, timeout_seconds=30
+            ["redis-cli", "-h", host, *words], check=True, timeout_seconds=self.lab.pace.stretch(30)
         ).stdout.strip()
 
     def offset_on_disk(self, content: bytes) -> int:
@@ -213,6 +214,12 @@ class Trial:
             addresses=[topology.VM_ADDRESS],
             client=self._client_kind,
             **self._promise,
+        )
+        # Bounds are promised for this machine's speed; a slower lab keeps them in its own time.
+        scenario = dataclasses.replace(
+            scenario,
+            stall_ms_max=self.lab.pace.stretch(scenario.stall_ms_max),
+            uncertain_ms_max=self.lab.pace.stretch(scenario.uncertain_ms_max),
         )
         scenario.write(self.directory / "scenario.json")
 

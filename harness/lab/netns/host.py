@@ -167,6 +167,26 @@ class NetnsHost(SshHost):
     def is_frozen(self) -> bool:
         return self._group.is_frozen and self._storage_group.is_frozen
 
+    def await_up(self) -> None:
+        self._ssh.connect()
+        if self.role is HostRole.FAULT_TOLERANT:
+            self.await_storage()
+
+    # What takes a kernel, a clock and a cable of its own: `NetnsLab.capabilities` does not promise it.
+
+    def set_cable(self, network: str, *, plugged: bool) -> None:
+        raise LabError(f"the lab `netns` has no cable whose carrier {self.name} could lose")
+
+    def sleep(self) -> None:
+        raise LabError(f"{self.name} shares its kernel with this machine and cannot sleep alone")
+
+    def wake(self, *, slept_seconds: int = 0) -> None:
+        raise LabError(f"{self.name} shares its kernel with this machine and never sleeps")
+
+    @property
+    def is_asleep(self) -> bool:
+        return False
+
     def discard(self) -> None:
         """End the host at once, for the lab's end."""
         self._ssh.close()

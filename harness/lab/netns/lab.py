@@ -11,12 +11,13 @@ from pathlib import Path
 
 from harness.lab import topology
 from harness.lab.capture import merge
-from harness.lab.interface import Capability, CaptureReport, HostRole, LabError, Network
+from harness.lab.interface import Capability, CaptureReport, HostRole, LabError, Network, Pace
 from harness.lab.netns import run_directory
 from harness.lab.netns.host import PROJECT, NetnsHost
 from harness.lab.netns.prerequisites import check_prerequisites
 from harness.lab.netns.provision import Disk, RunKeys, provision
 from harness.lab.netns.run_directory import RunDirectory
+from harness.lab.netns.storage import NetnsStorage
 from harness.lab.netns.switch import Switch
 from harness.lab.topology import HOSTS, OPERATOR
 from harness.lab.toxiproxy_server import toxiproxy_server
@@ -27,12 +28,17 @@ class NetnsLab:
 
     name = "netns"
     capabilities = frozenset({Capability.POWER, Capability.FREEZE, Capability.CAPTURE})
+    # Its hosts are as fast as this machine, being part of it.
+    pace = Pace()
+    # Namespaces share this machine's files: the hosts have the images where this machine has them.
+    image_directory = str(PROJECT / "ftvmm" / "guests" / "images")
 
     def __init__(self, *, disk_mib: int = 16) -> None:
         self._disk_bytes = disk_mib << 20
         self._run: RunDirectory | None = None
         self._keeper: subprocess.Popen[str] | None = None
         self._hosts: dict[str, NetnsHost] = {}
+        self.storage = NetnsStorage(self._hosts)
 
     @property
     def networks(self) -> Mapping[str, Network]:

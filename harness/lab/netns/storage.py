@@ -1,0 +1,75 @@
+"""What the storage host serves here: the disk by nbdkit, one server an FT host; the arbiter's directory by SSH."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.lab import topology
+from harness.lab.interface import Endpoint, Host, HostUnreachableError
+from harness.lab.topology import DISK_PATH, STORAGE_FAULTS, STORAGE_PLAN, block_port
+
+_SSH_PORT = 22
+_ALL_OPERATIONS = ("read", "write")
+# What nbdkit's log filter calls them.
+_LOGGED_AS = {"...Read": "read", "...Write": "write"}
+
+
+class NetnsStorage:
+    """See `harness.lab.interface.Storage`."""
+
+    def __init__(self, hosts: Mapping[str, Host]) -> None:
+        """`hosts` are the lab's, by name; they may come up later."""
+        self._hosts = hosts
+        self._lines_before: dict[str, int] = {}
+
+    @property
+    def disk(self) -> Endpoint:
+        """The first FT host's server: here each host has one of its own, told apart by the port."""
+        return Endpoint(self._address, block_port(topology.FAULT_TOLERANT_PLANS[0]))
+
+    @property
+    def arbiter(self) -> Endpoint:
+        return Endpoint(self._address, _SSH_PORT)
+
+    @property
+    def _host(self) -> Host:
+        return self._hosts[STORAGE_PLAN.name]
+
+    @property
+    def _address(self) -> str:
+        return STORAGE_PLAN.address(topology.STORAGE)
+
+    def fail_disk(self, host: Host, operations: Sequence[str]) -> None:
+        lines = self._host.run(["wc", "-l", _log(host)], check=True).stdout
+        self._lines_before[host.name] = int(lines.split()[0])
+        # nbdkit's error filter fails an operation while its file is there.
+        self._host.run(["touch", *_files(host, operations)], check=True)
+        self.forget_cached(host)
+
+    def restore_disk(self, host: Host) -> None:
+        self._host.run(["rm", "-f", *_files(host, _ALL_OPERATIONS)], check=True)
+
+    def failed_operations(self, host: Host) -> Sequence[str]:
+        log = self._host.run(f"tail -n +{self._lines_before.get(host.name, 0) + 1} {_log(host)}").stdout
+        return [
+            f"{operation}: {line}"
+            for line in log.splitlines()
+            for logged, operation in _LOGGED_AS.items()
+            if logged in line and "return=-1" in line
+        ]
+
+    def forget_cached(self, host: Host) -> None:
+        """Opening a FUSE file drops the pages that the kernel cached of it."""
+        if host.is_powered and not host.is_frozen:
+            try:
+                host.run(f": <{DISK_PATH}", timeout_seconds=2)
+            except HostUnreachableError:
+                return  # it cannot read either
+
+
+def _log(host: Host) -> str:
+    return f"/var/log/block-{host.name}.log"
+
+
+def _files(host: Host, operations: Sequence[str]) -> list[str]:
+    return [f"{STORAGE_FAULTS}/{host.name}.{operation}" for operation in operations]

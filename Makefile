@@ -17,14 +17,18 @@ SCENARIO ?=
 ARGS ?=
 export SCENARIO ARGS
 
+HOST ?= host-a
+export LAB_BOX LAB_ACCEL LAB_MEMORY
+
 .PHONY: help setup scenarios report test test-rust test-python lint bench demo clean
+.PHONY: lab-setup lab-up lab-scenarios lab-smoke lab-down lab-status lab-reset lab-ssh
 
 help:  ## What there is to do here
 	@echo "ftvmm: a fault-tolerant virtual machine on two hosts, and the suite that tries to break it."
 	@echo
 	@echo "As root, on Debian 12 with Python 3.11, Rust and /dev/kvm (what is missing is said before anything changes):"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make scenarios SCENARIO=\"primary and killed\"   only the scenarios whose names match (pytest's -k)"
 	@echo "  make scenarios ARGS=\"-x -vv\"                   more options for pytest"
@@ -67,6 +71,32 @@ bench: setup  ## Measure the figures of SPECIFICATION.md and print them as one t
 demo: setup  ## Watch a failover: both nodes and a client, live, while the primary is killed
 	@$(VENV_PYTHON) -m bench.demo $(ARGS)
 
+lab-setup:
+	@command -v "$(PYTHON)" >/dev/null || { echo "ftvmm cannot be set up here. $(PYTHON) is not installed: install Python 3.11 or newer (Debian 12: apt-get install python3)." >&2; exit 2; }
+	@"$(PYTHON)" -B -m lab.provision --vagrant
+
+lab-up: lab-setup  ## Bring up the Vagrant lab: the same hosts as nested virtual machines (lab/README.md)
+	@$(VENV_PYTHON) -m lab.vagrant up $(ARGS)
+
+lab-scenarios: lab-setup  ## Run the suite on the Vagrant lab that is up, then write the Allure report
+	@LAB=vagrant $(VENV_PYTHON) reports/scenarios.py
+
+lab-smoke: lab-setup  ## The Vagrant lab from nothing: up, five scenarios of five fault families, report, down
+	@$(VENV_PYTHON) -m lab.vagrant smoke
+
+lab-status: lab-setup  ## What of the Vagrant lab is there
+	@$(VENV_PYTHON) -m lab.vagrant status
+
+lab-ssh: lab-setup  ## A root shell on a host of the Vagrant lab: HOST=host-b (ARGS="uptime": one command)
+	@$(VENV_PYTHON) -m lab.vagrant ssh $(HOST) $(ARGS)
+
+lab-reset: lab-setup  ## Put the Vagrant lab back to how it was when it had just come up
+	@$(VENV_PYTHON) -m lab.vagrant reset
+
+lab-down: lab-setup  ## Take the Vagrant lab down; nothing of it stays
+	@$(VENV_PYTHON) -m lab.vagrant down
+
 clean:  ## Remove everything that was built or installed into this tree (Debian packages stay)
+	@[ ! -e .state/lab/state.json ] || { echo "The Vagrant lab is up: run \`make lab-down\` first." >&2; exit 2; }
 	rm -rf .venv .tools .state ftvmm/_core*.so ftvmm/core/target ftvmm/guests/target ftvmm/guests/images
-	rm -rf reports/allure-results reports/allure-report reports/evidence .mypy_cache .ruff_cache .pytest_cache
+	rm -rf reports/allure-results* reports/allure-report* reports/evidence .mypy_cache .ruff_cache .pytest_cache

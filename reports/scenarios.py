@@ -14,9 +14,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "reports" / "allure-results"
-REPORT = ROOT / "reports" / "allure-report"
-JUNIT = ROOT / ".state" / "scenarios.xml"
+LAB = os.environ.get("LAB", "netns")
+# The report of one lab does not take the place of another's.
+SUFFIX = "" if LAB == "netns" else f"-{LAB}"
+RESULTS = ROOT / "reports" / f"allure-results{SUFFIX}"
+REPORT = ROOT / "reports" / f"allure-report{SUFFIX}"
+JUNIT = ROOT / ".state" / f"scenarios{SUFFIX}.xml"
 NODE = ROOT / ".tools" / "bin" / "node"
 ALLURE = ROOT / ".tools" / "node" / "node_modules" / "allure" / "cli.js"
 REPORT_LOG = ROOT / ".state" / "logs" / "allure-generate.log"
@@ -37,7 +40,7 @@ class Count:
 
 
 def main() -> int:
-    """Run pytest and then Allure. ``SCENARIO`` (pytest's -k) and ``ARGS`` come from the environment, set by make."""
+    """Run pytest and then Allure. ``LAB``, ``SCENARIO`` (pytest's -k) and ``ARGS`` come from make's environment."""
     JUNIT.parent.mkdir(parents=True, exist_ok=True)
     JUNIT.unlink(missing_ok=True)
     status = _run_pytest()
@@ -61,7 +64,7 @@ def closing_line(count: Count | None, *, status: int, report: str) -> str:
 
 
 def _run_pytest() -> int:
-    command = [sys.executable, "-m", "pytest", "scenarios/", f"--alluredir={RESULTS}", "--clean-alluredir"]
+    command = [sys.executable, "-m", "pytest", "scenarios/", f"--lab={LAB}", f"--alluredir={RESULTS}", "--clean-alluredir"]
     command += [f"--junit-xml={JUNIT}", "-o", "junit_family=xunit2"]
     if selection := os.environ.get("SCENARIO", "").strip():
         command += ["-k", selection]

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.provision.stamps import fingerprint_of
@@ -29,17 +31,28 @@ PACKAGES = {
 }
 """Package name to what it is here for."""
 
+SERVICES = {"openssh-server": ("ssh",), "libvirt-daemon-system": ("libvirtd", "virtlogd", "libvirt-guests")}
+"""Package name to the services that it would have started at the machine's next boot."""
+
 POLICY_FILE = Path("/usr/sbin/policy-rc.d")
 POLICY_MARK = "ftvmm set-up: services stay stopped while packages are being installed"
 POLICY = f"#!/bin/sh\n# {POLICY_MARK}\nexit 101\n"
 """invoke-rc.d asks this file before it starts anything; 101 means 'forbidden' (Debian's policy-rc.d specification)."""
 
 
+@dataclass(frozen=True)
 class DebianPackages:
-    """Installs what is missing, and starts no service: each host of the lab runs its own sshd."""
+    """Installs what is missing, and starts no service: each host of the lab runs its own sshd, each lab its libvirt.
 
-    name = "debian-packages"
-    title = "Debian packages"
+    Attributes:
+        name: of the step.
+        title: what a person reads.
+        packages: package name to what it is here for.
+    """
+
+    name: str = "debian-packages"
+    title: str = "Debian packages"
+    packages: Mapping[str, str] = field(default_factory=lambda: PACKAGES)
 
     def fingerprint(self, tree: Tree) -> str:
         return fingerprint_of(root=tree.root, paths=[], facts=sorted(self._wanted()))
@@ -79,12 +92,16 @@ class DebianPackages:
         finally:
             if with_policy:
                 POLICY_FILE.unlink(missing_ok=True)
-        if "openssh-server" in missing:
-            # The package turns itself on for the next boot, which would open a machine that had no sshd before.
-            shell.run(["update-rc.d", "ssh", "disable"], failure="The sshd just installed could not be disabled.")
+        # These turn themselves on for the next boot, which would open a machine that had no sshd before, or put a
+        # libvirt with bridges and filter rules on it. The labs start their own.
+        for package, services in SERVICES.items():
+            for service in services if package in missing else ():
+                shell.run(
+                    ["update-rc.d", service, "disable"], failure=f"{service}, just installed, could not be disabled."
+                )
 
     def _wanted(self) -> list[str]:
-        wanted = list(PACKAGES)
+        wanted = list(self.packages)
         if Path(sys.executable).resolve().is_relative_to("/usr/bin"):
             wanted.append("python3-venv")  # Debian splits ensurepip off its own Python
         return wanted

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab.box.tools import PACKAGES as BOX_PACKAGES
 from lab.provision import prerequisites
 from lab.provision.debian import DebianPackages
 from lab.provision.go_tools import GoTools
@@ -16,8 +17,13 @@ from lab.provision.rust_core import RustCore
 from lab.provision.serialise import one_at_a_time
 from lab.provision.stamps import Stamps
 from lab.provision.step import Step, StepFailed, Tree, perform
+from lab.vagrant.packages import PACKAGES as LAB_PACKAGES
 
 STEPS: tuple[Step, ...] = (DebianPackages(), PythonEnvironment(), RustCore(), Guests(), GoTools(), ReportTools())
+# What the Vagrant lab needs beside them: vagrant, libvirt, QEMU.
+LAB_STEPS: tuple[Step, ...] = (
+    DebianPackages("lab-packages", "Debian packages of the Vagrant lab", {**LAB_PACKAGES, **BOX_PACKAGES}),
+)
 EXIT_STEP_FAILED = 1
 EXIT_MISSING = 2
 
@@ -26,7 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     """Set this tree up. Returns 0, 1 when a step failed, 2 when a prerequisite is missing and nothing was changed."""
     parser = argparse.ArgumentParser(prog="python3 -m lab.provision", description=sys.modules["lab.provision"].__doc__)
     parser.add_argument("--check", action="store_true", help="check the prerequisites only")
-    parser.add_argument("--only", choices=[step.name for step in STEPS], action="append", help="do only this step")
+    parser.add_argument("--only", choices=[step.name for step in (*STEPS, *LAB_STEPS)], action="append", help="do only this step")
+    parser.add_argument("--vagrant", action="store_true", help="set up for the Vagrant lab too")
     options = parser.parse_args(arguments)
     machine = prerequisites.Machine()
     try:
@@ -40,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     cargo = machine.program("cargo")
     assert cargo is not None, "the check above found it"
     tree = Tree(root=Path(__file__).resolve().parents[2], cargo_directory=cargo.parent)
-    steps = [step for step in STEPS if options.only is None or step.name in options.only]
+    wanted = (*STEPS, *LAB_STEPS) if options.vagrant or options.only else STEPS
+    steps = [step for step in wanted if options.only is None or step.name in options.only]
     return _set_up(tree, steps)
 
 

@@ -1,0 +1,88 @@
+"""The box's root file tree: mmdebstrap unpacks and configures Debian's packages, then ours is laid over it."""
+
+import os
+import shutil
+from pathlib import Path
+
+from lab.box import contents
+from lab.box.commands import Commands
+from lab.box.mirrors import Mirrors
+
+OVERLAY = Path(__file__).parent / "root"
+"""Files as they are in the box, at their paths."""
+BEFORE_THE_KERNEL = ("etc/initramfs-tools/conf.d/ftvmm", "usr/share/initramfs-tools/modules.d/ftvmm")
+"""Those that the kernel package's initrd is made by."""
+MODES = {"etc/sudoers.d/vagrant": 0o440}
+"""Other modes than 644."""
+USER_ID = 1000
+PASSWORD = "$6$ftvmmbox$JCI67z03rXH3uONRTx0ip4nz0qPQOwaabv3dkUVJY0AM9u.6W2sMYe8wI8C35vlCdrMxG78IklWG8wWF65GNR/"
+"""crypt(3) of `vagrant`, for the serial console; written down because a salt drawn anew would change every build."""
+UNITS = Path("etc/systemd/system")
+GENERATORS = Path("etc/systemd/system-generators")
+
+
+def unpack(commands: Commands, *, root: Path, mirrors: Mirrors) -> None:
+    """Install the packages into ``root``, which does not exist yet."""
+    command = ["mmdebstrap", "--variant=apt", "--mode=root", "--format=directory", "--architectures=amd64"]
+    command += [f"--include={','.join(contents.PACKAGES)}", "--aptopt=APT::Install-Recommends false"]
+    command += [f"--dpkgopt=path-exclude={pattern}" for pattern in contents.LEFT_OUT]
+    for name in BEFORE_THE_KERNEL:
+        command.append(f'--essential-hook=install -D -m 644 "{OVERLAY / name}" "$1/{name}"')
+    command += [contents.SUITE, str(root), *mirrors.lines(contents.SUITE)]
+    commands.run(command, failure="mmdebstrap could not install the box's packages: see the end of the log.")
+
+
+def customise(commands: Commands, *, root: Path, keys: str) -> None:
+    """Add the overlay, the user vagrant who is let in by ``keys``, and the choice of units."""
+    _overlay(root)
+    _user(commands, root=root, keys=keys)
+    _units(root)
+
+
+def manifest(commands: Commands, *, root: Path, into: Path) -> None:
+    """Write one ``package=version`` a line, sorted."""
+    query = 'chroot "$1" dpkg-query --show --showformat=\'${Package}=${Version}\\n\' | sort >"$2"'
+    commands.run(["sh", "-c", query, "sh", root, into], failure="dpkg-query could not list the box's packages.")
+
+
+def _overlay(root: Path) -> None:
+    for source in sorted(path for path in OVERLAY.rglob("*") if path.is_file()):
+        name = source.relative_to(OVERLAY)
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        target.chmod(MODES.get(name.as_posix(), 0o644))
+
+
+def _user(commands: Commands, *, root: Path, keys: str) -> None:
+    add: list[str | Path] = ["chroot", root, "useradd", "--uid", str(USER_ID), "--create-home", "--shell", "/bin/bash"]
+    add += ["--groups", "kvm", "--password", PASSWORD, "vagrant"]
+    commands.run(add, failure="The user vagrant could not be added.")
+    directory = root / "home/vagrant/.ssh"
+    directory.mkdir(mode=0o700)
+    (directory / "authorized_keys").write_text(keys)
+    (directory / "authorized_keys").chmod(0o600)
+    for path in (directory, directory / "authorized_keys"):
+        os.chown(path, USER_ID, USER_ID)
+
+
+def _units(root: Path) -> None:
+    units = root / UNITS
+    for wants in [*units.glob("*.wants"), *units.glob("*.requires")]:
+        shutil.rmtree(wants)
+    for unit in contents.MASKED_UNITS:
+        _link(units / unit, "/dev/null")
+    (root / GENERATORS).mkdir(exist_ok=True)
+    for generator in contents.MASKED_GENERATORS:
+        _link(root / GENERATORS / generator, "/dev/null")
+    for unit, target in contents.ENABLED_UNITS.items():
+        template = unit.partition("@")[0] + "@.service" if "@" in unit else unit
+        home = UNITS if (root / UNITS / template).is_file() else Path("lib/systemd/system")
+        assert (root / home / template).is_file(), f"no package in the box brings {unit}"
+        (units / f"{target}.wants").mkdir(exist_ok=True)
+        _link(units / f"{target}.wants" / unit, f"/{home / template}")
+
+
+def _link(path: Path, target: str) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)

@@ -64,7 +64,15 @@ def closing_line(count: Count | None, *, status: int, report: str) -> str:
 
 
 def _run_pytest() -> int:
-    command = [sys.executable, "-m", "pytest", "scenarios/", f"--lab={LAB}", f"--alluredir={RESULTS}", "--clean-alluredir"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "scenarios/",
+        f"--lab={LAB}",
+        f"--alluredir={RESULTS}",
+        "--clean-alluredir",
+    ]
     command += [f"--junit-xml={JUNIT}", "-o", "junit_family=xunit2"]
     if selection := os.environ.get("SCENARIO", "").strip():
         command += ["-k", selection]

@@ -32,7 +32,9 @@ def main(arguments: Sequence[str]) -> int:
     """Set this tree up. Returns 0, 1 when a step failed, 2 when a prerequisite is missing and nothing was changed."""
     parser = argparse.ArgumentParser(prog="python3 -m lab.provision", description=sys.modules["lab.provision"].__doc__)
     parser.add_argument("--check", action="store_true", help="check the prerequisites only")
-    parser.add_argument("--only", choices=[step.name for step in (*STEPS, *LAB_STEPS)], action="append", help="do only this step")
+    parser.add_argument(
+        "--only", choices=[step.name for step in (*STEPS, *LAB_STEPS)], action="append", help="do only this step"
+    )
     parser.add_argument("--vagrant", action="store_true", help="set up for the Vagrant lab too")
     options = parser.parse_args(arguments)
     machine = prerequisites.Machine()

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+
+from harness.lab.interface import LabError
+from lab.box.build import build
+from lab.box.failure import BoxFailed
 
 LOCAL_BOX = "ftvmm/bookworm"
 
 
-def box_settings(progress: Callable[[str], None]) -> dict[str, str]:
-    """LAB_BOX and LAB_BOX_URL for lab/Vagrantfile; the local box is built when it is not there or not up to date."""
-    box = os.environ.get("LAB_BOX", LOCAL_BOX)
-    if box != LOCAL_BOX:
-        return {"LAB_BOX": box, "LAB_UPLINK": "1"}
-    return {"LAB_BOX": box, "LAB_BOX_URL": os.environ["LAB_BOX_URL"]}
+def box_settings() -> dict[str, str]:
+    """The box for lab/Vagrantfile; the local one is built when it is not there or what makes it has changed.
+
+    Raises:
+        LabError: it cannot be built.
+    """
+    name = os.environ.get("LAB_BOX") or LOCAL_BOX
+    if name != LOCAL_BOX:
+        # Its packages are its publisher's: what is missing comes over the operator's network.
+        return {"LAB_BOX": name, "LAB_UPLINK": "1"}
+    try:
+        box = build(progress=sys.stderr)
+    except BoxFailed as failure:
+        raise LabError(f"the box cannot be built: {failure}") from failure
+    return {"LAB_BOX": box.name, "LAB_BOX_VERSION": box.version, "LAB_BOX_URL": str(box.catalogue)}

@@ -18,6 +18,7 @@ from harness.lab.vagrant.state import DIRECTORY, lab_that_is_up
 from lab.vagrant import rack
 from lab.vagrant.down import down as take_down
 from lab.vagrant.plan import plan as plan_of_the_lab
+from lab.vagrant.smoke import smoke as run_smoke
 from lab.vagrant.status import show_status
 from lab.vagrant.up import up as bring_up
 
@@ -56,6 +57,13 @@ def down(directory: Path) -> None:
     begin = time.monotonic()
     there = take_down(directory, progress=_progress)
     _progress(f"the lab is down after {time.monotonic() - begin:.0f} s" if there else "there was no lab")
+
+
+@cli.command()
+@click.pass_obj
+def smoke(directory: Path) -> None:
+    """Up, five scenarios of five fault families, their Allure report, down; exits with pytest's status."""
+    raise click.exceptions.Exit(run_smoke(directory, progress=_progress))
 
 
 @cli.command()
@@ -101,7 +109,7 @@ def plan() -> None:
 def main() -> int:
     """Run it; 0, or 2 with one message on standard error."""
     try:
-        cli(standalone_mode=False)
+        return int(cli(standalone_mode=False) or 0)
     except LabError as error:
         click.echo(str(error), err=True)
         return EXIT_FAILED
@@ -113,7 +121,6 @@ def main() -> int:
             "Interrupted; the same command goes on from here, `make lab-down` takes away what there is.", err=True
         )
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -73,7 +73,8 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
             disk_mib=DISK_MIB,
         )
         (directory / "plan.json").write_text(json.dumps(plan(), indent=2) + "\n")
-    settings = {"LAB_ACCEL": state.acceleration, **box_settings(progress)}
+    with _step("the box that the machines boot", progress):
+        settings = {"LAB_ACCEL": state.acceleration, **box_settings()}
     if provider == "libvirt" and state.rack is None:
         with _step("libvirt, in namespaces of its own", progress):
             state = dataclasses.replace(state, rack=rack.start(directory))

@@ -1,0 +1,32 @@
+"""`smoke`: the lab from nothing, five scenarios of five fault families, and down again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.lab.vagrant.state import PROJECT, read_state
+from lab.vagrant.down import down
+from lab.vagrant.up import up
+
+MARKER = "smoke"
+
+
+def smoke(directory: Path, *, progress: Callable[[str], None]) -> int:
+    """Run it; gives pytest's exit status. A lab that was up before is used as it is, and stays up.
+
+    Raises:
+        LabError: the lab did not come up.
+    """
+    was_up = read_state(directory) is not None
+    try:
+        up(directory, provider="libvirt", progress=progress)
+        environment = {**os.environ, "LAB": "vagrant", "ARGS": f"-m {MARKER} {os.environ.get('ARGS', '')}"}
+        program = [sys.executable, str(PROJECT / "reports" / "scenarios.py")]
+        return subprocess.run(program, cwd=PROJECT, env=environment, check=False).returncode
+    finally:
+        if not was_up:
+            down(directory, progress=progress)

@@ -25,7 +25,7 @@ def toxiproxy_server() -> Path:
     BINARY.parent.mkdir(parents=True, exist_ok=True)
     temporary = BINARY.with_suffix(f".{os.getpid()}")
     done = subprocess.run(
-        [go, "build", "-trimpath", "-o", str(temporary), "."],
+        [go, "build", "-trimpath", "-ldflags=-s -w", "-o", str(temporary), "."],
         cwd=SOURCE,
         env=os.environ | {"CGO_ENABLED": "0"},
         capture_output=True,

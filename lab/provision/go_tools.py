@@ -36,7 +36,7 @@ class GoTools:
         (tree.tools / "bin").mkdir(parents=True, exist_ok=True)
         for program, module in MODULES.items():
             shell.run(
-                [go, "build", "-trimpath", "-o", tree.tools / "bin" / program, "."],
+                [go, "build", "-trimpath", "-ldflags=-s -w", "-o", tree.tools / "bin" / program, "."],
                 failure=f"{program} did not build.",
                 directory=tree.root / module,
                 environment={"GOTOOLCHAIN": "local", "CGO_ENABLED": "0"},

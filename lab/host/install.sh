@@ -10,7 +10,7 @@ say() { echo "$HOST: $*"; }
 units=()
 
 # The box that lab/box/ builds has them all; a public one lacks some and needs a way out to its mirrors.
-needed=(python3-venv nftables iproute2 iputils-ping ethtool kmod procps e2fsprogs dmsetup)
+needed=(python3 nftables iproute2 iputils-ping ethtool kmod procps e2fsprogs dmsetup)
 case $ROLE in
     storage) needed+=(nfs-kernel-server) ;;
     fault-tolerant) needed+=(nfs-common) ;;
@@ -35,16 +35,6 @@ if [[ $ROLE == storage ]]; then
     # A server that comes back waits this long for clients that held something.
     printf '%s\n' '[nfsd]' 'threads=4' 'vers3=n' 'vers4.0=n' 'udp=n' 'grace-time=5' 'lease-time=5' >/etc/nfs.conf
 fi
-
-say "installs the wheels"
-if [[ ! -x /opt/ftvmm/bin/python ]]; then
-    # Without pip of its own: the box's installs into it.
-    python3 -m venv --without-pip /opt/ftvmm
-fi
-python3 -m pip --python /opt/ftvmm/bin/python install --quiet --no-index --no-compile --disable-pip-version-check \
-    --root-user-action ignore --find-links wheelhouse 'ftvmm[hosts]'
-# Compiled once here, not at each start of a program.
-/opt/ftvmm/bin/python -m compileall -q -j 1 /opt/ftvmm/lib/python3*/site-packages/{ftvmm,harness,click,rich,blake3,hiredis} || true
 
 install -d -m 700 /root/.ssh
 install -m 600 /etc/ftvmm-lab/authorized_keys /root/.ssh/authorized_keys

@@ -7,39 +7,39 @@ import shlex
 import tarfile
 from pathlib import Path
 
-from harness.lab.vagrant.lab import IMAGE_DIRECTORY
-
 from harness.lab import topology
 from harness.lab.host_files import hosts_file, network_batch, toxiproxy_configuration
 from harness.lab.interface import HostRole
 from harness.lab.topology import HOSTS, NETWORKS, STORAGE, STORAGE_PLAN, HostPlan
+from harness.lab.vagrant.lab import IMAGE_DIRECTORY
 from harness.lab.vagrant.state import PROJECT
+from lab.vagrant.wheelhouse import HOSTS_PYTHON
 
 _SCRIPTS = PROJECT / "lab" / "host"
 _LIBRARY = "usr/local/lib/ftvmm-lab"
 _CONFIGURATION = "etc/ftvmm-lab"
+_ENVIRONMENT = "opt/ftvmm"
 STORAGE_MIB = 256
 
 
-def write_archives(directory: Path, *, wheelhouse: Path, toxiproxy: Path, operator_key: str, disk_mib: int) -> None:
-    """Write `<host>.tar.gz` for every host: compressed, as an emulated machine decrypts a few hundred KiB a second.
+def write_archives(directory: Path, *, packages: Path, toxiproxy: Path, operator_key: str, disk_mib: int) -> None:
+    """Write `<host>.tar` for every host: not compressed, as an emulated machine would take long to unpack it.
 
     Args:
         directory: where they go.
-        wheelhouse: directory of wheels, the project's own among them.
+        packages: directory of installed Python packages, the project's own among them.
         toxiproxy: the server's binary.
         operator_key: who may log in as root, an authorized_keys line.
         disk_mib: size of the VM's disk image.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for plan in HOSTS:
-        with tarfile.open(directory / f"{plan.name}.tar.gz", "w:gz", compresslevel=6) as archive:
+        with tarfile.open(directory / f"{plan.name}.tar", "w") as archive:
             for name, content in _configuration(plan, operator_key, disk_mib).items():
                 _add(archive, f"{_CONFIGURATION}/{name}", content.encode())
             for script in sorted(_SCRIPTS.glob("*.sh")):
                 _add(archive, f"{_LIBRARY}/{script.name}", script.read_bytes(), mode=0o755)
-            for wheel in sorted(wheelhouse.glob("*.whl")):
-                _add(archive, f"{_LIBRARY}/wheelhouse/{wheel.name}", wheel.read_bytes())
+            _add_environment(archive, packages)
             if plan.role is HostRole.FAULT_TOLERANT:
                 _add(archive, "usr/local/bin/ftvmm-toxiproxy", toxiproxy.read_bytes(), mode=0o755)
                 for image in sorted((PROJECT / "ftvmm" / "guests" / "images").glob("*.hvt")):
@@ -50,6 +50,18 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes, *, mode: int = 0o6
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = len(content), mode
     archive.addfile(entry, io.BytesIO(content))
+
+
+def _add_environment(archive: tarfile.TarFile, packages: Path) -> None:
+    """A virtual environment on the host's own Python (PEP 405: a link and a file make one)."""
+    _add(archive, f"{_ENVIRONMENT}/pyvenv.cfg", b"home = /usr/bin\ninclude-system-site-packages = false\n")
+    link = tarfile.TarInfo(f"{_ENVIRONMENT}/bin/python")
+    link.type, link.linkname = tarfile.SYMTYPE, "/usr/bin/python3"
+    archive.addfile(link)
+    library = f"{_ENVIRONMENT}/lib/python{HOSTS_PYTHON[0]}.{HOSTS_PYTHON[1]}/site-packages"
+    for path in sorted(packages.rglob("*")):
+        if path.is_file():
+            _add(archive, f"{library}/{path.relative_to(packages)}", path.read_bytes())
 
 
 def _configuration(plan: HostPlan, operator_key: str, disk_mib: int) -> dict[str, str]:

@@ -63,16 +63,6 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
     if state is None:
         state = LabState(provider, acceleration())
     key = _operator_key(directory)
-    with _step("wheels, images and configuration for the hosts", progress):
-        wheelhouse.build(directory / "wheelhouse")
-        write_archives(
-            directory / "hosts",
-            wheelhouse=directory / "wheelhouse",
-            toxiproxy=toxiproxy_server(),
-            operator_key=key.public,
-            disk_mib=DISK_MIB,
-        )
-        (directory / "plan.json").write_text(json.dumps(plan(), indent=2) + "\n")
     with _step("the box that the machines boot", progress):
         settings = {"LAB_ACCEL": state.acceleration, **box_settings()}
     if provider == "libvirt" and state.rack is None:
@@ -80,6 +70,17 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
             state = dataclasses.replace(state, rack=rack.start(directory))
             state.write(directory)
     vagrant = Vagrant(directory, provider, state.rack, settings)
+    with _step("wheels, images and configuration for the hosts", progress):
+        wheelhouse.build(directory / "wheelhouse")
+        wheelhouse.install(directory / "wheelhouse", directory / "packages")
+        write_archives(
+            vagrant.archives,
+            packages=directory / "packages",
+            toxiproxy=toxiproxy_server(),
+            operator_key=key.public,
+            disk_mib=DISK_MIB,
+        )
+        (directory / "plan.json").write_text(json.dumps(plan(), indent=2) + "\n")
     with _step(f"five machines ({state.acceleration})", progress):
         vagrant.run(["up", "--parallel"], progress=lambda line: _tell(line, progress))
     with _step("keys and addresses of the hosts", progress):

@@ -15,7 +15,7 @@ from harness.lab.process_identity import ProcessIdentity
 from harness.lab.vagrant.state import PROJECT
 from lab.vagrant import rack as racks
 
-LOCAL_BOX = "ftvmm/bookworm"
+_ARCHIVES_INSIDE = Path("/var/lib/libvirt/images/hosts")
 # vagrant colours and redraws; what is kept of a line is its words.
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r")
 
@@ -36,6 +36,11 @@ class Vagrant:
     settings: Mapping[str, str]
 
     @property
+    def archives(self) -> Path:
+        """Where the hosts' archives are put: in the rack that is among libvirt's images, which QEMU's user may read."""
+        return self.directory / "libvirt" / "images" / "hosts"
+
+    @property
     def environment(self) -> dict[str, str]:
         """What Vagrant and the Vagrantfile read."""
         return {
@@ -48,7 +53,7 @@ class Vagrant:
             "VAGRANT_NO_COLOR": "1",
             "LIBVIRT_DEFAULT_URI": "qemu:///system",
             "LAB_PLAN": str(self.directory / "plan.json"),
-            "LAB_HOSTS": str(self.directory / "hosts"),
+            "LAB_HOSTS": str(self.archives if self.rack is None else _ARCHIVES_INSIDE),
             **self.settings,
         }
 

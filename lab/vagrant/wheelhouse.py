@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import compileall
+import py_compile
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,7 +14,14 @@ from harness.lab.interface import LabError
 from harness.lab.vagrant.state import PROJECT
 
 # The hosts' Python is Debian 12's, whichever runs this.
-_TARGET = ("--python-version=3.11", "--implementation=cp", "--abi=cp311", "--abi=abi3", "--abi=none")
+HOSTS_PYTHON = (3, 11)
+_TARGET = (
+    f"--python-version={HOSTS_PYTHON[0]}.{HOSTS_PYTHON[1]}",
+    "--implementation=cp",
+    "--abi=cp311",
+    "--abi=abi3",
+    "--abi=none",
+)
 _PLATFORMS = ("manylinux_2_36_x86_64", "manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64")
 
 
@@ -32,6 +42,27 @@ def build(directory: Path) -> None:
     download += ["--only-binary=:all:", *_TARGET, *(f"--platform={platform}" for platform in _PLATFORMS)]
     download += ["--constraint", str(PROJECT / "lab/provision/constraints.txt"), "--find-links", str(directory)]
     _run([*download, "--dest", str(directory), *wanted], "the wheels that the hosts need cannot be had")
+
+
+def install(wheelhouse: Path, directory: Path) -> None:
+    """Install the project and what its hosts need into a directory of packages, from the wheelhouse alone.
+
+    Done once here for all hosts: pip takes minutes on an emulated machine.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-index"]
+    pip += [
+        "--root-user-action=ignore",
+        "--only-binary=:all:",
+        *_TARGET,
+        *(f"--platform={name}" for name in _PLATFORMS),
+    ]
+    pip += ["--find-links", str(wheelhouse), "--target", str(directory), "--no-compile", "ftvmm[hosts]"]
+    _run(pip, "the wheels cannot be installed for the hosts")
+    if sys.version_info[:2] == HOSTS_PYTHON:
+        compileall.compile_dir(
+            directory, quiet=1, stripdir=str(directory), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+        )
 
 
 def _run(command: list[str], failure: str) -> None:

@@ -1,4 +1,4 @@
-"""`smoke`: the lab from nothing, five scenarios of five fault families, and down again."""
+"""`smoke`: the lab from nothing, its hosts checked, five scenarios of five fault families, and down again."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ def smoke(directory: Path, *, progress: Callable[[str], None]) -> int:
     try:
         up(directory, provider="libvirt", progress=progress)
         environment = {**os.environ, "LAB": "vagrant", "ARGS": f"-m {MARKER} {os.environ.get('ARGS', '')}"}
+        checks = [sys.executable, "-m", "pytest", "-q", str(PROJECT / "lab" / "checks")]
+        checked = subprocess.run(checks, cwd=PROJECT, check=False).returncode
+        if checked != 0:
+            return checked
         program = [sys.executable, str(PROJECT / "reports" / "scenarios.py")]
         return subprocess.run(program, cwd=PROJECT, env=environment, check=False).returncode
     finally:

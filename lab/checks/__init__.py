@@ -1,1 +1,1 @@
-"""What has to hold on the hosts of the Vagrant lab before a scenario means anything; `make lab-smoke` starts with it."""
+"""What has to hold on the hosts of the Vagrant lab before a scenario means anything; `make lab-smoke` begins so."""

@@ -20,6 +20,8 @@ class ConnectionEvent:
     at_ns: int
     local_port: int
     error: str | None
+    # How far `at_ns` may be from the truth, where the client host has clocks of its own.
+    uncertainty_ns: int = 0
 
 
 def read_connections(path: Path) -> list[ConnectionEvent]:

@@ -6,23 +6,50 @@ from collections.abc import Iterable
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 from harness.evidence.capture import Capture, Frame, frames_from_vm, read_capture
+from harness.evidence.clock_samples import read_clock_record
 from harness.evidence.clocks import Clocks, Pair
 from harness.evidence.connections import ConnectionEvent, read_connections
 from harness.evidence.disk import read_disk
 from harness.evidence.faults import InjectedFault, read_faults
 from harness.evidence.history import History, read_history
+from harness.evidence.host_clocks import HostClocks
+from harness.evidence.mapping import ClientMapping, map_trace
 from harness.evidence.scenario import Scenario, read_scenario
 from harness.evidence.ticks import Ticks, read_ticks
 from harness.evidence.trace import Trace, read_trace
 
 
-class EvidenceDirectory:
-    """`reports/evidence/<scenario>/`. Every property raises `EvidenceError` when its file is missing or malformed."""
+class Stamp(Protocol):
+    """Anything that a host stamped."""
 
-    def __init__(self, path: Path) -> None:
+    @property
+    def uncertainty_ns(self) -> int: ...
+
+
+class EvidenceDirectory:
+    """`reports/evidence/<scenario>/`. Every property raises `EvidenceError` when its file is missing or malformed.
+
+    Where the hosts have clocks of their own (`clocks.json`), every stamp of theirs is read as this machine's.
+
+    Args:
+        path: the directory.
+        uncertainty_ns_max: see `HostClocks`.
+    """
+
+    def __init__(self, path: Path, *, uncertainty_ns_max: int | None = None) -> None:
         self.path = path
+        self._uncertainty_ns_max = uncertainty_ns_max
+
+    @cached_property
+    def host_clocks(self) -> HostClocks | None:
+        """The hosts' own clocks; None where they share this machine's."""
+        path = self.path / "clocks.json"
+        if not path.exists():
+            return None
+        return HostClocks(read_clock_record(path), uncertainty_ns_max=self._uncertainty_ns_max)
 
     @cached_property
     def scenario(self) -> Scenario:
@@ -38,17 +65,18 @@ class EvidenceDirectory:
     @cached_property
     def history(self) -> History:
         """What the key-value client saw."""
-        return read_history(self.path / "history.jsonl")
+        return self._client.history(self._own_history) if self._client else self._own_history
 
     @cached_property
     def connections(self) -> list[ConnectionEvent]:
         """What happened to its connections."""
-        return read_connections(self.path / "connections.jsonl")
+        events = read_connections(self.path / "connections.jsonl")
+        return self._client.connections(events) if self._client else events
 
     @cached_property
     def ticks(self) -> Ticks:
         """What the ticker's listener received."""
-        return read_ticks(self.path / "ticks.jsonl")
+        return self._client.ticks(self._own_ticks) if self._client else self._own_ticks
 
     @cached_property
     def captures(self) -> dict[str, Capture]:
@@ -66,7 +94,9 @@ class EvidenceDirectory:
     def traces(self) -> dict[str, Trace]:
         """The traces by host."""
         paths = sorted((self.path / "hosts").glob("*/trace.jsonl"))
-        return {path.parent.name: read_trace(path, path.parent.name) for path in paths}
+        traces = (read_trace(path, path.parent.name) for path in paths)
+        clocks = self.host_clocks
+        return {trace.host: map_trace(trace, clocks) if clocks else trace for trace in traces}
 
     @cached_property
     def consoles(self) -> dict[str, str]:
@@ -82,13 +112,46 @@ class EvidenceDirectory:
 
     @cached_property
     def clocks(self) -> Clocks | None:
-        """How CLOCK_REALTIME and CLOCK_BOOTTIME lie to each other; None without any pair."""
+        """How this machine's CLOCK_REALTIME and CLOCK_BOOTTIME lie to each other; None without any pair."""
+        if self.host_clocks:
+            return self.host_clocks.machine
         pairs: Iterable[Pair] = chain.from_iterable(trace.events for trace in self.traces.values())
         if (self.path / "history.jsonl").exists():
             pairs = chain(pairs, self.history.clocks)
         if (self.path / "ticks.jsonl").exists():
             pairs = chain(pairs, self.ticks.clocks)
         return Clocks.learn(pairs)
+
+    @cached_property
+    def _own_history(self) -> History:
+        return read_history(self.path / "history.jsonl")
+
+    @cached_property
+    def _own_ticks(self) -> Ticks:
+        return read_ticks(self.path / "ticks.jsonl")
+
+    @cached_property
+    def _client(self) -> ClientMapping | None:
+        if self.host_clocks is None:
+            return None
+        has_history = (self.path / "history.jsonl").exists()
+        return ClientMapping(self.host_clocks, (self._own_history if has_history else self._own_ticks).clocks)
+
+    @cached_property
+    def uncertainty_ns(self) -> int:
+        """How far the least certain stamp may be from the truth; 0 where all share this machine's clocks."""
+        if self.host_clocks is None:
+            return 0
+        stamps: list[Stamp] = [event for trace in self.traces.values() for event in trace.events]
+        if self.scenario.client == "key-value":
+            stamps += [*self.history.operations, *self.connections]
+        elif self.scenario.client == "ticker":
+            stamps += self.ticks.ticks
+        return max((stamp.uncertainty_ns for stamp in stamps), default=0)
+
+    def to_monotonic_ns(self, client_ns: int) -> int:
+        """This machine's CLOCK_BOOTTIME for a stamp that somebody else read from the client's own files."""
+        return self._client.locate([client_ns])[client_ns].monotonic_ns if self._client else client_ns
 
     def fault_times_ns(self) -> list[int]:
         """When each fault was injected, CLOCK_BOOTTIME, in order."""

@@ -83,7 +83,9 @@ def write_failovers(evidence: EvidenceDirectory) -> list[Failover]:
 def _failover(evidence: EvidenceDirectory, trace: Trace, live: Live) -> Failover:
     own = [one for one in trace.events if one.incarnation == live.incarnation and one.monotonic_ns <= live.monotonic_ns]
     suspected_ns = _last(own, Suspect)
-    fault, fault_ns = _cause(evidence, suspected_ns or live.monotonic_ns)
+    suspected = [one for one in own if isinstance(one, Suspect)]
+    cause = suspected[-1] if suspected else live
+    fault, fault_ns = _cause(evidence, cause.monotonic_ns + cause.uncertainty_ns)
     won = [one for one in own if isinstance(one, Arbiter) and one.outcome == "won" and one.wanted == live.generation]
     attached = [one for one in own if isinstance(one, Attached) and one.generation == live.generation]
     first_frame_ns = _first_frame(evidence, trace.host, attached[0] if attached else live)
@@ -135,11 +137,11 @@ def _first_frame(evidence: EvidenceDirectory, host: str, since: Event) -> int | 
     clocks = evidence.clocks
     if clocks is None:
         return None
-    # Compared by the wall clock, which both files have at first hand.
+    # Compared by the wall clock, which both files have at first hand; before its go-live no frame is its own.
     frames = [
         frame.wall_ns
         for frame in evidence.frames_from_vm.get(host, [])
-        if frame.wall_ns >= since.wall_ns and not frame.is_announcement
+        if frame.wall_ns >= since.earliest_wall_ns and not frame.is_announcement
     ]
     return clocks.to_monotonic_ns(min(frames)) if frames else None
 

@@ -5,17 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.evidence.clock_samples import ClockPair
 from harness.evidence.json_lines import EvidenceError, decode, read_lines
 
 OPERATIONS = ("GET", "SET", "APPEND", "INCR", "DEL")
-
-
-@dataclass(frozen=True)
-class ClockPair:
-    """Two clocks read together, in nanoseconds."""
-
-    monotonic_ns: int
-    wall_ns: int
 
 
 @dataclass(frozen=True)
@@ -31,6 +24,8 @@ class Operation:
     return_ns: int | None
     error: str | None
     phase: str = "load"
+    # How far either stamp may be from the truth, where the client host has clocks of its own.
+    uncertainty_ns: int = 0
 
     @property
     def is_answered(self) -> bool:

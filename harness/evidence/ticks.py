@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.evidence.history import ClockPair
+from harness.evidence.clock_samples import ClockPair
 from harness.evidence.json_lines import EvidenceError, decode, read_lines
 
 
@@ -17,6 +17,8 @@ class Tick:
     guest_ns: int | None
     arrived_ns: int
     payload: str
+    # How far `arrived_ns` may be from the truth, where the client host has clocks of its own.
+    uncertainty_ns: int = 0
 
 
 @dataclass(frozen=True)

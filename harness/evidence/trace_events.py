@@ -8,7 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What every event has. `monotonic_ns` is CLOCK_BOOTTIME, `wall_ns` CLOCK_REALTIME."""
+    """What every event has. `monotonic_ns` is CLOCK_BOOTTIME, `wall_ns` CLOCK_REALTIME.
+
+    Both are this machine's once the evidence is read; where the host has clocks of its own, `uncertainty_ns` is how far
+    they may be from the truth.
+    """
 
     event: str
     node: str
@@ -16,6 +20,17 @@ class Event:
     generation: int
     monotonic_ns: int
     wall_ns: int
+    uncertainty_ns: int = 0
+
+    @property
+    def earliest_wall_ns(self) -> int:
+        """What counts where this event excuses something."""
+        return self.wall_ns - self.uncertainty_ns
+
+    @property
+    def latest_wall_ns(self) -> int:
+        """What counts where this event accuses somebody."""
+        return self.wall_ns + self.uncertainty_ns
 
 
 @dataclass(frozen=True, kw_only=True)

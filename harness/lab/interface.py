@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -143,6 +144,13 @@ class RemoteProcess(Protocol):
         """Wait until it ends and return the exit status; `LabError` when it has not ended in time."""
 
 
+class Conversation(Protocol):
+    """A program on a host that answers each line that it reads with one line, and flushes it."""
+
+    def ask(self, line: str) -> str:
+        """Send a line and wait for the answer; `HostUnreachableError` when none comes in time."""
+
+
 @runtime_checkable
 class Host(Protocol):
     """A host of the lab. It is reached by SSH only, over a connection that is kept."""
@@ -181,6 +189,14 @@ class Host(Protocol):
 
     def start(self, command: str | Sequence[str], *, log: str | None = None) -> RemoteProcess:
         """Start a command and come back at once; its output goes to the file `log` on the host, or nowhere."""
+
+    def converse(
+        self, command: str | Sequence[str], *, timeout_seconds: float = 30.0
+    ) -> AbstractContextManager[Conversation]:
+        """Run a command that is talked to line by line; it ends with the `with` block. Each answer has the time given.
+
+        Raises `HostUnreachableError` when it cannot be started.
+        """
 
     def read_file(self, path: str) -> bytes:
         """The content of a file; `FileNotFoundError` when there is none."""

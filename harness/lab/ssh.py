@@ -9,7 +9,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -58,6 +58,26 @@ class SshProcess:
         if not self._channel.status_event.wait(timeout_seconds):
             raise LabError(f"`{self.command}` (pid {self.pid}) still runs after {timeout_seconds} s")
         return self._channel.recv_exit_status()
+
+
+class SshConversation:
+    """A running program on the far side that answers each line with one. See `Conversation`."""
+
+    def __init__(self, connection: SshConnection, channel: paramiko.Channel, command: str) -> None:
+        self._connection = connection
+        self._channel = channel
+        self._command = command
+        self._answers = channel.makefile("r")
+
+    def ask(self, line: str) -> str:
+        try:
+            self._channel.sendall(f"{line}\n".encode())
+            answer = str(self._answers.readline())
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise HostUnreachableError(f"`{self._command}` on {self._connection.name}: {error!r}") from error
+        if not answer.endswith("\n"):
+            raise HostUnreachableError(f"`{self._command}` on {self._connection.name} ended")
+        return answer.removesuffix("\n")
 
 
 class SshConnection:
@@ -155,6 +175,18 @@ class SshConnection:
                 line, channel.recv_exit_status(), output.decode(errors="replace"), errors.decode(errors="replace")
             )
         return result.check() if check else result
+
+    @contextlib.contextmanager
+    def converse(self, command: str | Sequence[str], *, timeout_seconds: float = 30.0) -> Iterator[SshConversation]:
+        """Run a command that is talked to line by line; it ends with the block."""
+        line = as_shell(command)
+        with contextlib.closing(self._open(timeout_seconds)) as channel:
+            channel.settimeout(timeout_seconds)
+            try:
+                channel.exec_command(line)
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                raise HostUnreachableError(f"`{line}` could not be started on {self.name}: {error!r}") from error
+            yield SshConversation(self, channel, line)
 
     def start(self, command: str | Sequence[str], *, log: str | None = None) -> SshProcess:
         """Start a command; it lives on when the connection closes."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
 from harness.lab.interface import ClockReading, CommandResult, HostRole, HostUnreachableError
-from harness.lab.ssh import SshConnection, SshProcess
+from harness.lab.ssh import SshConnection, SshConversation, SshProcess
 from harness.lab.testinfra_backend import as_testinfra
 from harness.lab.topology import HostPlan
 
@@ -48,6 +49,11 @@ class SshHost:
 
     def start(self, command: str | Sequence[str], *, log: str | None = None) -> SshProcess:
         return self._ssh.start(command, log=log)
+
+    def converse(
+        self, command: str | Sequence[str], *, timeout_seconds: float = 30.0
+    ) -> AbstractContextManager[SshConversation]:
+        return self._ssh.converse(command, timeout_seconds=timeout_seconds)
 
     def read_file(self, path: str) -> bytes:
         return self._ssh.read_file(path)

@@ -14,7 +14,8 @@ class Acknowledgements:
     """The highest position that some backup of a generation had acknowledged, at any time (CLOCK_REALTIME).
 
     A backup writes the event right before it sends the acknowledgement, so nothing that waits for it can be older.
-    A `committed` backup holds everything up to the snapshot's position.
+    A `committed` backup holds everything up to the snapshot's position. An acknowledgement excuses an output, so it
+    counts from the earliest time that its host's clock allows.
     """
 
     def __init__(self, traces: Mapping[str, Trace]) -> None:
@@ -24,7 +25,7 @@ class Acknowledgements:
                 held = isinstance(event, Committed) or (isinstance(event, Acknowledged) and event.by == "backup")
                 if held:
                     assert isinstance(event, Committed | Acknowledged)
-                    events.setdefault((host, event.generation), []).append((event.wall_ns, event.position))
+                    events.setdefault((host, event.generation), []).append((event.earliest_wall_ns, event.position))
         self._steps: dict[tuple[str, int], tuple[list[int], list[int]]] = {}
         for key, steps in events.items():
             steps.sort()

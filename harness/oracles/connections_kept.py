@@ -75,12 +75,15 @@ def _judge_captures(evidence: EvidenceDirectory, clocks: Clocks) -> tuple[int, l
 
 
 def _lives(events: list[ConnectionEvent]) -> dict[int, list[tuple[float, float]]]:
-    """From when to when each local port was a connection that the client had not closed (CLOCK_BOOTTIME)."""
+    """From when to when each local port was a connection that the client had not closed (CLOCK_BOOTTIME).
+
+    A segment within accuses, so each life is as short as the client's clock allows.
+    """
     lives: dict[int, list[tuple[float, float]]] = {}
     for event in events:
         if event.event == "opened":
-            lives.setdefault(event.local_port, []).append((event.at_ns, math.inf))
+            lives.setdefault(event.local_port, []).append((event.at_ns + event.uncertainty_ns, math.inf))
         elif event.event == "closed-by-client" and lives.get(event.local_port):
             opened, _ = lives[event.local_port].pop()
-            lives[event.local_port].append((opened, event.at_ns))
+            lives[event.local_port].append((opened, event.at_ns - event.uncertainty_ns))
     return lives

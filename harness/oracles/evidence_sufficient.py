@@ -73,8 +73,8 @@ def _judge_operations(evidence: EvidenceDirectory, counted: dict[str, object]) -
     faults_ns = evidence.fault_times_ns()
     answers = [one for one in evidence.history.answers if one.phase == "load" and one.error is None]
     first_ns = faults_ns[0] if faults_ns else None
-    before = [one for one in answers if first_ns is None or (one.return_ns or 0) < first_ns]
-    after = [one for one in answers if not faults_ns or one.call_ns > faults_ns[-1]]
+    before = [one for one in answers if first_ns is None or (one.return_ns or 0) + one.uncertainty_ns < first_ns]
+    after = [one for one in answers if not faults_ns or one.call_ns - one.uncertainty_ns > faults_ns[-1]]
     under_way = [one for one in evidence.history.operations if _spans(one.call_ns, one.return_ns, faults_ns)]
     counted |= {"answered_before": len(before), "answered_after": len(after), "under_way": len(under_way)}
     if len(before) < scenario.operations_before_min:

@@ -30,7 +30,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
                 "not-linearizable",
                 f"key {violation['key']}: no order of its {violation['operations']} operations explains "
                 f"`{violation['unexplained']}`",
-                at_ns=violation["call_ns"],
+                at_ns=evidence.to_monotonic_ns(violation["call_ns"]),
             )
         )
     if answer.verdict == "unknown":

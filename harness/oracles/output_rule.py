@@ -74,7 +74,10 @@ def _judge_frames(
     outputs: list[Emission],
     acknowledgements: Acknowledgements,
 ) -> tuple[int, int, list[Finding]]:
-    """Give each captured frame the newest emission of the same bytes that was traced before it and is still free."""
+    """Give each captured frame the newest emission of the same bytes that was traced before it and is still free.
+
+    One that its host's clock lets be older or younger than the frame is passed over when it would accuse.
+    """
     free: dict[str, list[Emission]] = defaultdict(list)
     for emission in sorted(outputs, key=lambda one: one.output.wall_ns):
         if emission.output.kind == "frame":
@@ -83,13 +86,13 @@ def _judge_frames(
     findings = []
     for frame in frames:
         candidates = free.get(frame.digest, [])
-        chosen = next((one for one in reversed(candidates) if one.output.wall_ns <= frame.wall_ns), None)
         at_ns = _monotonic(evidence, frame.wall_ns)
+        chosen = _choose(candidates, frame, acknowledgements)
         if chosen is not None:
             candidates.remove(chosen)
             matched += 1
             output = chosen.output
-            held = acknowledgements.held(generation=chosen.generation, not_by=host, wall_ns=frame.wall_ns)
+            held = _held(chosen, acknowledgements, host, frame.wall_ns)
             if chosen.protected and held < output.depends_on:
                 message = (
                     f"{frame} is output {output.index}, which depends on entry {output.depends_on}; "
@@ -109,10 +112,23 @@ def _judge_frames(
     return matched, announcements, findings
 
 
+def _choose(candidates: list[Emission], frame: Frame, acknowledgements: Acknowledgements) -> Emission | None:
+    possible = [one for one in candidates if one.output.earliest_wall_ns <= frame.wall_ns]
+    for emission in reversed(possible):
+        is_held = _held(emission, acknowledgements, frame.host, frame.wall_ns) >= emission.output.depends_on
+        if not emission.protected or is_held or emission.output.latest_wall_ns <= frame.wall_ns:
+            return emission
+    return possible[-1] if possible else None
+
+
+def _held(emission: Emission, acknowledgements: Acknowledgements, host: str, wall_ns: int) -> int:
+    return acknowledgements.held(generation=emission.generation, not_by=host, wall_ns=wall_ns)
+
+
 def _is_announcement(evidence: EvidenceDirectory, host: str, frame: Frame) -> bool:
     """Whether the node sent this frame by itself, as it may from its go-live on."""
     events = [one for one in evidence.traces[host].events if isinstance(one, Announced | Attached)]
-    started = any(event.wall_ns <= frame.wall_ns for event in events)
+    started = any(event.earliest_wall_ns <= frame.wall_ns for event in events)
     digests = {digest for event in events if isinstance(event, Announced) for digest in event.digests}
     return started and (frame.digest in digests if digests else frame.is_announcement)
 
@@ -123,7 +139,7 @@ def _judge_traced(
     """Block writes and console bytes pass no capture: here the moment of the trace line is the evidence."""
     for emission in outputs:
         output = emission.output
-        held = acknowledgements.held(generation=emission.generation, not_by=host, wall_ns=output.wall_ns)
+        held = _held(emission, acknowledgements, host, output.latest_wall_ns)
         if emission.protected and output.kind != "frame" and held < output.depends_on:
             message = (
                 f"{host} let the {output.kind} output {output.index} go, which depends on entry {output.depends_on}; "

@@ -22,6 +22,10 @@ from harness.oracles import (
     ticks_complete,
 )
 
+# A judgement that hangs on more doubt than this is none: half of the default lease, so that two speakers of whom one
+# ignores its lease can always be told apart (docs/protocol.md, R10).
+UNCERTAINTY_NS_MAX = 50_000_000
+
 
 @dataclass(frozen=True)
 class Oracle:
@@ -69,12 +73,29 @@ def judge(evidence: EvidenceDirectory) -> list[Judgement]:
         if not (promised and oracle.applies(scenario)):
             continue
         try:
-            judgements.append(oracle.judge(evidence))
+            judgements.append(_judge_within_doubt(oracle, evidence))
         except EvidenceError as error:
             finding = Finding("evidence-unreadable", str(error), Verdict.INSUFFICIENT)
             judgements.append(Judgement.of(oracle.name, [finding], {}))
     write_verdicts(evidence.path / "verdicts.json", judgements)
     return judgements
+
+
+def _judge_within_doubt(oracle: Oracle, evidence: EvidenceDirectory) -> Judgement:
+    """Judge, and say `insufficient` where only a doubt of more than `UNCERTAINTY_NS_MAX` keeps from an accusation."""
+    judgement = oracle.judge(evidence)
+    if judgement.verdict is Verdict.FAILED or evidence.uncertainty_ns <= UNCERTAINTY_NS_MAX:
+        return judgement
+    strict = oracle.judge(EvidenceDirectory(evidence.path, uncertainty_ns_max=UNCERTAINTY_NS_MAX))
+    accusations = [finding for finding in strict.findings if finding.verdict is Verdict.FAILED]
+    if not accusations:
+        return judgement
+    message = (
+        f"some clock is known to {evidence.uncertainty_ns / 1e6:.0f} ms only, and with a doubt of "
+        f"{UNCERTAINTY_NS_MAX / 1e6:.0f} ms there are {len(accusations)} findings such as: {accusations[0].message}"
+    )
+    doubt = Finding("clock-uncertain", message, Verdict.INSUFFICIENT, accusations[0].at_ns)
+    return Judgement.of(oracle.name, [*judgement.findings, doubt], judgement.counted)
 
 
 def all_passed(judgements: list[Judgement]) -> bool:

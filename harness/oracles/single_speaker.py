@@ -22,7 +22,11 @@ _SPEAKING = ("WON", "ALONE", "PROTECTED")
 
 @dataclass(frozen=True)
 class Claim:
-    """A node that took a generation over: from when it may speak (`since`) and from when it does (`live`)."""
+    """A node that took a generation over: from when it may speak (`since`) and from when it does (`live`).
+
+    The first excuses its frames and the second accuses the others', so by its host's clock they are the earliest and
+    the latest such time.
+    """
 
     generation: int
     host: str
@@ -65,13 +69,15 @@ def _claims(evidence: EvidenceDirectory) -> Iterator[Claim]:
     found: dict[tuple[int, str, str], Claim] = {}
     for host, trace in evidence.traces.items():
         # It may speak from `attached` on: the uncertain outputs are re-issued before `live`.
-        lives = {(one.generation, one.incarnation): one.wall_ns for one in [*trace.of(Live), *trace.of(Attached)]}
+        lives = {
+            (one.generation, one.incarnation): one.latest_wall_ns for one in [*trace.of(Live), *trace.of(Attached)]
+        }
         for event in trace.events:
             generation = _claimed_generation(event)
             if generation is None:
                 continue
-            live_ns = lives.get((generation, event.incarnation), event.wall_ns)
-            claim = Claim(generation, host, event.incarnation, event.wall_ns, live_ns)
+            live_ns = lives.get((generation, event.incarnation), event.latest_wall_ns)
+            claim = Claim(generation, host, event.incarnation, event.earliest_wall_ns, live_ns)
             found.setdefault((generation, host, event.incarnation), claim)
     yield from sorted(found.values(), key=lambda claim: claim.since_wall_ns)
 
@@ -164,9 +170,9 @@ class FrameJudge:
         let_go = 0
         for emission in emissions(self._evidence.traces[frame.host]):
             output = emission.output
-            if output.kind == "frame" and output.digest == frame.digest and output.wall_ns < live_wall_ns:
+            if output.kind == "frame" and output.digest == frame.digest and output.earliest_wall_ns < live_wall_ns:
                 held = self._acknowledgements.held(
-                    generation=emission.generation, not_by=frame.host, wall_ns=output.wall_ns
+                    generation=emission.generation, not_by=frame.host, wall_ns=output.latest_wall_ns
                 )
                 let_go += not emission.protected or held >= output.depends_on
         return self._seen[frame.host, frame.digest] <= let_go

@@ -20,19 +20,29 @@ class Stall:
 
     start_ns: int
     end_ns: int
+    # By how much it may be shorter, by the client's clock.
+    uncertainty_ns: int = 0
 
     @property
     def milliseconds(self) -> float:
         """Its length."""
         return (self.end_ns - self.start_ns) / 1e6
 
+    @property
+    def milliseconds_at_least(self) -> float:
+        """The length that it certainly has."""
+        return self.milliseconds - self.uncertainty_ns / 1e6
+
 
 def longest_stall(history: History) -> Stall | None:
     """The longest gap between two answers that follow each other under load; None with fewer than two."""
-    returns = [one.return_ns or 0 for one in history.answers if one.phase == "load"]
+    answers = [one for one in history.answers if one.phase == "load"]
     return max(
-        (Stall(before, after) for before, after in itertools.pairwise(returns)),
-        key=lambda stall: stall.milliseconds,
+        (
+            Stall(before.return_ns or 0, after.return_ns or 0, before.uncertainty_ns + after.uncertainty_ns)
+            for before, after in itertools.pairwise(answers)
+        ),
+        key=lambda stall: stall.milliseconds_at_least,
         default=None,
     )
 
@@ -50,7 +60,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     stall = longest_stall(history)
     if stall is None:
         findings.append(Finding("no-answers", "fewer than two operations were answered", Verdict.INSUFFICIENT))
-    elif stall.milliseconds > bound_ms:
+    elif stall.milliseconds_at_least > bound_ms:
         message = f"no answer for {stall.milliseconds:.0f} ms, the bound is {bound_ms:.0f} ms"
         findings.append(Finding("stall-too-long", message, at_ns=stall.start_ns))
     latencies_ns = [one.latency_ns for one in history.operations if one.latency_ns is not None]
@@ -58,7 +68,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
         what = f"client {operation.client}: {operation.operation} {operation.key}"
         if not operation.is_answered:
             findings.append(Finding("unanswered", f"{what}: {operation.error}", at_ns=operation.call_ns))
-        elif (operation.latency_ns or 0) / 1e6 > bound_ms:
+        elif ((operation.latency_ns or 0) - 2 * operation.uncertainty_ns) / 1e6 > bound_ms:
             message = f"{what} took {(operation.latency_ns or 0) / 1e6:.0f} ms, the bound is {bound_ms:.0f} ms"
             findings.append(Finding("operation-too-long", message, at_ns=operation.call_ns))
     counted = {

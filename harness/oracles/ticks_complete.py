@@ -35,13 +35,15 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     if len(missing) > scenario.ticks_lost_max:
         message = f"{len(missing)} lost, {scenario.ticks_lost_max} may be: {_spell(missing)}"
         findings.append(Finding("tick-lost", message))
-    arrivals = [tick.arrived_ns for tick in received.ticks]
-    gaps = [(after - before, before) for before, after in itertools.pairwise(arrivals)]
-    gap_ns, since_ns = max(gaps, default=(0, 0))
-    if gap_ns / 1e6 > scenario.stall_ms_max:
+    gaps = [
+        (after.arrived_ns - before.arrived_ns, before.arrived_ns, before.uncertainty_ns + after.uncertainty_ns)
+        for before, after in itertools.pairwise(received.ticks)
+    ]
+    gap_ns, since_ns, uncertainty_ns = max(gaps, key=lambda gap: gap[0] - gap[2], default=(0, 0, 0))
+    if (gap_ns - uncertainty_ns) / 1e6 > scenario.stall_ms_max:
         message = f"silence for {gap_ns / 1e6:.0f} ms, the bound is {scenario.stall_ms_max:.0f} ms"
         findings.append(Finding("stall-too-long", message, at_ns=since_ns))
-    findings += _judge_sufficiency(evidence, arrivals)
+    findings += _judge_sufficiency(evidence)
     counted = {
         "received": len(numbers),
         "lost": len(missing),
@@ -52,11 +54,12 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     return Judgement.of(NAME, findings, counted)
 
 
-def _judge_sufficiency(evidence: EvidenceDirectory, arrivals: list[int]) -> list[Finding]:
+def _judge_sufficiency(evidence: EvidenceDirectory) -> list[Finding]:
     wanted = evidence.scenario.ticks_min
     faults_ns = evidence.fault_times_ns()
-    after = [arrival for arrival in arrivals if not faults_ns or arrival > faults_ns[-1]]
-    before = [arrival for arrival in arrivals if not faults_ns or arrival < faults_ns[0]]
+    ticks = evidence.ticks.ticks
+    after = [tick for tick in ticks if not faults_ns or tick.arrived_ns - tick.uncertainty_ns > faults_ns[-1]]
+    before = [tick for tick in ticks if not faults_ns or tick.arrived_ns + tick.uncertainty_ns < faults_ns[0]]
     findings = []
     if not evidence.ticks.sealed:
         findings.append(Finding("ticks-not-sealed", "the listener did not end in order", Verdict.INSUFFICIENT))

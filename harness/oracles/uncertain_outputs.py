@@ -45,9 +45,10 @@ def _judge_uncertainty(
     marks = [drained.released for drained in own.of(Drained) if drained.released is not None]
     known = max(marks, default=0)
     first_ns = min(output.wall_ns for output in reissued)
+    # Two hosts' clocks meet here: what accuses is that it was done before for certain, heard after for certain.
     heard_ns = max(
         (
-            event.wall_ns
+            event.earliest_wall_ns
             for event in own.events
             if isinstance(event, Acknowledged | Replayed) and event.wall_ns <= first_ns
         ),
@@ -59,7 +60,7 @@ def _judge_uncertainty(
             for other, trace in traces.items()
             if other != host
             for done in trace.of(OutputDone)
-            if done.wall_ns + margin_ns < heard_ns
+            if done.latest_wall_ns + margin_ns < heard_ns
         ),
         default=0,
     )

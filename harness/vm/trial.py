@@ -22,6 +22,7 @@ from harness.lab.interface import Lab, LabError
 from harness.oracles.registry import judge
 from harness.vm import guests
 from harness.vm.client import Client
+from harness.vm.clock_log import ClockLog
 from harness.vm.pair import CONSOLE, NODE_LOG, TRACE, Node, Pair
 
 OPERATIONS_AFTER = 60
@@ -64,6 +65,7 @@ class Trial:
         self.pair = Pair(lab, guest, mutants=mutants, policy=policy)
         self.client = Client(lab, client, seed=seed)
         self._faults = FaultLog(lab, directory / "faults.jsonl", observe=observe)
+        self._clocks = ClockLog(lab, directory / "clocks.json")
         self._start_ns = time.time_ns()
         self.judgements: list[Judgement] = []
 
@@ -71,6 +73,7 @@ class Trial:
         """Brings the VM up, protected and under load."""
         self.pair.start()
         self.client.start()
+        self._clocks.sample()
         self.client.wait_for_answers(OPERATIONS_AFTER)
 
     @property
@@ -85,18 +88,20 @@ class Trial:
 
     def inject(self, fault: Fault) -> FaultRecord:
         """Injects a fault; whether it bit is judged with everything else."""
-        return self._faults.inject(fault)
+        with self._clocks.around():
+            return self._faults.inject(fault)
 
     def heal(self, record: FaultRecord) -> None:
         """Undoes a fault."""
-        self._faults.heal(record)
+        with self._clocks.around():
+            self._faults.heal(record)
 
     @contextlib.contextmanager
     def under(self, *faults: Fault) -> Iterator[None]:
         """Injects faults for the length of a `with` block."""
         with contextlib.ExitStack() as stack:
             for fault in faults:
-                stack.enter_context(self._faults.injected(fault))
+                stack.callback(self.heal, self.inject(fault))
             yield
 
     def expect_service(self, *, timeout_seconds: float = 30) -> None:
@@ -174,7 +179,8 @@ class Trial:
         self._status()
         end_ns = time.time_ns()
         self.lab.collect_captures(self.directory / "captures")
-        self._faults.heal_all()
+        with self._clocks.around():
+            self._faults.heal_all()
         self.pair.stop()
         for node in self.pair.nodes.values():
             target = self.directory / "hosts" / node.name

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 from harness.lab.interface import Host, Lab
-from harness.lab.netns.lab import NetnsLab
+from harness.lab.registry import LABS
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of every scenario run."""
     group = parser.getgroup("ftvmm")
-    group.addoption("--lab", choices=["netns"], default="netns", help="the lab that the scenarios run in")
-    group.addoption("--keep-lab", action="store_true", help="leave the lab up after a scenario that failed")
+    group.addoption("--lab", choices=sorted(LABS), default="netns", help="the lab that the scenarios run in")
+    group.addoption(
+        "--keep-lab", action="store_true", help="stop at the first scenario that fails, and leave the lab as it is then"
+    )
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -33,18 +35,37 @@ def has_failed(item: pytest.Item) -> bool:
     return any(report.failed for report in item.stash.get(_reports, {}).values())
 
 
+@pytest.fixture(scope="session")
+def chosen_lab(request: pytest.FixtureRequest) -> Lab:
+    """The lab of this run, not up yet: what it has measured of itself is kept from one scenario to the next."""
+    return LABS[request.config.getoption("--lab")]()
+
+
 @pytest.fixture
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """A fresh lab, up. One a scenario: it takes two seconds, and no scenario inherits another's faults."""
-    lab = NetnsLab()
-    lab.start()
+def lab(request: pytest.FixtureRequest, chosen_lab: Lab) -> Iterator[Lab]:
+    """A fresh lab, up, for every scenario: none inherits another's faults."""
+    known_pace = chosen_lab.pace
+    chosen_lab.start()
+    if chosen_lab.pace != known_pace:
+        _tell(request.config, f"calibration of the lab {chosen_lab.name}: {chosen_lab.pace_in_words}")
     try:
-        yield lab
+        yield chosen_lab
         if request.config.getoption("--keep-lab") and has_failed(request.node):
-            run_id = lab.keep()
-            request.node.add_report_section("teardown", "lab", f"kept: python -m harness.lab ssh {run_id} host-a")
+            how = chosen_lab.keep()
+            request.node.add_report_section("teardown", "lab", f"kept as the scenario left it: {how}")
+            _tell(request.config, f"{request.node.name} has failed, its lab is kept: {how}")
+            # Where there is only one lab, the next scenario would begin by making it fresh.
+            request.session.shouldstop = "the lab is kept as the failed scenario left it"
     finally:
-        lab.stop()
+        chosen_lab.stop()
+
+
+def _tell(config: pytest.Config, line: str) -> None:
+    """Say something at once, between the dots."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.ensure_newline()
+        reporter.write_line(line)
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import time
 
 from harness.lab.interface import LabError
 from harness.lab.netns import run_directory
-from harness.lab.netns.identity import ProcessIdentity
 from harness.lab.netns.lab import NetnsLab
 from harness.lab.netns.run_directory import RunDirectory
+from harness.lab.process_identity import ProcessIdentity
 from harness.lab.topology import HOSTS, OPERATOR
 
 
@@ -25,7 +25,7 @@ def up(*, keep: bool) -> None:
         print(f"lab {lab.run_id} is up after {time.monotonic() - started:.1f} s; hosts: {' '.join(lab.hosts)}")
         print(f"a shell on a host: python -m harness.lab ssh {lab.run_id} host-a")
         if keep:
-            print(f"take it down with: python -m harness.lab down {lab.keep()}")
+            print(f"take it down with: python -m harness.lab down {lab.let_live()}")
             return
         print("Ctrl-C takes it down.", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

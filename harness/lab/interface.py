@@ -312,6 +312,10 @@ class Lab(Protocol):
         """How slow the lab is."""
 
     @property
+    def pace_in_words(self) -> str:
+        """What was measured to find the pace, for people."""
+
+    @property
     def image_directory(self) -> str:
         """Where the FT hosts have the guests' images."""
 
@@ -324,6 +328,9 @@ class Lab(Protocol):
 
     def stop(self) -> None:
         """Take everything down and leave nothing behind. May be called at any time, more than once."""
+
+    def keep(self) -> str:
+        """Leave everything as it is, for somebody to look at; says how. `stop` changes nothing then."""
 
     def collect_captures(self, directory: Path) -> Sequence[CaptureReport]:
         """Write what passed the client network's port of each FT host so far, as `<host>.pcap` (nanosecond stamps)."""

@@ -47,6 +47,8 @@ STORAGE_FAULTS = f"{STORAGE_DIRECTORY}/faults"
 NODE_DIRECTORY = "/var/lib/ftvmm"
 # Where a lab has `Capability.DEVICE_MAPPER`: the linear device under the storage directory's file system.
 STORAGE_DEVICE = "ftvmm-storage"
+# Where a lab serves the arbiter apart from the disk: a second address of the storage host on the storage network.
+ARBITER_ADDRESS = "10.3.0.21"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class HostPlan:
     def hardware_address(self, network: str) -> str:
         """The MAC of the host's interface, the same after each boot, as a network card's is."""
         return f"02:00:{list(NETWORKS).index(network) + 1:02x}:00:00:{self.number:02x}"
+
+    def port(self, network: str) -> str:
+        """The switch's port to the host on a network, such as `client.a` (a link's name has room for 15 characters)."""
+        return f"{network}.{self.letter}"
 
     @property
     def addresses(self) -> Mapping[str, str]:

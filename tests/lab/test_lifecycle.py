@@ -14,9 +14,9 @@ import pytest
 
 from harness.lab.netns import control_group, run_directory
 from harness.lab.netns.host import PROJECT
-from harness.lab.netns.identity import ProcessIdentity
 from harness.lab.netns.lab import NetnsLab
 from harness.lab.netns.run_directory import RunDirectory
+from harness.lab.process_identity import ProcessIdentity
 from harness.lab.waiting import wait_until
 
 HOLD_A_LAB = """

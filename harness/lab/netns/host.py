@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import paramiko
 
 from harness.lab import topology
-from harness.lab.interface import ClockReading, CommandResult, HostRole, HostUnreachableError, LabError
-from harness.lab.netns.capture import PortCapture
+from harness.lab.capture import PortCapture
+from harness.lab.interface import HostRole, LabError
+from harness.lab.namespaces import connect_inside
 from harness.lab.netns.control_group import ControlGroup
-from harness.lab.netns.namespaces import connect_inside
 from harness.lab.netns.provision import Disk
-from harness.lab.netns.switch import Switch, port_name
-from harness.lab.ssh import SshConnection, SshProcess
-from harness.lab.testinfra_backend import as_testinfra
+from harness.lab.netns.switch import Switch
+from harness.lab.ssh import SshConnection
+from harness.lab.ssh_host import SshHost
 from harness.lab.topology import HostPlan
 
 PROJECT = Path(__file__).resolve().parents[3]
 _BOOT = Path(__file__).with_name("boot.sh")
 
 
-class NetnsHost:
+class NetnsHost(SshHost):
     """One host; see `harness.lab.interface.Host` for what its methods promise."""
 
     def __init__(
@@ -44,7 +42,7 @@ class NetnsHost:
         key: paramiko.PKey,
         host_key: paramiko.PKey,
     ) -> None:
-        self._plan = plan
+        super().__init__(plan, SshConnection(plan.name, self._connect, key, host_key))
         self._switch = switch
         self._disk = disk
         self._captures_path = captures
@@ -52,20 +50,7 @@ class NetnsHost:
         self._storage_group = ControlGroup.create(run_id, f"{plan.name}.storage")
         self._launcher: subprocess.Popen[str] | None = None
         self._init_pid = 0
-        self._ssh = SshConnection(plan.name, self._connect, key, host_key)
         self.captures: list[PortCapture] = []
-
-    @property
-    def name(self) -> str:
-        return self._plan.name
-
-    @property
-    def role(self) -> HostRole:
-        return self._plan.role
-
-    @property
-    def addresses(self) -> Mapping[str, str]:
-        return self._plan.addresses
 
     @property
     def interfaces(self) -> Mapping[str, str]:
@@ -76,10 +61,6 @@ class NetnsHost:
         # The namespaces share this machine's files, so the interpreter that runs the tests serves the hosts too.
         return f"env PYTHONPATH={PROJECT} PYTHONDONTWRITEBYTECODE=1 {sys.executable}"
 
-    @cached_property
-    def testinfra(self) -> Any:
-        return as_testinfra(self.name, self.run)
-
     @property
     def init_pid(self) -> int:
         """The pid on this machine of the host's init, for the lab's own plumbing."""
@@ -87,35 +68,6 @@ class NetnsHost:
 
     def _connect(self) -> Any:
         return connect_inside(self._switch.rack_pid, self._plan.address(topology.OPERATOR), 22)
-
-    # Commands and files go over SSH.
-
-    def run(
-        self, command: str | Sequence[str], *, timeout_seconds: float = 30.0, check: bool = False, input: bytes = b""
-    ) -> CommandResult:
-        return self._ssh.run(command, timeout_seconds=timeout_seconds, check=check, input=input)
-
-    def start(self, command: str | Sequence[str], *, log: str | None = None) -> SshProcess:
-        return self._ssh.start(command, log=log)
-
-    def read_file(self, path: str) -> bytes:
-        return self._ssh.read_file(path)
-
-    def write_file(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
-        self._ssh.write_file(path, content, mode=mode)
-
-    def forward(self, port: int, *, address: str = "127.0.0.1") -> tuple[str, int]:
-        return self._ssh.forward(port, address)
-
-    def clock(self) -> ClockReading:
-        script = "import time; print(time.clock_gettime_ns(0), time.clock_gettime_ns(7))"
-        realtime, boottime = self.run(f"{self.python} -c {shlex.quote(script)}", check=True).stdout.split()
-        return ClockReading(int(realtime), int(boottime))
-
-    def is_alive(self, *, timeout_seconds: float = 2.0) -> bool:
-        with contextlib.suppress(HostUnreachableError):
-            return self.run("true", timeout_seconds=timeout_seconds).succeeded
-        return False
 
     # Power and freezing are done from outside, as a power strip and a hypervisor would.
 
@@ -170,7 +122,7 @@ class NetnsHost:
         self._switch.plug(self._plan, self._init_pid)
         if self.role is HostRole.FAULT_TOLERANT:
             path = self._captures_path / f"{self.name}.{len(self.captures)}.pcap"
-            self.captures.append(PortCapture(self._switch.rack_pid, port_name(topology.CLIENT, self._plan), path))
+            self.captures.append(PortCapture(self._switch.rack_pid, self._plan.port(topology.CLIENT), path))
         self._launcher.stdin.write("plugged\n")
         self._launcher.stdin.close()
         # Connecting before the host has its addresses would cost a second: that is when ARP asks again.

@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from harness.lab.netns.identity import ProcessIdentity
 from harness.lab.netns.run_directory import RunDirectory
+from harness.lab.process_identity import ProcessIdentity
 
 
 class _Terminated(Exception):

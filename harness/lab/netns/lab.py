@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from harness.lab import topology
+from harness.lab.capture import merge
 from harness.lab.interface import Capability, CaptureReport, HostRole, LabError, Network, Pace
 from harness.lab.netns import run_directory
-from harness.lab.netns.capture import merge
 from harness.lab.netns.host import PROJECT, NetnsHost
 from harness.lab.netns.prerequisites import check_prerequisites
 from harness.lab.netns.provision import Disk, RunKeys, provision
@@ -139,7 +139,15 @@ class NetnsLab:
             self._run.remove()
             self._run = None
 
+    @property
+    def pace_in_words(self) -> str:
+        return "the hosts are as fast as this machine"
+
     def keep(self) -> str:
+        run_id = self.let_live()
+        return f"python -m harness.lab ssh {run_id} host-a (`python -m harness.lab down {run_id}` removes it)"
+
+    def let_live(self) -> str:
         """Let the lab live on after this process; gives the run's name for `python -m harness.lab down`."""
         if self._keeper is None or self._run is None:
             raise LabError("the lab is not up")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.lab import topology
+from harness.lab.host_files import hosts_file, network_batch, toxiproxy_configuration
 from harness.lab.interface import HostRole
 from harness.lab.keys import SshKey
 from harness.lab.topology import HOSTS, STORAGE_PLAN, HostPlan
@@ -85,8 +85,8 @@ def provision(disk: Disk, plan: HostPlan, keys: RunKeys, toxiproxy: Path, disk_b
     disk.write(f"{CONFIGURATION}/sshd_config", _SSHD)
     disk.write(f"{CONFIGURATION}/host_key", keys.hosts[plan.name].private, 0o600)
     disk.write(f"{CONFIGURATION}/authorized_keys", authorized, 0o600)
-    disk.write(f"{CONFIGURATION}/network.batch", _network(plan))
-    disk.write("/etc/hosts", _hosts(plan))
+    disk.write(f"{CONFIGURATION}/network.batch", network_batch(plan))
+    disk.write("/etc/hosts", hosts_file(plan))
     disk.write("/etc/hostname", plan.name + "\n")
     if plan.role is HostRole.STORAGE:
         disk.write(f"{CONFIGURATION}/services.sh", _storage_services())
@@ -99,34 +99,8 @@ def provision(disk: Disk, plan: HostPlan, keys: RunKeys, toxiproxy: Path, disk_b
         storage = STORAGE_PLAN.address(topology.STORAGE)
         disk.write(f"{CONFIGURATION}/storage_key", keys.storage.private, 0o600)
         disk.write(f"{CONFIGURATION}/known_hosts", f"{storage} {keys.hosts[STORAGE_PLAN.name].public}\n")
-        disk.write(f"{CONFIGURATION}/toxiproxy.json", _toxiproxy(plan))
+        disk.write(f"{CONFIGURATION}/toxiproxy.json", toxiproxy_configuration(plan))
         disk.write(f"{CONFIGURATION}/services.sh", _fault_tolerant_services(plan, toxiproxy))
-
-
-def _network(plan: HostPlan) -> str:
-    lines = ["link set lo up"]
-    for network, address in plan.addresses.items():
-        lines.append(f"addr add {address}/24 dev {network}")
-    lines += [f"link set {network} up" for network in plan.networks]
-    if plan.role is HostRole.FAULT_TOLERANT:
-        # The VM's TAP and the cable to the client network on one bridge; without a VMM the TAP has no carrier.
-        lines += [
-            "link add service type bridge forward_delay 0 mcast_snooping 0",
-            f"tuntap add {topology.TAP} mode tap",
-            f"link set {topology.TAP} master service",
-            f"link set {topology.TAP} up",
-            f"link set {topology.CLIENT} master service",
-            "link set service up",
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _hosts(plan: HostPlan) -> str:
-    lines = ["127.0.0.1 localhost"]
-    lines += [f"{other.address(topology.MANAGEMENT)} {other.name}" for other in HOSTS]
-    if plan.role is HostRole.CLIENT:
-        lines.append(f"{topology.VM_ADDRESS} service")
-    return "\n".join(lines) + "\n"
 
 
 def _storage_services() -> str:
@@ -169,17 +143,3 @@ def _fault_tolerant_services(plan: HostPlan, toxiproxy: Path) -> str:
     done
 ) &
 """
-
-
-def _toxiproxy(plan: HostPlan) -> str:
-    address = plan.address(topology.LOGGING)
-    return json.dumps(
-        [
-            {
-                "name": topology.LOG_PROXY,
-                "listen": f"{address}:{topology.LOGGING_PROXY_PORT}",
-                "upstream": f"{address}:{topology.LOGGING_PORT}",
-                "enabled": True,
-            }
-        ]
-    )

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.lab.netns import control_group
-from harness.lab.netns.identity import ProcessIdentity
+from harness.lab.process_identity import ProcessIdentity
 
 ROOT = Path("/run/ftvmm-lab")
 STATE = "state.json"

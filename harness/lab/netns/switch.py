@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.lab.netns.namespaces import run_inside
+from harness.lab.namespaces import run_inside
 from harness.lab.topology import NETWORKS, OPERATOR, HostPlan
-
-
-def port_name(network: str, plan: HostPlan) -> str:
-    """The switch's port to a host on a network, such as `client.a` (a name has room for 15 characters)."""
-    return f"{network}.{plan.letter}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class Switch:
         """Lay a cable on each of the host's networks, from its port to an interface named after the network."""
         lines = []
         for network in plan.networks:
-            port = port_name(network, plan)
+            port = plan.port(network)
             peer = f"peer name {network} address {plan.hardware_address(network)} netns {host_pid}"
             lines.append(f"link add {port} type veth {peer}")
             lines.append(f"link set {port} master {network}")
@@ -47,11 +42,11 @@ class Switch:
 
     def unplug(self, plan: HostPlan) -> None:
         """Take the host off every network at once. The ports stay up, so that captures on them end whole."""
-        self._ip([f"link set {port_name(network, plan)} nomaster" for network in plan.networks])
+        self._ip([f"link set {plan.port(network)} nomaster" for network in plan.networks])
 
     def remove(self, plan: HostPlan) -> None:
         """Remove the host's cables."""
-        self._ip([f"link del {port_name(network, plan)}" for network in plan.networks], force=True)
+        self._ip([f"link del {plan.port(network)}" for network in plan.networks], force=True)
 
     def _ip(self, lines: list[str], *, force: bool = False) -> None:
         command = ["ip", *(["-force"] if force else []), "-batch", "-"]

@@ -48,13 +48,18 @@ def connect_inside(pid: int, address: str, port: int, timeout_seconds: float = 5
     return result[0]
 
 
-def run_inside(pid: int, kinds: Sequence[str], command: Sequence[str], *, input: str = "") -> str:
+def run_inside(
+    pid: int, kinds: Sequence[str], command: Sequence[str], *, input: str = "", timeout_seconds: float = 30
+) -> str:
     """Run a command of this machine inside namespaces (`net`, `mount`, ...) of a process; its output.
 
     For the lab's own plumbing; what a scenario does on a host goes over SSH.
     """
     enter = ["nsenter", "--target", str(pid), *(f"--{kind}" for kind in kinds), "--", *command]
-    done = subprocess.run(enter, input=input, capture_output=True, text=True, timeout=30, check=False)
+    try:
+        done = subprocess.run(enter, input=input, capture_output=True, text=True, timeout=timeout_seconds, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"`{' '.join(command)}` in the namespaces of {pid} did not end in time") from error
     if done.returncode != 0:
         raise LabError(f"`{' '.join(command)}` in the namespaces of {pid} failed: {done.stderr.strip()}")
     return done.stdout

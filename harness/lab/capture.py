@@ -9,10 +9,12 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from harness.lab.capture_source import CaptureSource
 from harness.lab.interface import CaptureReport, LabError
-from harness.lab.netns.namespaces import only_child
+from harness.lab.namespaces import only_child
 from harness.lab.topology import VM_MAC
 
 _HEADER_BYTES = 24
@@ -102,7 +104,7 @@ class PortCapture:
         self._final = self._final or (0, 0)
 
 
-def merge(captures: list[PortCapture], path: Path) -> CaptureReport:
+def merge(captures: Sequence[CaptureSource], path: Path) -> CaptureReport:
     """All captures of one port, in order of time, as one file."""
     captured = dropped = 0
     with path.open("wb") as target:

@@ -1,0 +1,109 @@
+"""How slow a lab is, measured: what every bound on time in it is stretched by."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import median
+
+from harness.lab.interface import Host, Lab, LabError, Pace
+
+_WARM_UPS, _RUNS = 1, 3
+_COMMAND = ("-m", "ftvmm", "--version")
+# Sleeps of this length beside a busy loop, as the failure detector's thread beside a guest.
+_SLEEP_MS, _SLEEPS = 10, 400
+# The detector's 150 ms (protocol rule R20) have to hold this many of the longest delays seen: a sign of life may be
+# sent late, carried late and taken in late, and a few hundred sleeps do not show the longest there is.
+_DELAYS_IN_DETECTION = 5
+_DETECT_MS = 150.0
+
+_LATENESS = """
+import json, os, sys, time
+sleep, count = float(sys.argv[1]) / 1000, int(sys.argv[2])
+busy = os.fork()
+if busy == 0:
+    while os.getppid() != 1:
+        sum(range(1000))
+    os._exit(0)
+late = []
+for _ in range(count):
+    before = time.monotonic()
+    time.sleep(sleep)
+    late.append((time.monotonic() - before - sleep) * 1000)
+os.kill(busy, 9)
+print(json.dumps(sorted(late)))
+"""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured.
+
+    Attributes:
+        pace: what follows from it.
+        command_seconds: median time of one command, on the slowest FT host and on this machine.
+        late_ms: longest and median lateness of a sleep beside a busy loop, on the worst FT host.
+    """
+
+    pace: Pace
+    command_seconds: tuple[float, float]
+    late_ms: tuple[float, float]
+
+    def __str__(self) -> str:
+        there, here = self.command_seconds
+        longest, typical = self.late_ms
+        return (
+            f"a command takes {there:.2f} s on a host and {here:.2f} s on this machine: waits are {self.pace.work:.1f} "
+            f"times as long; a sleeper wakes up to {longest:.0f} ms late (median {typical:.1f} ms): the failure "
+            f"detector's times are {self.pace.timing:.1f} times the default"
+        )
+
+
+def calibrate(lab: Lab) -> Calibration:
+    """Measure a lab that is up, all FT hosts at the same time, as a scenario uses them.
+
+    Raises:
+        LabError: a host could not be measured.
+    """
+    hosts = lab.fault_tolerant_hosts
+    here = median(_timed_here() for _ in range(_RUNS))
+    with ThreadPoolExecutor(len(hosts)) as executor:
+        there = max(executor.map(_command_seconds, hosts))
+        lateness = list(executor.map(_lateness_ms, hosts))
+    longest = max(late[-1] for late in lateness)
+    typical = max(median(late) for late in lateness)
+    pace = Pace(
+        work=max(1.0, there / here),
+        timing=max(1.0, math.ceil(10 * longest * _DELAYS_IN_DETECTION / _DETECT_MS) / 10),
+    )
+    return Calibration(pace, (there, here), (longest, typical))
+
+
+def _timed_here() -> float:
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, *_COMMAND], capture_output=True, check=False)
+    if done.returncode != 0:
+        raise LabError(f"`python {' '.join(_COMMAND)}` fails on this machine: {done.stderr.decode().strip()}")
+    return time.monotonic() - begin
+
+
+def _command_seconds(host: Host) -> float:
+    def timed() -> float:
+        begin = time.monotonic()
+        host.run(f"{host.python} {' '.join(_COMMAND)}", timeout_seconds=120, check=True)
+        return time.monotonic() - begin
+
+    return median([timed() for _ in range(_WARM_UPS + _RUNS)][_WARM_UPS:])
+
+
+def _lateness_ms(host: Host) -> Sequence[float]:
+    script = shlex.join(["-c", _LATENESS, str(_SLEEP_MS), str(_SLEEPS)])
+    late: list[float] = json.loads(host.run(f"{host.python} {script}", timeout_seconds=120, check=True).stdout)
+    return late

@@ -1,0 +1,1 @@
+"""The lab of nested virtual machines, made by `lab/Vagrantfile`: `--lab=vagrant`."""

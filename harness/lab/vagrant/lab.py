@@ -1,0 +1,167 @@
+"""The lab of nested machines that `make lab-up` has brought up. Its tests come and go; the machines stay."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import paramiko
+
+from harness.lab import topology
+from harness.lab.calibration import Calibration, calibrate
+from harness.lab.capture import merge
+from harness.lab.interface import Capability, CaptureReport, HostRole, LabError, Network, Pace
+from harness.lab.topology import HOSTS, OPERATOR
+from harness.lab.vagrant.host import VagrantHost
+from harness.lab.vagrant.hypervisor import machines_of
+from harness.lab.vagrant.machines import Machines
+from harness.lab.vagrant.state import DIRECTORY, LabState, lab_that_is_up
+from harness.lab.vagrant.storage import NfsStorage
+
+IMAGE_DIRECTORY = "/var/lib/ftvmm/images"
+
+# Before anything is measured: long enough for a machine under emulation to answer.
+UNMEASURED = Pace(work=20.0, timing=20.0)
+
+
+class VagrantLab:
+    """See `harness.lab.interface.Lab`. Every `start` begins with the machines as the snapshot has them."""
+
+    name = "vagrant"
+    capabilities = frozenset(
+        {
+            Capability.POWER,
+            Capability.FREEZE,
+            Capability.CAPTURE,
+            Capability.CLOCK,
+            Capability.SLEEP,
+            Capability.KERNEL,
+            Capability.LINK,
+            Capability.DEVICE_MAPPER,
+        }
+    )
+    storage = NfsStorage()
+    image_directory = IMAGE_DIRECTORY
+
+    def __init__(self, directory: Path = DIRECTORY) -> None:
+        self._directory = directory
+        self._hosts: dict[str, VagrantHost] = {}
+        self._lock: int | None = None
+        self.calibration: Calibration | None = None
+
+    @property
+    def networks(self) -> Mapping[str, Network]:
+        return {name: network for name, network in topology.NETWORKS.items() if name != OPERATOR}
+
+    @property
+    def hosts(self) -> Mapping[str, VagrantHost]:
+        return self._hosts
+
+    @property
+    def fault_tolerant_hosts(self) -> Sequence[VagrantHost]:
+        return [host for host in self._hosts.values() if host.role is HostRole.FAULT_TOLERANT]
+
+    @property
+    def storage_host(self) -> VagrantHost:
+        return self._hosts["storage"]
+
+    @property
+    def client_host(self) -> VagrantHost:
+        return self._hosts["client"]
+
+    @property
+    def pace(self) -> Pace:
+        return self.calibration.pace if self.calibration else UNMEASURED
+
+    @property
+    def pace_in_words(self) -> str:
+        return str(self.calibration) if self.calibration else "not measured yet"
+
+    def _stretch(self, duration: float) -> float:
+        return self.pace.stretch(duration)
+
+    def start(self) -> None:
+        """Put every machine back to the snapshot and connect to it; the first time, measure how slow they are."""
+        state = lab_that_is_up(self._directory)
+        self._take()
+        try:
+            machines = machines_of(state)
+            key = paramiko.Ed25519Key.from_private_key_file(str(self._directory / "operator_key"))
+            captures = self._directory / "captures"
+            shutil.rmtree(captures, ignore_errors=True)
+            captures.mkdir()
+            for plan in HOSTS:
+                self._hosts[plan.name] = VagrantHost(
+                    plan,
+                    machines=machines,
+                    door=state.doors[plan.name],
+                    key=key,
+                    captures=captures,
+                    stretch=self._stretch,
+                )
+            _restore(machines, state)
+            self.on_all(VagrantHost.connect)
+            self.on_all(VagrantHost.begin_capture)
+            if self.calibration is None:
+                self.calibration = calibrate(self)
+        except BaseException:
+            self.stop()
+            raise
+
+    def reset(self) -> None:
+        """Put every machine back to the snapshot, and let go of them."""
+        state = lab_that_is_up(self._directory)
+        if not state.snapshot:
+            raise LabError("the Vagrant lab has no snapshot: `make lab-up` takes one")
+        self._take()
+        try:
+            _restore(machines_of(state), state)
+        finally:
+            self.stop()
+
+    def on_all(self, action: Callable[[VagrantHost], None]) -> None:
+        """Do something with every host at the same time; the first error is raised when all have ended."""
+        with ThreadPoolExecutor(len(self._hosts)) as executor:
+            for future in [executor.submit(action, host) for host in self._hosts.values()]:
+                future.result()
+
+    def _take(self) -> None:
+        """One test run at a time: two would pull each other's machines back to the snapshot."""
+        descriptor = os.open(self._directory / "in-use", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            user = os.read(descriptor, 100).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise LabError(f"the Vagrant lab is in use by process {user}: wait until it has ended") from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        self._lock = descriptor
+
+    def stop(self) -> None:
+        """Let go of the machines, which stay as they are until the next `start`."""
+        for host in self._hosts.values():
+            host.disconnect()
+        self._hosts.clear()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def collect_captures(self, directory: Path) -> Sequence[CaptureReport]:
+        directory.mkdir(parents=True, exist_ok=True)
+        return [merge(host.captures, directory / f"{host.name}.pcap") for host in self.fault_tolerant_hosts]
+
+    def keep(self) -> str:
+        """Let go of the machines as they are; says how to look at them."""
+        self.stop()
+        return "make lab-ssh HOST=host-a (`make lab-reset` makes it fresh again)"
+
+
+def _restore(machines: Machines, state: LabState) -> None:
+    if state.snapshot:
+        with ThreadPoolExecutor(len(HOSTS)) as executor:
+            list(executor.map(lambda plan: machines.restore_snapshot(plan, state.snapshot), HOSTS))

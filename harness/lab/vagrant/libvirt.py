@@ -1,0 +1,156 @@
+"""The machines under the lab's own libvirt, in the namespaces of its rack."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.lab.capture import PortCapture
+from harness.lab.interface import LabError
+from harness.lab.namespaces import connect_inside, run_inside
+from harness.lab.topology import HostPlan
+from harness.lab.vagrant.state import PREFIX
+from harness.lab.waiting import wait_until
+
+_NAMESPACES = ("net", "mount", "pid")
+_URI = "qemu:///system"
+# MC146818 real-time clock: index and data port, registers and control bits (Motorola data sheet).
+_RTC_INDEX, _RTC_DATA = 0x70, 0x71
+_RTC_SECONDS, _RTC_MINUTES, _RTC_HOURS = 0, 2, 4
+
+
+class LibvirtMachines:
+    """See `harness.lab.vagrant.machines.Machines`. `rack_pid` is the init of the rack's namespaces."""
+
+    def __init__(self, rack_pid: int) -> None:
+        self._rack_pid = rack_pid
+
+    def _inside(self, command: Sequence[str], *, timeout_seconds: float = 120) -> str:
+        return run_inside(self._rack_pid, _NAMESPACES, command, timeout_seconds=timeout_seconds)
+
+    def virsh(self, *arguments: str) -> str:
+        """One command of virsh; its output."""
+        return self._inside(["virsh", "--connect", _URI, "--quiet", *arguments]).strip()
+
+    @staticmethod
+    def _domain(plan: HostPlan) -> str:
+        return f"{PREFIX}{plan.name}"
+
+    def connect(self, address: str, port: int) -> socket.socket:
+        return connect_inside(self._rack_pid, address, port)
+
+    def _pid(self, plan: HostPlan) -> int | None:
+        """The machine's QEMU, by its pid in the rack; None when there is none."""
+        with contextlib.suppress(LabError, ValueError):
+            pid = int(self._inside(["cat", f"/run/libvirt/qemu/{self._domain(plan)}.pid"]))
+            if self._state(pid):
+                return pid
+        return None
+
+    def _state(self, pid: int) -> str:
+        """The kernel's letter for a process's state, such as T for stopped; empty when it is gone."""
+        with contextlib.suppress(LabError):
+            fields = self._inside(["cat", f"/proc/{pid}/stat"]).rpartition(")")[2].split()
+            return "" if fields[0] in "ZX" else fields[0]
+        return ""
+
+    def _signal(self, plan: HostPlan, number: signal.Signals) -> None:
+        pid = self._pid(plan)
+        if pid is None:
+            raise LabError(f"{plan.name} has no QEMU process")
+        self._inside(["kill", f"-{number.value}", str(pid)])
+
+    def is_running(self, plan: HostPlan) -> bool:
+        return self._pid(plan) is not None
+
+    def cut_power(self, plan: HostPlan) -> None:
+        # `virsh destroy` would end QEMU in an orderly way: its block layer would write what it still holds.
+        pid = self._pid(plan)
+        if pid is None:
+            raise LabError(f"{plan.name} has no power already")
+        self._inside(["kill", "-KILL", str(pid)])
+        if not wait_until(lambda: not self._state(pid), timeout_seconds=30):
+            raise LabError(f"QEMU of {plan.name} does not end")
+
+    def power_on(self, plan: HostPlan) -> None:
+        # libvirt hears of a killed QEMU a moment later.
+        off = wait_until(lambda: self.virsh("domstate", self._domain(plan)) == "shut off", timeout_seconds=30)
+        if not off:
+            raise LabError(f"libvirt holds {plan.name} to be {self.virsh('domstate', self._domain(plan))}")
+        self.virsh("start", self._domain(plan))
+
+    def freeze(self, plan: HostPlan) -> None:
+        # Not `virsh suspend`, which stops the machine's clocks: whoever stood still finds that time has passed.
+        self._signal(plan, signal.SIGSTOP)
+
+    def thaw(self, plan: HostPlan) -> None:
+        self._signal(plan, signal.SIGCONT)
+
+    def is_frozen(self, plan: HostPlan) -> bool:
+        pid = self._pid(plan)
+        return pid is not None and self._state(pid) == "T"
+
+    def set_cable(self, plan: HostPlan, network: str, *, plugged: bool) -> None:
+        self.virsh("domif-setlink", self._domain(plan), plan.port(network), "up" if plugged else "down")
+
+    def is_asleep(self, plan: HostPlan) -> bool:
+        return self.virsh("domstate", self._domain(plan)) == "pmsuspended"
+
+    def wake(self, plan: HostPlan, *, slept_seconds: int) -> None:
+        if slept_seconds:
+            self._put_clock_forward(plan, slept_seconds)
+        self.virsh("dompmwakeup", self._domain(plan))
+
+    def _put_clock_forward(self, plan: HostPlan, seconds: int) -> None:
+        """Set the time of day of the machine's real-time clock, from which a sleeping kernel learns how long it slept.
+
+        QEMU's monitor writes the chip's ports as the processor would. Only within the day that the clock is at: a carry
+        into the date is left out.
+        """
+
+        def read(register: int) -> int:
+            self._port_write(plan, _RTC_INDEX, register)
+            answer = self._monitor(plan, f"i /b {_RTC_DATA:#x}")
+            value = int(answer.split("=")[-1], 16)
+            return (value >> 4) * 10 + (value & 0xF)
+
+        now = read(_RTC_HOURS) * 3600 + read(_RTC_MINUTES) * 60 + read(_RTC_SECONDS)
+        then = now + seconds
+        if then >= 86400:
+            raise LabError(f"{plan.name} cannot sleep for {seconds} s: its clock would pass midnight")
+        for register, value in ((_RTC_HOURS, then // 3600), (_RTC_MINUTES, then // 60 % 60), (_RTC_SECONDS, then % 60)):
+            self._port_write(plan, _RTC_INDEX, register)
+            self._port_write(plan, _RTC_DATA, value // 10 << 4 | value % 10)
+
+    def _port_write(self, plan: HostPlan, port: int, value: int) -> None:
+        self._monitor(plan, f"o /b {port:#x} {value:#x}")
+
+    def _monitor(self, plan: HostPlan, command: str) -> str:
+        return self.virsh("qemu-monitor-command", self._domain(plan), "--hmp", command)
+
+    def take_snapshot(self, plan: HostPlan, name: str) -> None:
+        self.virsh("snapshot-create-as", self._domain(plan), name)
+
+    def restore_snapshot(self, plan: HostPlan, name: str) -> None:
+        if self.is_frozen(plan):
+            self.thaw(plan)
+        self.virsh("snapshot-revert", self._domain(plan), name, "--running", "--force")
+
+    def capture(self, plan: HostPlan, network: str, path: Path) -> PortCapture:
+        return PortCapture(self._rack_pid, plan.port(network), path)
+
+    def address_of(self, plan: HostPlan, hardware_address: str, *, timeout_seconds: float = 120) -> str:
+        """The IPv4 address that the operator's network has leased to this hardware address."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            leases = self.virsh("net-dhcp-leases", f"{PREFIX}operator", hardware_address)
+            if found := re.search(r"(\d+\.\d+\.\d+\.\d+)/\d+", leases):
+                return found[1]
+            if time.monotonic() > deadline:
+                raise LabError(f"{plan.name} has asked for no address on the operator's network")
+            time.sleep(0.5)

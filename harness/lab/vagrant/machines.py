@@ -1,0 +1,53 @@
+"""What the lab does to a machine from outside, whichever hypervisor keeps it: power, cables, snapshots."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Protocol
+
+from harness.lab.capture_source import CaptureSource
+from harness.lab.topology import HostPlan
+
+
+class Machines(Protocol):
+    """The machines of the lab, by their hosts' plans. Each method raises `LabError` with the hypervisor's words."""
+
+    def connect(self, address: str, port: int) -> socket.socket:
+        """A TCP connection to a machine's sshd."""
+
+    def is_running(self, plan: HostPlan) -> bool:
+        """Whether the machine has power."""
+
+    def cut_power(self, plan: HostPlan) -> None:
+        """End the machine as a power cut would: nothing in it notices, nothing is written any more."""
+
+    def power_on(self, plan: HostPlan) -> None:
+        """Start it; back at once, the machine boots meanwhile."""
+
+    def freeze(self, plan: HostPlan) -> None:
+        """Stop the machine between two instructions; its clocks go on."""
+
+    def thaw(self, plan: HostPlan) -> None:
+        """Let it run on."""
+
+    def is_frozen(self, plan: HostPlan) -> bool:
+        """Whether it stands still."""
+
+    def set_cable(self, plan: HostPlan, network: str, *, plugged: bool) -> None:
+        """Pull or plug one cable: the machine sees its carrier go or come."""
+
+    def is_asleep(self, plan: HostPlan) -> bool:
+        """Whether the machine is suspended to RAM."""
+
+    def wake(self, plan: HostPlan, *, slept_seconds: int) -> None:
+        """Wake it, its real-time clock put forward by so many seconds first."""
+
+    def take_snapshot(self, plan: HostPlan, name: str) -> None:
+        """Keep the running machine's state, memory included, under a name."""
+
+    def restore_snapshot(self, plan: HostPlan, name: str) -> None:
+        """Make the machine run from there again, whatever it is now."""
+
+    def capture(self, plan: HostPlan, network: str, path: Path) -> CaptureSource:
+        """Begin to capture what passes the switch's port to the machine on a network."""

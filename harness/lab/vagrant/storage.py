@@ -1,0 +1,45 @@
+"""What the storage host of the Vagrant lab serves: NFSv4, the disk and the arbiter on an address each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.lab.interface import CommandFailedError, Endpoint, Host, HostUnreachableError, LabError
+from harness.lab.topology import ARBITER_ADDRESS, DISK_PATH, STORAGE, STORAGE_PLAN
+
+_NFS_PORT = 2049
+_TABLE = "ftvmm_disk"
+
+
+class NfsStorage:
+    """See `harness.lab.interface.Storage`."""
+
+    disk = Endpoint(STORAGE_PLAN.address(STORAGE), _NFS_PORT)
+    arbiter = Endpoint(ARBITER_ADDRESS, _NFS_PORT)
+
+    def fail_disk(self, host: Host, operations: Sequence[str]) -> None:
+        """The server refuses this host's connections: its soft mount answers every operation with EIO after a while."""
+        if set(operations) != {"read", "write"}:
+            raise LabError(f"an NFS mount fails whole, not only for {', '.join(operations)}")
+        match = f"ip daddr {self.disk.address} tcp dport {self.disk.port}"
+        rules = f"{match} counter reject with tcp reset"
+        text = (
+            f"table inet {_TABLE} {{ chain output {{ type filter hook output priority 0; policy accept; {rules} }} }}"
+        )
+        host.run(["nft", "-f", "-"], input=text.encode(), check=True)
+        # What is connected already would go on: the reset is for new segments only when they are sent.
+
+    def restore_disk(self, host: Host) -> None:
+        host.run(["nft", "delete", "table", "inet", _TABLE])
+
+    def failed_operations(self, host: Host) -> Sequence[str]:
+        listing = host.run(["nft", "list", "table", "inet", _TABLE]).stdout
+        refused = [line.strip() for line in listing.splitlines() if "reject" in line and "packets 0 " not in line]
+        return [f"{host.name}: {line}" for line in refused]
+
+    def forget_cached(self, host: Host) -> None:
+        """Opening a file asks the server whether it has changed (close-to-open), and drops what is kept if so."""
+        try:
+            host.run(f": <{DISK_PATH}", timeout_seconds=5)
+        except (HostUnreachableError, CommandFailedError):
+            return  # it cannot read either

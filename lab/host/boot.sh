@@ -1,0 +1,42 @@
+#!/bin/bash
+# Run at each boot of a host, before its sshd: interfaces by their MAC, the bridge for the service VM, the storage.
+set -euo pipefail
+# shellcheck source=/dev/null
+. /etc/ftvmm-lab/host.conf
+
+modprobe -q tun || true
+if grep -qw svm /proc/cpuinfo; then modprobe kvm_amd; elif grep -qw vmx /proc/cpuinfo; then modprobe kvm_intel; fi
+
+# links: one line an interface, `<MAC> <network>`.
+while read -r mac network; do
+    for link in /sys/class/net/*; do
+        name=${link##*/}
+        # A bridge takes over the address of its first port: only cards count.
+        if [[ -e $link/device && $(<"$link/address") == "$mac" && $name != "$network" ]]; then
+            ip link set dev "$name" down
+            ip link set dev "$name" name "$network"
+        fi
+    done
+done </etc/ftvmm-lab/links
+
+echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6 2>/dev/null || true
+echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6 2>/dev/null || true
+ip -force -batch /etc/ftvmm-lab/network.batch
+if [[ -e /sys/class/net/client ]]; then
+    # Segments as they are on a wire: a guest behind a TAP and a capture want whole checksums and real sizes.
+    ethtool -K client tx off tso off gso off gro off >/dev/null 2>&1 || true
+fi
+# Faults by sysrq, and a panic that stays one: a host that comes back by itself would be another fault.
+echo 1 >/proc/sys/kernel/sysrq
+echo 0 >/proc/sys/kernel/panic
+
+mkdir -p /var/lib/ftvmm /etc/ftvmm
+case $ROLE in
+    storage) exec /usr/local/lib/ftvmm-lab/storage.sh ;;
+    fault-tolerant)
+        # While nothing is mounted on them nobody may write there: a node would win its own private arbiter.
+        for directory in "$DISK_DIRECTORY" "$ARBITER_PATH"; do
+            mkdir -p "$directory"
+            mountpoint -q "$directory" || mount -t tmpfs -o ro,size=4k tmpfs "$directory"
+        done ;;
+esac

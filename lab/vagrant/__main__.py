@@ -1,0 +1,7 @@
+"""`python -m lab.vagrant`: see `--help`."""
+
+import sys
+
+from lab.vagrant.program import main
+
+sys.exit(main())

@@ -1,0 +1,92 @@
+"""What is installed on each host, as one archive a host: wheels, Toxiproxy, images, scripts, configuration."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import tarfile
+from pathlib import Path
+
+from harness.lab.vagrant.lab import IMAGE_DIRECTORY
+
+from harness.lab import topology
+from harness.lab.host_files import hosts_file, network_batch, toxiproxy_configuration
+from harness.lab.interface import HostRole
+from harness.lab.topology import HOSTS, NETWORKS, STORAGE, STORAGE_PLAN, HostPlan
+from harness.lab.vagrant.state import PROJECT
+
+_SCRIPTS = PROJECT / "lab" / "host"
+_LIBRARY = "usr/local/lib/ftvmm-lab"
+_CONFIGURATION = "etc/ftvmm-lab"
+STORAGE_MIB = 256
+
+
+def write_archives(directory: Path, *, wheelhouse: Path, toxiproxy: Path, operator_key: str, disk_mib: int) -> None:
+    """Write `<host>.tar` for every host.
+
+    Args:
+        directory: where they go.
+        wheelhouse: directory of wheels, the project's own among them.
+        toxiproxy: the server's binary.
+        operator_key: who may log in as root, an authorized_keys line.
+        disk_mib: size of the VM's disk image.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for plan in HOSTS:
+        with tarfile.open(directory / f"{plan.name}.tar", "w") as archive:
+            for name, content in _configuration(plan, operator_key, disk_mib).items():
+                _add(archive, f"{_CONFIGURATION}/{name}", content.encode())
+            for script in sorted(_SCRIPTS.glob("*.sh")):
+                _add(archive, f"{_LIBRARY}/{script.name}", script.read_bytes(), mode=0o755)
+            for wheel in sorted(wheelhouse.glob("*.whl")):
+                _add(archive, f"{_LIBRARY}/wheelhouse/{wheel.name}", wheel.read_bytes())
+            if plan.role is HostRole.FAULT_TOLERANT:
+                _add(archive, "usr/local/bin/ftvmm-toxiproxy", toxiproxy.read_bytes(), mode=0o755)
+                for image in sorted((PROJECT / "ftvmm" / "guests" / "images").glob("*.hvt")):
+                    _add(archive, f"{IMAGE_DIRECTORY.lstrip('/')}/{image.name}", image.read_bytes())
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes, *, mode: int = 0o644) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(content), mode
+    archive.addfile(entry, io.BytesIO(content))
+
+
+def _configuration(plan: HostPlan, operator_key: str, disk_mib: int) -> dict[str, str]:
+    more = {STORAGE: topology.ARBITER_ADDRESS} if plan.role is HostRole.STORAGE else {}
+    # The operator's interface is Vagrant's: named and addressed by the box.
+    lines = network_batch(plan, more).splitlines()
+    batch = "\n".join(line for line in lines if topology.OPERATOR not in line.split()) + "\n"
+    links = [f"{plan.hardware_address(network)} {network}" for network in plan.networks if network != topology.OPERATOR]
+    files = {
+        "host.conf": _variables(plan, disk_mib),
+        "network.batch": batch,
+        "links": "\n".join(links) + "\n",
+        "hosts": hosts_file(plan),
+        "authorized_keys": operator_key + "\n",
+    }
+    if plan.role is HostRole.FAULT_TOLERANT:
+        files["toxiproxy.json"] = toxiproxy_configuration(plan)
+    return files
+
+
+def _variables(plan: HostPlan, disk_mib: int) -> str:
+    values = {
+        "HOST": plan.name,
+        "ROLE": plan.role.value,
+        "TOXIPROXY_API_PORT": topology.TOXIPROXY_API_PORT,
+        "DISK_DIRECTORY": str(Path(topology.DISK_PATH).parent),
+        "ARBITER_PATH": topology.ARBITER_PATH,
+        "DISK_ADDRESS": STORAGE_PLAN.address(STORAGE),
+        "ARBITER_ADDRESS": topology.ARBITER_ADDRESS,
+        "DISK_TIMEOUT_DECISECONDS": 50,
+        "STORAGE_NETWORK": NETWORKS[STORAGE].prefix,
+        "STORAGE_DEVICE": topology.STORAGE_DEVICE,
+        "STORAGE_DIRECTORY": topology.STORAGE_DIRECTORY,
+        "STORAGE_IMAGE": topology.STORAGE_IMAGE,
+        "STORAGE_ARBITER": topology.STORAGE_ARBITER,
+        "STORAGE_FAULTS": topology.STORAGE_FAULTS,
+        "STORAGE_MIB": STORAGE_MIB,
+        "DISK_MIB": disk_mib,
+    }
+    return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())

@@ -1,0 +1,120 @@
+"""The command line of the Vagrant lab; the Makefile's `lab-*` targets call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from harness.lab.interface import LabError
+from harness.lab.topology import HOSTS
+from harness.lab.vagrant.lab import VagrantLab
+from harness.lab.vagrant.state import DIRECTORY, lab_that_is_up
+from lab.vagrant import rack
+from lab.vagrant.down import down as take_down
+from lab.vagrant.plan import plan as plan_of_the_lab
+from lab.vagrant.status import show_status
+from lab.vagrant.up import up as bring_up
+
+EXIT_FAILED = 2
+_PROVIDERS = ("libvirt", "virtualbox")
+
+
+def _progress(line: str) -> None:
+    click.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--directory", type=click.Path(path_type=Path), default=DIRECTORY, help="where the lab keeps its files")
+@click.pass_context
+def cli(context: click.Context, directory: Path) -> None:
+    """The lab of nested virtual machines: three FT hosts with KVM of their own, a storage and a client host.
+
+    Settings by environment variable: LAB_BOX (a public box such as debian/bookworm64; without it the one that lab/box/
+    builds), LAB_ACCEL (kvm or tcg), LAB_MEMORY (MiB for each FT host). lab/README.md tells more.
+    """
+    context.obj = directory
+
+
+@cli.command()
+@click.option("--provider", type=click.Choice(_PROVIDERS), default="libvirt", show_default=True)
+@click.pass_obj
+def up(directory: Path, provider: str) -> None:
+    """Bring the lab up; called again, it goes on where it stopped."""
+    bring_up(directory, provider=provider, progress=_progress)
+
+
+@cli.command()
+@click.pass_obj
+def down(directory: Path) -> None:
+    """Take the lab down and leave nothing behind."""
+    begin = time.monotonic()
+    there = take_down(directory, progress=_progress)
+    _progress(f"the lab is down after {time.monotonic() - begin:.0f} s" if there else "there was no lab")
+
+
+@cli.command()
+@click.pass_obj
+def status(directory: Path) -> None:
+    """Show what of the lab is there."""
+    show_status(directory, Console())
+
+
+@cli.command()
+@click.pass_obj
+def reset(directory: Path) -> None:
+    """Put every machine back to the snapshot that `up` took."""
+    begin = time.monotonic()
+    VagrantLab(directory).reset()
+    _progress(f"the lab is fresh again after {time.monotonic() - begin:.1f} s")
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("host", type=click.Choice([plan.name for plan in HOSTS]))
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def ssh(directory: Path, host: str, command: tuple[str, ...]) -> None:
+    """A root shell on a host, or one command there."""
+    state = lab_that_is_up(directory)
+    door = state.doors[host]
+    known_hosts = directory / "known_hosts"
+    known_hosts.write_text("".join(f"{name} {each.host_key}\n" for name, each in state.doors.items()))
+    line = ["ssh", "-q", "-i", str(directory / "operator_key"), "-p", str(door.port)]
+    line += ["-o", f"UserKnownHostsFile={known_hosts}", "-o", f"HostKeyAlias={host}", "-o", "IdentitiesOnly=yes"]
+    line += [f"root@{door.address}", *command]
+    if state.rack is not None:
+        line = rack.enter(state.rack, line)
+    os.execvp(line[0], line)
+
+
+@cli.command()
+def plan() -> None:
+    """Print the plan of hosts and networks that lab/Vagrantfile reads."""
+    click.echo(json.dumps(plan_of_the_lab(), indent=2))
+
+
+def main() -> int:
+    """Run it; 0, or 2 with one message on standard error."""
+    try:
+        cli(standalone_mode=False)
+    except LabError as error:
+        click.echo(str(error), err=True)
+        return EXIT_FAILED
+    except click.ClickException as error:
+        error.show()
+        return EXIT_FAILED
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(
+            "Interrupted; the same command goes on from here, `make lab-down` takes away what there is.", err=True
+        )
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

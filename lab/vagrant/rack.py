@@ -1,0 +1,78 @@
+"""Starts and ends the rack (rack.sh): the namespaces in which the lab's own libvirt and its machines live."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.lab.interface import LabError
+from harness.lab.namespaces import only_child
+from harness.lab.process_identity import ProcessIdentity
+
+_SCRIPT = Path(__file__).with_name("rack.sh")
+_START_SECONDS = 60
+NAMESPACES = ("net", "mount", "pid")
+
+
+def start(directory: Path) -> ProcessIdentity:
+    """Start it; back when libvirt answers. Its messages go to `rack.log` in the lab's directory.
+
+    Raises:
+        LabError: it did not come up; the message has what it said.
+    """
+    log = directory / "rack.log"
+    with log.open("wb") as errors:
+        launcher = subprocess.Popen(
+            [
+                "unshare",
+                "--net",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child=KILL",
+                "bash",
+                str(_SCRIPT),
+                str(directory),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+        )
+    assert launcher.stdout is not None
+    answer = launcher.stdout.readline()
+    launcher.stdout.close()
+    if answer != b"ready\n":
+        launcher.kill()
+        launcher.wait()
+        raise LabError(f"the lab's libvirt did not start: {log.read_text(errors='replace').strip()}")
+    pid = only_child(launcher.pid)
+    if pid is None:
+        raise LabError(f"the lab's libvirt ended at once: {log.read_text(errors='replace').strip()}")
+    return ProcessIdentity.of(pid)
+
+
+def stop(rack: ProcessIdentity) -> None:
+    """End it, and with it everything inside: its kernel namespaces take every process, link and mount along."""
+    rack.kill()
+    deadline = time.monotonic() + _START_SECONDS
+    while rack.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if rack.is_alive():
+        raise LabError(f"process {rack.pid}, which holds the lab's namespaces, does not end")
+
+
+def enter(rack: ProcessIdentity, command: Sequence[str]) -> list[str]:
+    """The command, to be run inside."""
+    return ["nsenter", "--target", str(rack.pid), *(f"--{kind}" for kind in NAMESPACES), "--", *command]
+
+
+def become(rack: ProcessIdentity, command: Sequence[str]) -> None:
+    """Replace this process by a command inside."""
+    with contextlib.suppress(FileNotFoundError):
+        line = enter(rack, command)
+        os.execvp(line[0], line)

@@ -1,0 +1,127 @@
+"""`up`: every step from nothing to a lab with a snapshot; each goes on from what an earlier call has left."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.lab.interface import LabError
+from harness.lab.keys import SshKey
+from harness.lab.topology import HOSTS, OPERATOR
+from harness.lab.toxiproxy_server import toxiproxy_server
+from harness.lab.vagrant.lab import VagrantLab
+from harness.lab.vagrant.libvirt import LibvirtMachines
+from harness.lab.vagrant.state import Door, LabState, read_state
+from lab.vagrant import doors, rack, wheelhouse
+from lab.vagrant.acceleration import acceleration
+from lab.vagrant.archives import write_archives
+from lab.vagrant.boxes import box_settings
+from lab.vagrant.plan import plan
+from lab.vagrant.vagrant import Vagrant
+
+SNAPSHOT = "fresh"
+DISK_MIB = 16
+# Of all that Vagrant says of five machines, what tells how far they are.
+_INTERESTING = re.compile(
+    r"Successfully added|Starting domain|Waiting for|Machine booted|Running provisioner|: (is a host|installs)|error",
+    re.IGNORECASE,
+)
+Progress = Callable[[str], None]
+
+
+@contextmanager
+def _step(title: str, progress: Progress) -> Iterator[None]:
+    begin = time.monotonic()
+    progress(f"{title} ...")
+    yield
+    progress(f"{title}: done in {time.monotonic() - begin:.0f} s")
+
+
+def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
+    """Bring the lab up.
+
+    Args:
+        directory: the lab's directory, made when it is not there.
+        provider: `libvirt` or `virtualbox`.
+        progress: told of every step.
+
+    Raises:
+        LabError: a step failed; the message says which, and what it said.
+    """
+    begin = time.monotonic()
+    directory.mkdir(parents=True, exist_ok=True)
+    state = read_state(directory)
+    if state is not None and state.rack is not None and not state.rack.is_alive():
+        # libvirt knows its machines by files of the lab's directory, and starts them again as they were defined.
+        state = dataclasses.replace(state, rack=None, doors={}, snapshot="")
+    if state is None:
+        state = LabState(provider, acceleration())
+    key = _operator_key(directory)
+    with _step("wheels, images and configuration for the hosts", progress):
+        wheelhouse.build(directory / "wheelhouse")
+        write_archives(
+            directory / "hosts",
+            wheelhouse=directory / "wheelhouse",
+            toxiproxy=toxiproxy_server(),
+            operator_key=key.public,
+            disk_mib=DISK_MIB,
+        )
+        (directory / "plan.json").write_text(json.dumps(plan(), indent=2) + "\n")
+    settings = {"LAB_ACCEL": state.acceleration, **box_settings(progress)}
+    if provider == "libvirt" and state.rack is None:
+        with _step("libvirt, in namespaces of its own", progress):
+            state = dataclasses.replace(state, rack=rack.start(directory))
+            state.write(directory)
+    vagrant = Vagrant(directory, provider, state.rack, settings)
+    with _step(f"five machines ({state.acceleration})", progress):
+        vagrant.run(["up", "--parallel"], progress=lambda line: _tell(line, progress))
+    with _step("keys and addresses of the hosts", progress):
+        state = dataclasses.replace(state, doors=_doors(state, vagrant))
+        state.write(directory)
+    with _step("storage mounted on every FT host", progress):
+        # Without a snapshot in the state it takes the machines as they are.
+        lab = VagrantLab(directory)
+        lab.start()
+        lab.stop()
+    progress(f"calibration: {lab.calibration}")
+    if state.rack is not None and not state.snapshot:
+        machines = LibvirtMachines(state.rack.pid)
+        with _step(f"snapshot `{SNAPSHOT}`", progress), ThreadPoolExecutor(len(HOSTS)) as executor:
+            list(executor.map(lambda host: machines.take_snapshot(host, SNAPSHOT), HOSTS))
+        state = dataclasses.replace(state, snapshot=SNAPSHOT)
+        state.write(directory)
+    progress(f"the lab is up after {time.monotonic() - begin:.0f} s: make lab-scenarios, make lab-ssh HOST=host-a")
+    return state
+
+
+def _tell(line: str, progress: Progress) -> None:
+    if _INTERESTING.search(line):
+        progress(f"    {line.strip()}")
+
+
+def _operator_key(directory: Path) -> SshKey:
+    private, public = directory / "operator_key", directory / "operator_key.pub"
+    if private.exists() and public.exists():
+        return SshKey(private.read_bytes(), public.read_text().strip())
+    key = SshKey.generate()
+    private.touch(mode=0o600)
+    private.write_bytes(key.private)
+    public.write_text(key.public + "\n")
+    return key
+
+
+def _doors(state: LabState, vagrant: Vagrant) -> dict[str, Door]:
+    if state.rack is None:
+        raise LabError(f"there is no way yet to reach the machines of {state.provider}")
+    machines = LibvirtMachines(state.rack.pid)
+    found = {}
+    for host in HOSTS:
+        address = machines.address_of(host, host.hardware_address(OPERATOR))
+        found[host.name] = doors.learn_door(host.name, address, 22, machines.connect)
+    return found

@@ -1,0 +1,99 @@
+"""Running Vagrant for this lab: its environment, its output line by line, inside the rack where there is one."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.lab.interface import LabError
+from harness.lab.process_identity import ProcessIdentity
+from harness.lab.vagrant.state import PROJECT
+from lab.vagrant import rack as racks
+
+LOCAL_BOX = "ftvmm/bookworm"
+# vagrant colours and redraws; what is kept of a line is its words.
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r")
+
+
+@dataclass(frozen=True)
+class Vagrant:
+    """Vagrant with this lab's settings.
+
+    Attributes:
+        directory: the lab's directory, which keeps Vagrant's home and machines too.
+        rack: the namespaces to run in; None where the provider is not libvirt.
+        settings: variables of lab/Vagrantfile.
+    """
+
+    directory: Path
+    provider: str
+    rack: ProcessIdentity | None
+    settings: Mapping[str, str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Vagrant and the Vagrantfile read."""
+        return {
+            **os.environ,
+            "VAGRANT_CWD": str(PROJECT / "lab"),
+            "VAGRANT_DOTFILE_PATH": str(self.directory / "machines"),
+            "VAGRANT_HOME": str(self.directory / "vagrant"),
+            "VAGRANT_DEFAULT_PROVIDER": self.provider,
+            "VAGRANT_CHECKPOINT_DISABLE": "1",
+            "VAGRANT_NO_COLOR": "1",
+            "LIBVIRT_DEFAULT_URI": "qemu:///system",
+            "LAB_PLAN": str(self.directory / "plan.json"),
+            "LAB_HOSTS": str(self.directory / "hosts"),
+            **self.settings,
+        }
+
+    def run(self, arguments: Sequence[str], *, progress: Callable[[str], None], inside: bool = True) -> str:
+        """Run one command of Vagrant's; its output goes to `vagrant.log` and, by line, to `progress`.
+
+        Args:
+            arguments: such as `up --parallel`.
+            progress: told of each line.
+            inside: in the rack's namespaces; what needs the machine's own network (fetching a box) runs outside.
+
+        Raises:
+            LabError: it failed; the message has the end of its output.
+        """
+        command = ["vagrant", *arguments]
+        if inside and self.rack is not None:
+            command = racks.enter(self.rack, command)
+        said: list[str] = []
+        with (self.directory / "vagrant.log").open("a") as log:
+            log.write(f"$ vagrant {' '.join(arguments)}\n")
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=self.environment,
+                cwd=PROJECT,
+            )
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    words = _CONTROL.sub("", line).rstrip()
+                    said.append(words)
+                    log.write(f"{time.strftime('%H:%M:%S')} {words}\n")
+                    log.flush()
+                    progress(words)
+                status = process.wait()
+            except BaseException:
+                process.terminate()
+                process.wait(60)
+                raise
+        if status != 0:
+            end = "\n".join(f"    {line}" for line in said[-25:])
+            raise LabError(
+                f"`vagrant {' '.join(arguments)}` failed; the whole log is {log.name}. It ended with:\n{end}"
+            )
+        return "\n".join(said)

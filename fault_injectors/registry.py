@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from fault_injectors.base import LabFault
 from fault_injectors.block_layer import FailingDevice, FlakyDevice
 from fault_injectors.cable import PulledCable
 from fault_injectors.clock import ClockStep
@@ -20,7 +20,7 @@ from fault_injectors.sleep import Sleep
 from fault_injectors.traffic import PacketCorruption, PacketLoss, PacketReordering
 from fault_injectors.vmm import KillVmm
 
-FAULTS: Mapping[str, type[Any]] = {
+FAULTS: Mapping[str, type[LabFault]] = {
     fault.name: fault
     for fault in (
         PowerOff,

@@ -7,12 +7,11 @@ import shlex
 import tarfile
 from pathlib import Path
 
-from harness.lab.vagrant.lab import IMAGE_DIRECTORY
-
 from harness.lab import topology
 from harness.lab.host_files import hosts_file, network_batch, toxiproxy_configuration
 from harness.lab.interface import HostRole
 from harness.lab.topology import HOSTS, NETWORKS, STORAGE, STORAGE_PLAN, HostPlan
+from harness.lab.vagrant.lab import IMAGE_DIRECTORY
 from harness.lab.vagrant.state import PROJECT
 
 _SCRIPTS = PROJECT / "lab" / "host"

@@ -18,6 +18,8 @@ _TARGETS = frozenset({"lab", "host", "hosts", "first", "second"})
 class LabFault:
     """A fault in a lab that has what it `requires`. Its parameters are its public fields, but for whom it strikes."""
 
+    # What it is called in reports and in the registry; every fault says so.
+    name: ClassVar[str] = ""
     requires: ClassVar[frozenset[Capability]] = frozenset()
     lab: Lab
 

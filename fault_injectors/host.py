@@ -16,25 +16,26 @@ _FROZEN_SSH_SECONDS = 0.5
 
 @dataclass
 class SilencedHost(HostFault):
-    """What the faults share after which a host says nothing any more, on no network."""
+    """What the faults share after which no process of a host says anything any more."""
 
-    def _confirm_silent(self, timeout_seconds: float) -> Confirmation:
-        """The host answered before, and no longer answers SSH nor the pings of another host."""
+    def _confirm_silent(self, timeout_seconds: float, *, pings_too: bool, also: str = "") -> Confirmation:
+        """The host answered before, and no longer answers SSH, nor the pings of another host where `pings_too`.
+
+        `also` is what else was seen, for the evidence.
+        """
         if not self._was_alive:
             return Confirmation.of(False, f"{self.host.name} did not answer before the blow either")
         if answers_ssh(self.lab, self.host, timeout_seconds=timeout_seconds):
             return Confirmation.of(False, f"{self.host.name} still answers over SSH")
-        onlooker = witness(self.lab, self.host)
+        onlooker, address = witness(self.lab, self.host), self.host.addresses[MANAGEMENT]
         if onlooker is None:
             return Confirmation.of(None, "no other host is up that could look for it on the management network")
-        address = self.host.addresses[MANAGEMENT]
-        if answers_ping(self.lab, onlooker, address):
-            return Confirmation.of(False, f"{address} still answers the pings of {onlooker.name}")
-        return Confirmation.of(
-            True,
+        pings = answers_ping(self.lab, onlooker, address)
+        evidence = [
             f"{self.host.name} answered over SSH before and does not now",
-            f"{address} does not answer the pings of {onlooker.name}",
-        )
+            f"{address} {'still answers' if pings else 'does not answer'} the pings of {onlooker.name}",
+        ]
+        return Confirmation.of(not (pings and pings_too), *evidence, *([also] if also else []))
 
 
 @dataclass
@@ -49,7 +50,7 @@ class PowerOff(SilencedHost):
             self.host.power_off()
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
-        return self._confirm_silent(timeout_seconds)
+        return self._confirm_silent(timeout_seconds, pings_too=True)
 
     def heal(self) -> None:
         if not self.host.is_powered:

@@ -10,7 +10,7 @@ from fault_injectors.base import HostFault, HostPairFault, LabFault
 from fault_injectors.direction import Direction
 from fault_injectors.fault import Confirmation
 from fault_injectors.packet_filter import DropRule, PacketFilter
-from fault_injectors.probes import accepts_tcp, answers_ping
+from fault_injectors.probes import accepts_tcp, answers_ping, witness_on
 from harness.lab.interface import Host, HostRole, LabError
 from harness.lab.topology import CLIENT, LOGGING, MANAGEMENT, VM_ADDRESS
 from harness.lab.waiting import wait_until
@@ -48,17 +48,10 @@ class NetworkCut(HostFault):
 
     def prepare(self) -> None:
         self._filter = PacketFilter(self.host, new_table(), self._rules())
-        witness = self._witness()
+        witness = witness_on(self.lab, self.host, self.network)
         self._answered_before = witness is not None and answers_ping(
             self.lab, witness, self.host.addresses[self.network]
         )
-
-    def _witness(self) -> Host | None:
-        """Another host that has an address on this network, if this host has one."""
-        if self.network not in self.host.addresses:
-            return None
-        others = (host for host in self.lab.hosts.values() if host.name != self.host.name)
-        return next((host for host in others if self.network in host.addresses and host.is_powered), None)
 
     def inject(self) -> None:
         assert self._filter is not None
@@ -68,7 +61,7 @@ class NetworkCut(HostFault):
         """The kernel counts packets that it dropped, and pings from another host that were answered are not now."""
         assert self._filter is not None
         packet_filter = self._filter
-        witness = self._witness()
+        witness = witness_on(self.lab, self.host, self.network)
         if witness is None:
             return self._confirm_bridged(packet_filter, timeout_seconds)
         if not self._answered_before:

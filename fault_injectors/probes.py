@@ -40,3 +40,16 @@ def witness(lab: Lab, besides: Host) -> Host | None:
     candidates = (lab.client_host, lab.storage_host, *lab.fault_tolerant_hosts)
     others = (candidate for candidate in candidates if candidate.name != besides.name)
     return next((other for other in others if answers_ssh(lab, other)), None)
+
+
+def witness_on(lab: Lab, besides: Host, network: str) -> Host | None:
+    """Another host with power and an address on this network, if `besides` has one there too."""
+    if network not in besides.addresses:
+        return None
+    others = (host for host in lab.hosts.values() if host.name != besides.name)
+    return next((host for host in others if network in host.addresses and host.is_powered), None)
+
+
+def process_command(host: Host, pid: int) -> str:
+    """The command line of a process that is there and no zombie; empty otherwise."""
+    return host.run(f"ps -o stat=,args= -p {pid} | grep -v '^Z'").stdout.strip()

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from fault_injectors.base import LabFault
+from fault_injectors.block_layer import FailingDevice, FlakyDevice
+from fault_injectors.cable import PulledCable
+from fault_injectors.clock import ClockStep
 from fault_injectors.disk import BitFlip, DiskError
+from fault_injectors.file_system import FullFileSystem
 from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.host import Freeze, PowerOff
+from fault_injectors.kernel import KernelHang, KernelPanic, Reboot
 from fault_injectors.logging_network import LogCorruption, LogDelay, LoggingCut, LogReset, LogThrottle
+from fault_injectors.memory import MemoryPressure
 from fault_injectors.networks import ArbiterUnreachable, HostPairCut, NetworkCut
+from fault_injectors.sleep import Sleep
+from fault_injectors.traffic import PacketCorruption, PacketLoss, PacketReordering
 from fault_injectors.vmm import KillVmm
 
-FAULTS: Mapping[str, type[Any]] = {
+FAULTS: Mapping[str, type[LabFault]] = {
     fault.name: fault
     for fault in (
         PowerOff,
         Freeze,
+        Sleep,
+        KernelPanic,
+        KernelHang,
+        Reboot,
+        MemoryPressure,
+        ClockStep,
+        FullFileSystem,
         KillVmm,
         LoggingCut,
         LogDelay,
@@ -26,8 +41,14 @@ FAULTS: Mapping[str, type[Any]] = {
         HeartbeatLoss,
         NetworkCut,
         HostPairCut,
+        PulledCable,
+        PacketLoss,
+        PacketReordering,
+        PacketCorruption,
         ArbiterUnreachable,
         BitFlip,
         DiskError,
+        FailingDevice,
+        FlakyDevice,
     )
 }

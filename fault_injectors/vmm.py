@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fault_injectors.base import HostFault
 from fault_injectors.fault import Confirmation
+from fault_injectors.probes import process_command
 from harness.lab.waiting import wait_until
 
 
@@ -17,12 +18,8 @@ class KillVmm(HostFault):
     name = "kill-vmm"
     _command_before: str = ""
 
-    def _command(self) -> str:
-        """The command line of a process that is there and no zombie."""
-        return self.host.run(f"ps -o stat=,args= -p {self.pid} | grep -v '^Z'").stdout.strip()
-
     def prepare(self) -> None:
-        self._command_before = self._command()
+        self._command_before = process_command(self.host, self.pid)
 
     def inject(self) -> None:
         self.host.run(["kill", "-KILL", str(self.pid)])
@@ -31,7 +28,7 @@ class KillVmm(HostFault):
         """The process was there and is gone, by the host's process table."""
         if not self._command_before:
             return Confirmation.of(False, f"there was no process {self.pid} on {self.host.name}")
-        gone = wait_until(lambda: not self._command(), timeout_seconds=timeout_seconds)
+        gone = wait_until(lambda: not process_command(self.host, self.pid), timeout_seconds=timeout_seconds)
         return Confirmation.of(
             gone,
             f"before: {self._command_before}",

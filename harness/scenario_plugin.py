@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import allure
 import pytest
 
+from fault_injectors.registry import FAULTS
 from harness.lab.interface import Lab
+from harness.lab.registry import LABS
 from harness.vm.trial import Trial
 
 EVIDENCE = Path(__file__).resolve().parents[1] / "reports" / "evidence"
@@ -28,6 +30,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "client(kind): key-value (the default) or ticker")
     config.addinivalue_line("markers", "mutants(*names): the VMM is broken on purpose in these ways")
     config.addinivalue_line("markers", "output_policy(policy): resend (the default) or drop")
+    config.addinivalue_line("markers", "faults(*names): those of its faults that not every lab can inject")
+    config.addinivalue_line("markers", "smoke: one scenario of each family of faults, for a quick look at a lab")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips what the chosen lab cannot do, before it comes up."""
+    lab: Lab | None = None
+    for item in items:
+        for marker in item.iter_markers("faults"):
+            lab = lab or LABS[config.getoption("--lab")]()
+            if reason := why_not(lab, marker.args):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def why_not(lab: Lab, names: Sequence[str]) -> str:
+    """Why a lab, which need not be up, cannot inject all of these faults; empty when it can."""
+    for name in names:
+        kind = FAULTS[name]
+        if not kind.available(lab):
+            missing = ", ".join(sorted(capability.value for capability in kind.requires - lab.capabilities))
+            return f"the lab {lab.name} cannot inject {name}: it lacks {missing}"
+    return ""
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ def test_flipped_bit_on_the_disk_never_becomes_a_value(trial: Trial) -> None:
     trial.expect_service()
 
 
+@pytest.mark.smoke
 def test_flipped_bit_and_then_a_failover(trial: Trial) -> None:
     """The disk forgets a bit, then the primary dies: the survivor serves the value that was written."""
     survivor = trial.backup
@@ -42,6 +43,15 @@ def test_disk_of_the_primary_fails(trial: Trial) -> None:
     with trial.under(DiskError(trial.lab, failing.host)):
         trial.expect_takeover(survivor)
     trial.pair.wait_until_halted(failing)
+
+
+@pytest.mark.promise(expects_failover=False, expects_service=False)
+def test_disks_of_both_hosts_fail(trial: Trial) -> None:
+    """Whoever owns the VM cannot write what the guest was told is done: it stops, rather than lie to anybody."""
+    nodes = trial.primary, trial.backup
+    with trial.under(*(DiskError(trial.lab, node.host) for node in nodes)):
+        for node in nodes:
+            trial.pair.wait_until_halted(node)
 
 
 @pytest.mark.promise(expects_failover=False)

@@ -9,6 +9,7 @@ from fault_injectors.vmm import KillVmm
 from harness.vm.trial import Trial
 
 
+@pytest.mark.smoke
 def test_primary_loses_power_under_load(trial: Trial) -> None:
     """The primary's host loses power: the backup goes live, and every connection lives on."""
     survivor = trial.backup

@@ -18,6 +18,7 @@ def test_log_connection_is_reset_while_both_hosts_live(trial: Trial) -> None:
     trial.expect_one_survivor(*nodes)
 
 
+@pytest.mark.smoke
 @pytest.mark.promise(expects_failover=False)
 def test_a_byte_of_the_log_is_corrupted(trial: Trial) -> None:
     """The backup sees it and takes nothing of it: the connection ends, and one of the two goes on."""

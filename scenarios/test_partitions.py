@@ -9,6 +9,7 @@ from harness.lab.topology import CLIENT, MANAGEMENT
 from harness.vm.trial import Trial
 
 
+@pytest.mark.smoke
 @pytest.mark.promise(expects_failover=False)
 def test_both_networks_between_the_hosts_are_cut(trial: Trial) -> None:
     """Exactly one of the two survives, the other halts itself."""

@@ -23,5 +23,6 @@ fi
 mkdir -p "$STORAGE_DIRECTORY"
 mountpoint -q "$STORAGE_DIRECTORY" || mount -t ext4 "$device" "$STORAGE_DIRECTORY"
 mkdir -p "$STORAGE_ARBITER" "$STORAGE_FAULTS"
-[[ -e $STORAGE_IMAGE ]] || truncate --size="${DISK_MIB}M" "$STORAGE_IMAGE"
+# All its blocks from the beginning: a full file system must not be the VM's affair.
+[[ -e $STORAGE_IMAGE ]] || fallocate --length "${DISK_MIB}M" "$STORAGE_IMAGE"
 exec systemctl start --no-block nfs-server

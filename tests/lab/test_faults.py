@@ -266,4 +266,4 @@ def test_records_are_on_disk(shared_lab: NetnsLab, faults: FaultLog, tmp_path: P
 
 def test_the_registry_names_every_fault_once() -> None:
     assert all(FAULTS[fault.name] is fault for fault in FAULTS.values())
-    assert len(FAULTS) == 14
+    assert len(FAULTS) == 27

@@ -1,0 +1,77 @@
+"""A host runs out of memory until its kernel kills somebody."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+
+from fault_injectors.base import HostFault
+from fault_injectors.fault import Confirmation
+from fault_injectors.probes import process_command
+from harness.lab.interface import Capability, HostUnreachableError, RemoteProcess
+from harness.lab.waiting import wait_until
+
+# To take a host's memory takes longer than a look at it.
+_KILL_SECONDS = 30.0
+# Takes memory in pieces, page by page, until the victim is gone; without one, until it is killed itself.
+_HOG = """
+import os, sys
+victim, taken = int(sys.argv[1]), []
+open("/proc/self/oom_score_adj", "w").write("0" if victim else "1000")
+while not victim or os.path.exists(f"/proc/{victim}"):
+    taken.append(bytearray(b"x") * (4 << 20))
+"""
+_KILLED = re.compile(r"[Oo]ut of memory: Killed process (\d+) \(([^)]*)\)")
+
+
+def killed_processes(kernel_log: str) -> dict[int, str]:
+    """Name by pid of the processes that the kernel's log tells of as killed for want of memory."""
+    return {int(match[1]): match[2] for match in _KILLED.finditer(kernel_log)}
+
+
+@dataclass
+class MemoryPressure(HostFault):
+    """A process takes all memory. The kernel kills `victim_pid`, or, without one, the process that took it."""
+
+    victim_pid: int = 0
+    requires = frozenset({Capability.KERNEL})
+    name = "memory-pressure"
+    _command_before: str = ""
+    _hog: RemoteProcess | None = None
+
+    def prepare(self) -> None:
+        super().prepare()
+        if self.victim_pid:
+            self._command_before = process_command(self.host, self.victim_pid)
+            # The kernel kills who has the highest score: 1000 is more than the whole memory counts for.
+            self.host.run(f"echo 1000 >/proc/{self.victim_pid}/oom_score_adj")
+
+    def inject(self) -> None:
+        self._hog = self.host.start(shlex.join(["python3", "-c", _HOG, str(self.victim_pid)]))
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """The kernel's log tells whom it killed, and the host's process table no longer has him."""
+        assert self._hog is not None
+        if self.victim_pid and not self._command_before:
+            return Confirmation.of(False, f"there was no process {self.victim_pid} on {self.host.name}")
+        pid = self.victim_pid or self._hog.pid
+        wait_seconds = max(timeout_seconds, self.lab.pace.stretch(_KILL_SECONDS))
+        killed = wait_until(lambda: self._killed(pid), timeout_seconds=wait_seconds)
+        gone = not process_command(self.host, pid)
+        return Confirmation.of(
+            bool(killed) and gone,
+            f"the kernel of {self.host.name} says: {killed or f'nothing of process {pid}'}",
+            f"process {pid} is {'gone' if gone else 'still there'}",
+        )
+
+    def _killed(self, pid: int) -> str:
+        try:
+            name = killed_processes(self.host.run(["dmesg"]).stdout).get(pid)
+        except HostUnreachableError:  # a host without memory answers late
+            return ""
+        return f"out of memory, killed {pid} ({name})" if name else ""
+
+    def heal(self) -> None:
+        if self._hog is not None and self.host.is_powered:
+            self.host.run(f"kill -KILL {self._hog.pid}")

@@ -1,0 +1,70 @@
+"""What lies under the disk and the arbiter fails, or a file system fills up: the VM stops rather than lie."""
+
+from __future__ import annotations
+
+import pytest
+
+from fault_injectors.block_layer import FailingDevice, FlakyDevice
+from fault_injectors.file_system import FullFileSystem
+from fault_injectors.host import PowerOff
+from harness.lab.topology import NODE_DIRECTORY, STORAGE_DIRECTORY
+from harness.vm.trial import Trial
+
+
+@pytest.mark.faults("failing-device")
+@pytest.mark.promise(expects_failover=False, expects_service=False)
+def test_disk_and_arbiter_fail_for_good(trial: Trial) -> None:
+    """A write fails that the guest was told is done, on whichever host: the primary halts itself.
+
+    The arbiter lies on the same device. Whether the backup still wins or not, nobody can write: the VM stops.
+    """
+    failing = trial.primary
+    with trial.under(FailingDevice(trial.lab)):
+        trial.pair.wait_until_halted(failing)
+        trial.pair.stop()
+
+
+@pytest.mark.faults("flaky-device")
+@pytest.mark.promise(expects_failover=False, expects_service=False)
+def test_disk_and_arbiter_fail_in_turns(trial: Trial) -> None:
+    """One failed write is enough: the primary does not try again what may have half happened, it halts itself."""
+    failing = trial.primary
+    with trial.under(FlakyDevice(trial.lab)):
+        trial.pair.wait_until_halted(failing)
+        trial.pair.stop()
+
+
+@pytest.mark.faults("full-file-system")
+@pytest.mark.promise(expects_failover=False)
+def test_storage_is_full_and_nobody_notices(trial: Trial) -> None:
+    """The disk image has all its blocks from the beginning, and a healthy pair does not ask the arbiter."""
+    with trial.under(FullFileSystem(trial.lab, trial.lab.storage_host, STORAGE_DIRECTORY)):
+        trial.expect_service()
+        trial.expect_protected()
+
+
+@pytest.mark.faults("full-file-system", "power-off")
+@pytest.mark.promise(stall_ms_max=30_000)
+def test_storage_is_full_and_then_the_primary_dies(trial: Trial) -> None:
+    """Nobody can claim the next generation while there is no room for the claim; when there is, the VM goes on."""
+    survivor = trial.backup
+    with trial.under(FullFileSystem(trial.lab, trial.lab.storage_host, STORAGE_DIRECTORY)):
+        trial.inject(PowerOff(trial.lab, trial.primary.host))
+        trial.pair.wait_for_event(survivor, "arbiter", outcome="unreachable")
+        trial.expect_roles({survivor: "CANDIDATE"})
+    trial.expect_takeover(survivor)
+
+
+@pytest.mark.faults("full-file-system")
+@pytest.mark.promise(expects_failover=False, promises=["transparent-failover"])
+def test_file_system_of_the_backup_is_full_and_the_client_does_not_notice(trial: Trial) -> None:
+    """A trace that cannot be written is evidence lost, and no reason to stop a VM.
+
+    So only what the client sees is promised: the output rule cannot be judged without the backup's acknowledgements.
+    The nodes end before there is room again, for a line that was cut short must be the trace's last.
+    """
+    with trial.under(FullFileSystem(trial.lab, trial.backup.host, NODE_DIRECTORY)):
+        trial.expect_service()
+        trial.expect_protected()
+        trial.client.stop()
+        trial.pair.stop()

@@ -12,14 +12,14 @@ mount -t proc proc /proc
 mkdir -p "$directory"/libvirt/{images,qemu,dnsmasq,boot} "$directory"/{log,cache,etc/qemu/networks}
 chmod 711 "$directory"/libvirt "$directory"/libvirt/images
 chown libvirt-qemu:libvirt-qemu "$directory"/libvirt/qemu
-mkdir -p /run/libvirt
-mount -t tmpfs -o mode=755 tmpfs /run/libvirt
+# Pid files, sockets and the bus of the machine's own services are not to be seen: without a bus libvirt does not ask systemd
+# for slices, scopes and names either.
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /run/libvirt
 mount --bind "$directory/libvirt" /var/lib/libvirt
 mount --bind "$directory/log" /var/log/libvirt
 mount --bind "$directory/cache" /var/cache/libvirt
 mount --bind "$directory/etc" /etc/libvirt
-# Without a bus libvirt does not ask systemd for slices, scopes and names, which would be the machine's.
-[[ ! -d /run/dbus ]] || mount -t tmpfs -o ro,size=4k tmpfs /run/dbus
 printf '%s\n' 'auth_unix_rw = "none"' 'unix_sock_rw_perms = "0700"' >/etc/libvirt/libvirtd.conf
 printf '%s\n' 'security_driver = "none"' >/etc/libvirt/qemu.conf
 if [[ -e /dev/kvm ]]; then

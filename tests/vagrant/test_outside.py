@@ -1,0 +1,159 @@
+"""What the Vagrant lab does on this machine before and after there are machines: no machine is needed for these."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from harness.lab.interface import LabError
+from harness.lab.process_identity import ProcessIdentity
+from harness.lab.topology import HOSTS, OPERATOR
+from harness.lab.vagrant.state import Door, LabState, lab_that_is_up, read_state
+from lab.vagrant import rack
+from lab.vagrant.acceleration import acceleration
+from lab.vagrant.archives import write_archives
+from lab.vagrant.down import down
+from lab.vagrant.plan import plan
+
+PROJECT = Path(__file__).resolve().parents[2]
+DOOR = Door("10.9.0.7", 22, "ssh-ed25519 AAAA")
+
+
+def command(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lab.vagrant", "--directory", str(directory), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("ssh", "host-a"), ("reset",)], ids=lambda arguments: arguments[0])
+def test_without_a_lab_every_command_says_what_to_do(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = command(tmp_path, *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "run `make lab-up`" in done.stderr
+
+
+def test_an_unknown_host_is_named(tmp_path: Path) -> None:
+    done = command(tmp_path, "ssh", "host-z")
+    assert done.returncode == 2
+    assert "host-z" in done.stderr
+
+
+def test_going_down_without_a_lab_is_no_error(tmp_path: Path) -> None:
+    done = command(tmp_path, "down")
+    assert done.returncode == 0
+    assert "there was no lab" in done.stderr
+
+
+def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
+    state = LabState("libvirt", "tcg", ProcessIdentity.own(), {"host-a": DOOR}, "fresh")
+    state.write(tmp_path)
+    assert read_state(tmp_path) == state
+    assert lab_that_is_up(tmp_path) == state
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"provider": 1}', '{"doors": {"a": 1}}'])
+def test_a_damaged_state_is_named_and_can_be_taken_down(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(LabError, match=r"state\.json cannot be read .*make lab-down"):
+        read_state(tmp_path)
+    said: list[str] = []
+    down(tmp_path, progress=said.append)
+    assert read_state(tmp_path) is None
+
+
+def test_a_lab_from_before_this_machines_start_is_not_up(tmp_path: Path) -> None:
+    own = ProcessIdentity.own()
+    LabState("libvirt", "tcg", ProcessIdentity(own.pid, own.start_ticks - 1), {"host-a": DOOR}).write(tmp_path)
+    with pytest.raises(LabError, match="make lab-up"):
+        lab_that_is_up(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "node", "wanted"),
+    [("fpu svm", True, "kvm"), ("fpu vmx", True, "kvm"), ("fpu", True, "tcg"), ("fpu svm", False, "tcg")],
+)
+def test_the_processor_says_whether_machines_are_accelerated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, node: bool, wanted: str
+) -> None:
+    monkeypatch.delenv("LAB_ACCEL", raising=False)
+    cpuinfo, device = tmp_path / "cpuinfo", tmp_path / "kvm"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    if node:
+        device.touch()
+    assert acceleration(cpuinfo, device) == wanted
+    monkeypatch.setenv("LAB_ACCEL", "tcg")
+    assert acceleration(cpuinfo, device) == "tcg"
+    monkeypatch.setenv("LAB_ACCEL", "fast")
+    with pytest.raises(LabError, match="LAB_ACCEL is 'fast'"):
+        acceleration(cpuinfo, device)
+
+
+def test_the_plan_has_every_interface_but_the_operators() -> None:
+    hosts = {host["name"]: host for host in plan()["hosts"]}
+    assert list(hosts) == [host.name for host in HOSTS]
+    for host in HOSTS:
+        named = [interface["network"] for interface in hosts[host.name]["interfaces"]]
+        assert named == [network for network in host.networks if network != OPERATOR]
+    ports = [interface["port"] for host in hosts.values() for interface in host["interfaces"]]
+    assert len(set(ports)) == len(ports)
+    assert max(map(len, ports)) <= 15  # IFNAMSIZ, with its zero
+    assert json.loads(json.dumps(plan())) == plan()
+
+
+def test_every_host_gets_what_it_needs_and_no_more(tmp_path: Path) -> None:
+    packages, toxiproxy = tmp_path / "packages", tmp_path / "toxiproxy"
+    (packages / "ftvmm").mkdir(parents=True)
+    (packages / "ftvmm" / "__init__.py").write_text("")
+    toxiproxy.write_bytes(b"ELF")
+    write_archives(
+        tmp_path / "hosts", packages=packages, toxiproxy=toxiproxy, operator_key="ssh-ed25519 A", disk_mib=16
+    )
+    contents = {}
+    for host in HOSTS:
+        with tarfile.open(tmp_path / "hosts" / f"{host.name}.tar") as archive:
+            contents[host.name] = {entry.name: entry for entry in archive.getmembers()}
+            batch = archive.extractfile("etc/ftvmm-lab/network.batch")
+            assert batch is not None
+            assert OPERATOR.encode() not in batch.read()
+    for names in contents.values():
+        assert "opt/ftvmm/lib/python3.11/site-packages/ftvmm/__init__.py" in names
+        assert names["usr/local/lib/ftvmm-lab/install.sh"].mode == 0o755
+    assert "usr/local/bin/ftvmm-toxiproxy" in contents["host-a"]
+    assert "usr/local/bin/ftvmm-toxiproxy" not in contents["storage"]
+    assert "var/lib/ftvmm/images/kv.hvt" in contents["host-b"]
+    assert "var/lib/ftvmm/images/kv.hvt" not in contents["client"]
+
+
+@pytest.mark.skipif(shutil.which("libvirtd") is None, reason="libvirt is not installed: `make lab-setup` installs it")
+def test_a_rack_has_a_libvirt_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    def outside() -> tuple[str, str, str]:
+        links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
+        rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+        return links, rules, Path("/proc/sys/net/ipv4/ip_forward").read_text()
+
+    before = outside(), Path("/proc/self/mounts").read_text()
+    process = rack.start(tmp_path)
+    LabState("libvirt", "tcg", process).write(tmp_path)
+    virsh = ["virsh", "--connect", "qemu:///system"]
+    inside = subprocess.run(
+        rack.enter(process, [*virsh, "list", "--all", "--name"]), capture_output=True, text=True, check=True
+    )
+    assert inside.stdout.strip() == ""
+    pids = subprocess.run(rack.enter(process, ["pgrep", "libvirtd"]), capture_output=True, text=True, check=True)
+    assert pids.stdout.strip()
+    assert outside() == before[0]
+    said: list[str] = []
+    assert down(tmp_path, progress=said.append)
+    assert not process.is_alive()
+    assert (outside(), Path("/proc/self/mounts").read_text()) == before
+    assert read_state(tmp_path) is None

@@ -9,6 +9,9 @@ directory=$1
 
 mount --make-rprivate /
 mount -t proc proc /proc
+# This network's links, and no cgroups: libvirt does without, and would leave its own behind.
+umount --lazy --recursive /sys
+mount -t sysfs sysfs /sys
 mkdir -p "$directory"/libvirt/{images,qemu,dnsmasq,boot} "$directory"/{log,cache,etc/qemu/networks}
 chmod 711 "$directory"/libvirt "$directory"/libvirt/images
 chown libvirt-qemu:libvirt-qemu "$directory"/libvirt/qemu

@@ -136,10 +136,17 @@ def test_every_host_gets_what_it_needs_and_no_more(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("libvirtd") is None, reason="libvirt is not installed: `make lab-setup` installs it")
 def test_a_rack_has_a_libvirt_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    def outside() -> tuple[str, str, str]:
+    def outside() -> tuple[str, ...]:
         links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
         rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
-        return links, rules, Path("/proc/sys/net/ipv4/ip_forward").read_text()
+        groups = sorted(str(path) for path in Path("/sys/fs/cgroup").rglob("*qemu*"))
+        return (
+            links,
+            rules,
+            Path("/proc/sys/net/ipv4/ip_forward").read_text(),
+            *groups,
+            *map(str, Path("/run").iterdir()),
+        )
 
     before = outside(), Path("/proc/self/mounts").read_text()
     process = rack.start(tmp_path)

@@ -73,40 +73,47 @@ class _Segment:
 
 
 class _Jump:
-    """The time around a jump, from which on the host may be past it, until which it may be before it (host's time)."""
+    """The time around a jump, from which on the host may be past it, until which it may be before it (host's time).
+
+    Args:
+        before: what was sampled before it.
+        after: what was sampled after it, None for nothing.
+        stop: between which times of this machine the host's clock stopped.
+        resume: between which it ran on.
+        is_one: False when it ran on and stopped again within this time, so that stamps may lie in between.
+    """
 
     def __init__(
-        self, before: _Segment, after: _Segment | None, stop: tuple[int, int], resume: tuple[int, int]
+        self, before: _Segment, after: _Segment | None, stop: tuple[int, int], resume: tuple[int, int], *, is_one: bool
     ) -> None:
-        """`stop` and `resume` bound, on this machine's clock, when the host's clock stopped and ran on."""
-        self._before, self._after, self._latest_ns = before, after, resume[1]
+        self._sides: list[_Segment] = [before] if after is None else [before, after]
+        # Where the host may have been awake in between, of which no sample tells anything.
+        self._between: list[tuple[int, int]] = [] if is_one else [(stop[0], resume[1])]
         left = before.anchors[-1]
         slack = drift_ns(resume[1] - (left.host_ns + left.low_ns))
         stop_low_ns, stop_high_ns = stop[0] - left.high_ns - slack, stop[1] - left.low_ns + slack
         if after is None:
             # Nothing was sampled behind it, so nobody knows when it is over.
-            self.is_hole = False
             self.start_ns = self.end_ns = max(stop_low_ns, left.host_ns + 1)
             return
         right = after.anchors[0]
-        # It stopped before it ran on, by its own clock too: each bound on the one is a bound on the other.
-        past_ns = max(stop_low_ns, resume[0] - right.high_ns - slack)
-        until_ns = min(stop_high_ns, resume[1] - right.low_ns + slack)
-        # Past before until: both may be. Until before past: the clock went ahead, and no event has such a time.
-        self.is_hole = until_ns < past_ns
-        start_ns, end_ns = sorted((past_ns, until_ns))
+        resume_high_ns = resume[1] - right.low_ns + slack
+        start_ns, end_ns = stop_low_ns, resume_high_ns
+        if is_one:
+            # It stopped before it ran on, by its own clock too: each bound on the one is a bound on the other.
+            past_ns = max(stop_low_ns, resume[0] - right.high_ns - slack)
+            until_ns = min(stop_high_ns, resume_high_ns)
+            # Past before until: both may be. Until before past: the clock went ahead, and no event has such a time.
+            start_ns, end_ns = sorted((past_ns, until_ns))
+            if until_ns < past_ns:
+                self._sides, self._between = [], [(stop[0], resume[1])]
         self.start_ns = min(max(start_ns, left.host_ns + 1), right.host_ns)
         self.end_ns = min(max(end_ns, left.host_ns + 1), right.host_ns)
 
     def bounds(self, host_ns: int) -> tuple[int, int]:
         """The earliest and the latest time of this machine, on whichever side of the jump."""
-        if self.is_hole and self._after is not None:
-            return self._before.bounds(self.start_ns)[0], self._after.bounds(self.end_ns)[1]
-        earliest_ns, latest_ns = self._before.bounds(host_ns)
-        if self._after is None:
-            return earliest_ns, max(latest_ns, self._latest_ns)
-        earliest_after_ns, latest_after_ns = self._after.bounds(host_ns)
-        return min(earliest_ns, earliest_after_ns), max(latest_ns, latest_after_ns)
+        possible = [side.bounds(host_ns) for side in self._sides] + self._between
+        return min(earliest_ns for earliest_ns, _ in possible), max(latest_ns for _, latest_ns in possible)
 
 
 class HostClock:
@@ -166,14 +173,14 @@ def _split(samples: Sequence[ClockSample], pauses: Sequence[Pause], end_ns: int)
         groups[-1].append(anchor)
     segments = [_Segment(group) for group in groups]
     jumps = [
-        _Jump(before, after, *_windows(within, previous.before_ns, sample.after_ns))
+        _Jump(before, after, *_windows(within, previous.before_ns, sample.after_ns), is_one=len(within) < 2)
         for before, after, (previous, sample, within) in zip(segments, segments[1:], gaps, strict=False)
     ]
     last = samples[-1]
     rest = [pause for pause in pauses if pause.stop_after_ns >= last.before_ns]
     if rest:
-        stop, _ = _windows(rest, last.before_ns, end_ns)
-        jumps.append(_Jump(segments[-1], None, stop, (rest[0].stop_after_ns, end_ns)))
+        (stop, resume) = _windows(rest, last.before_ns, end_ns)
+        jumps.append(_Jump(segments[-1], None, stop, (resume[0], end_ns), is_one=False))
     return segments, jumps
 
 

@@ -83,9 +83,12 @@ STRETCHES = st.lists(
 def test_the_true_time_lies_within_the_bounds(start_ns: int, stretches: list[Stretch], data: st.DataObject) -> None:
     true = TrueClock(start_ns, stretches)
     samples = []
-    for begin_ns, end_ns in true.awake:
-        # One right before and right after each pause, as a trial has them, and some in between.
-        shares = [0, 1000, *data.draw(st.lists(st.integers(0, 1000), max_size=4))]
+    sampled: list[bool] = []
+    for number, (begin_ns, end_ns) in enumerate(true.awake):
+        # A trial has one right before and right after each pause, but a host need not answer.
+        around = data.draw(st.booleans()) or number == 0
+        shares = [*([0, 1000] if around else []), *data.draw(st.lists(st.integers(0, 1000), max_size=4))]
+        sampled.append(around)
         for share in shares:
             width = data.draw(st.tuples(*[st.integers(0, 10 * MILLISECOND_NS)] * 2))
             at_ns = begin_ns + 20 * MILLISECOND_NS + (end_ns - begin_ns - 40 * MILLISECOND_NS) * share // 1000
@@ -93,14 +96,15 @@ def test_the_true_time_lies_within_the_bounds(start_ns: int, stretches: list[Str
     end_ns = true.knots[-1][0] + SECOND_NS
     clock = HostClock(data.draw(st.permutations(samples)), true.pauses, end_ns=end_ns)
     asked = []
-    for begin_ns, until_ns in true.awake:
+    for around, (begin_ns, until_ns) in zip(sampled, true.awake, strict=True):
         for share in sorted(data.draw(st.lists(st.integers(0, 1000), min_size=1, max_size=8))):
             at_ns = begin_ns + (until_ns - begin_ns) * share // 1000
             instant = one(clock, true.host_ns(at_ns))
             asked.append(true.host_ns(at_ns))
-            assert abs(instant.monotonic_ns - at_ns) <= instant.uncertainty_ns
-            # Far from a pause the bounds are those of the exchanges and the drift, and no wider.
-            if min(at_ns - begin_ns, until_ns - at_ns) > 60 * MILLISECOND_NS:
+            # The clock of this test counts whole nanoseconds, so two of this machine's may be one of the host's.
+            assert abs(instant.monotonic_ns - at_ns) <= instant.uncertainty_ns + 2
+            # Between two samples the bounds are those of the exchanges and the drift, and no wider.
+            if around and min(at_ns - begin_ns, until_ns - at_ns) > 60 * MILLISECOND_NS:
                 assert instant.uncertainty_ns <= 20 * MILLISECOND_NS + drift_ns(60 * SECOND_NS)
     told = [at.monotonic_ns for _, at in sorted(clock.locate(asked).items())]
     assert told == sorted(told)

@@ -82,9 +82,17 @@ def present(*, output: Path = OUTPUT) -> Box | None:
     return _box(paths, entry, built=False)
 
 
-def build(*, output: Path = OUTPUT, force: bool = False, disk_gibibytes: int = DISK_GIBIBYTES, progress: TextIO) -> Box:
+def build(
+    *,
+    output: Path = OUTPUT,
+    force: bool = False,
+    disk_gibibytes: int = DISK_GIBIBYTES,
+    keys: str | None = None,
+    progress: TextIO,
+) -> Box:
     """Build the box into ``output`` unless it is there, and tell of each step on ``progress``.
 
+    ``keys`` are the public keys that it lets in, one a line; without them, Vagrant's well-known ones.
     Raises BoxFailed with a sentence that says what to do. Whatever an interrupted build left is removed.
     """
     output = output.absolute()
@@ -94,7 +102,7 @@ def build(*, output: Path = OUTPUT, force: bool = False, disk_gibibytes: int = D
     stamps = Stamps(output)
     with one_at_a_time(output / "lock", progress=progress):
         work.remove(paths.work)
-        keys = tools.vagrant_keys()
+        keys = tools.vagrant_keys() if keys is None else keys
         wanted = fingerprint(keys=keys, disk_gibibytes=disk_gibibytes)
         if not force and stamps.holds("box", wanted) and (box := present(output=output)):
             return box

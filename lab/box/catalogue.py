@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 NAME = "ftvmm/bookworm"
 PROVIDER = "libvirt"
@@ -27,7 +28,7 @@ def read(path: Path) -> Entry | None:
     try:
         version = json.loads(path.read_text())["versions"][0]
         provider = version["providers"][0]
-        box = Path(str(provider["url"]).removeprefix("file://"))
+        box = Path(unquote(urlsplit(str(provider["url"])).path))
         return Entry(version=str(version["version"]), sha256=str(provider["checksum"]), box=box)
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return None

@@ -40,8 +40,12 @@ LEFT_OUT = (
     "/usr/share/lintian/*",
     "/usr/lib/udev/hwdb.d/*",
     "/lib/udev/hwdb.d/*",
+    "/usr/share/initramfs-tools/*/udev",
+    "/usr/share/initramfs-tools/scripts/init-*/udev",
+    "/usr/share/initramfs-tools/hooks/dmsetup",
 )
-"""Paths that are not unpacked: nobody reads a manual in the lab, and udev's database of USB devices is 10 MB."""
+"""Paths that are not unpacked: nobody reads a manual in the lab, udev's database of USB devices is 10 MB, and the
+initial RAM disk finds its one disk without a udev of its own, which would look at every device once more."""
 
 KERNEL_MODULES = {
     "kvm": "the hypervisor",
@@ -92,6 +96,8 @@ MASKED_UNITS = (
     *("systemd-firstboot.service", "systemd-update-done.service", "systemd-hwdb-update.service"),
     *("systemd-journal-catalog-update.service", "ldconfig.service", "systemd-boot-system-token.service"),
     *("systemd-machine-id-commit.service", "systemd-tmpfiles-clean.timer"),
+    *("systemd-random-seed.service", "systemd-journald-audit.socket", "systemd-pcrphase-sysinit.service"),
+    *("systemd-pcrphase.service", "systemd-repart.service"),
     *("modprobe@configfs.service", "modprobe@dm_mod.service", "modprobe@drm.service", "modprobe@efi_pstore.service"),
     *("modprobe@fuse.service", "modprobe@loop.service"),
 )
@@ -103,3 +109,14 @@ MASKED_GENERATORS = (
     *("systemd-system-update-generator", "systemd-sysv-generator", "systemd-veritysetup-generator"),
 )
 """Programs that systemd would run at boot and at each reload to make units of what the lab does not have."""
+
+MASKED_UDEV_RULES = (
+    *("50-firmware.rules", "60-autosuspend.rules", "60-cdrom_id.rules", "60-drm.rules", "60-evdev.rules"),
+    *("60-fido-id.rules", "60-infiniband.rules", "60-input-id.rules", "60-persistent-alsa.rules"),
+    *("60-persistent-input.rules", "60-persistent-storage-tape.rules", "60-persistent-v4l.rules", "60-sensor.rules"),
+    *("60-serial.rules", "64-btrfs.rules", "70-camera.rules", "70-joystick.rules", "70-memory.rules"),
+    *("70-mouse.rules", "70-power-switch.rules", "70-touchpad.rules", "70-uaccess.rules", "71-seat.rules"),
+    *("73-seat-late.rules", "73-special-net-names.rules", "75-net-description.rules", "75-probe_mtd.rules"),
+    *("78-sound-card.rules", "80-debian-compat.rules", "81-net-dhcp.rules", "85-hwclock.rules", "96-e2scrub.rules"),
+)
+"""Rules for devices that a lab host does not have; udev goes through all rules for each device at boot."""

@@ -62,12 +62,17 @@ def _file_system(commands: Commands, *, raw: Path, root: Path, kibibytes: int) -
     offset = PARTITION_SECTOR * SECTOR
     extended = f"offset={offset},hash_seed={HASH_SEED},lazy_itable_init=1,assume_storage_prezeroed=1"
     command = ["mke2fs", "-q", "-F", "-t", "ext4", "-L", LABEL, "-U", FILE_SYSTEM_UUID, "-m", "1", "-i", "32768"]
+    command += ["-e", "remount-ro"]
     command += ["-O", "^metadata_csum_seed,^orphan_file", "-E", extended, "-d", str(root), str(raw), f"{kibibytes}k"]
     commands.run(command, failure="mke2fs could not make the box's file system: is the disk full?")
-    # mke2fs copies the tree's change times, which nobody can set; everything else is fixed in the tree.
+    # mke2fs copies the tree's change times, which nobody can set, and times of access, which reading it may change.
     script = raw.with_name("times.debugfs")
     count = _used_inodes(commands, raw=raw, offset=offset)
-    times = (f"set_inode_field <{number}> ctime @{SOURCE_DATE_EPOCH}\n" for number in range(1, count + 1))
+    times = (
+        f"set_inode_field <{number}> {field} @{SOURCE_DATE_EPOCH}\n"
+        for number in range(1, count + 1)
+        for field in ("ctime", "atime")
+    )
     script.write_text("".join(times))
     commands.run(
         ["sh", "-c", 'exec debugfs -w -f "$1" "$2" >/dev/null', "sh", script, f"{raw}?offset={offset}"],

@@ -19,13 +19,18 @@ PASSWORD = "$6$ftvmmbox$JCI67z03rXH3uONRTx0ip4nz0qPQOwaabv3dkUVJY0AM9u.6W2sMYe8w
 """crypt(3) of `vagrant`, for the serial console; written down because a salt drawn anew would change every build."""
 UNITS = Path("etc/systemd/system")
 GENERATORS = Path("etc/systemd/system-generators")
+UDEV_RULES = Path("etc/udev/rules.d")
+MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr")
+"""mmdebstrap's own hook: without it /usr would be merged by a package that brings all of Perl into the box."""
 
 
 def unpack(commands: Commands, *, root: Path, mirrors: Mirrors) -> None:
     """Install the packages into ``root``, which does not exist yet."""
     command = ["mmdebstrap", "--variant=apt", "--mode=root", "--format=directory", "--architectures=amd64"]
     command += [f"--include={','.join(contents.PACKAGES)}", "--aptopt=APT::Install-Recommends false"]
+    command.append("--dpkgopt=force-unsafe-io")  # a tree that a crash spoils is made anew
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in contents.LEFT_OUT]
+    command.append(f"--hook-directory={MERGED_USR}")
     for name in BEFORE_THE_KERNEL:
         command.append(f'--essential-hook=install -D -m 644 "{OVERLAY / name}" "$1/{name}"')
     command += [contents.SUITE, str(root), *mirrors.lines(contents.SUITE)]
@@ -72,9 +77,10 @@ def _units(root: Path) -> None:
         shutil.rmtree(wants)
     for unit in contents.MASKED_UNITS:
         _link(units / unit, "/dev/null")
-    (root / GENERATORS).mkdir(exist_ok=True)
-    for generator in contents.MASKED_GENERATORS:
-        _link(root / GENERATORS / generator, "/dev/null")
+    for directory, names in ((GENERATORS, contents.MASKED_GENERATORS), (UDEV_RULES, contents.MASKED_UDEV_RULES)):
+        (root / directory).mkdir(exist_ok=True)
+        for name in names:
+            _link(root / directory / name, "/dev/null")
     for unit, target in contents.ENABLED_UNITS.items():
         template = unit.partition("@")[0] + "@.service" if "@" in unit else unit
         home = UNITS if (root / UNITS / template).is_file() else Path("lib/systemd/system")

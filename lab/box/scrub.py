@@ -12,10 +12,12 @@ REMOVED = (
     # Identities
     *("etc/ssh/ssh_host_*", "var/lib/dbus/machine-id", "var/lib/systemd/random-seed", "etc/hostid"),
     # The build's own settings
-    *("etc/apt/apt.conf.d/99mmdebstrap", "etc/dpkg/dpkg.cfg.d/99mmdebstrap"),
+    *("etc/fstab", "etc/apt/apt.conf.d/99mmdebstrap", "etc/dpkg/dpkg.cfg.d/99mmdebstrap"),
     # Caches and what apt downloaded
     *("var/lib/apt/lists/*", "var/cache/apt/*", "var/cache/ldconfig/*", "var/cache/debconf/*-old", "var/cache/man/*"),
     *("usr/lib/udev/hwdb.bin", "var/lib/systemd/catalog/database", "tmp/*", "var/tmp/*", "run/*"),
+    # An empty list of modules, for which a service would run at each boot; whoever writes another file there has it
+    "etc/modules-load.d/modules.conf",
     # Former states of databases
     *("etc/passwd-", "etc/shadow-", "etc/group-", "etc/gshadow-", "etc/subuid-", "etc/subgid-", "etc/.pwd.lock"),
     *("var/lib/dpkg/*-old", "var/lib/ucf/*.[0-9]", "var/lib/dpkg/lock*"),
@@ -53,7 +55,7 @@ def _remove(path: Path) -> None:
 
 
 def _fix_times(root: Path) -> None:
-    """Let no file be younger than the box's day, nor remember when it was last read."""
+    """Let no file be younger than the box's day."""
     for directory, subdirectories, names in os.walk(root, topdown=False):
         for name in [*names, *subdirectories]:
             _fix_time(os.path.join(directory, name))

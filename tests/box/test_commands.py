@@ -1,0 +1,49 @@
+"""Nothing of a command outlives the build, and what made results differ from day to day is fixed."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.box.commands import Commands, build_environment
+from lab.box.failure import BoxFailed
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    with (tmp_path / "log").open("w") as log:
+        yield Commands(directory=tmp_path, log=log, environment=build_environment(os.environ["PATH"]))
+
+
+def test_a_failed_command_ends_in_the_callers_sentence(commands: Commands, tmp_path: Path) -> None:
+    with pytest.raises(BoxFailed, match=r"^It did not work\.$"):
+        commands.run(["sh", "-c", "echo the reason >&2; exit 3"], failure="It did not work.")
+    assert "the reason" in (tmp_path / "log").read_text()
+
+
+def test_an_interrupted_command_cleans_up_and_nothing_of_it_is_left(commands: Commands, tmp_path: Path) -> None:
+    """The command starts a child that hears no request to end, and then interrupts us as Ctrl-C would."""
+    script = """
+        trap 'echo cleaned up; exit 1' TERM
+        (trap '' TERM; echo $$ >group; exec sleep 600) &
+        kill -INT "$PPID"
+        wait
+    """
+    with pytest.raises(KeyboardInterrupt):
+        commands.run(["sh", "-c", script], failure="unused")
+    assert "cleaned up" in (tmp_path / "log").read_text()
+    group = int((tmp_path / "group").read_text())
+    states = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")]
+    assert [fields[0] for fields in states if int(fields[2]) == group and fields[0] not in "ZX"] == []
+
+
+def test_the_environment_is_the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    monkeypatch.setenv("DPKG_ROOT", "/elsewhere")
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    environment = build_environment("/bin")
+    assert "LANG" not in environment
+    assert "DPKG_ROOT" not in environment
+    assert environment["http_proxy"] == "http://proxy.example:3128"
+    assert environment["SOURCE_DATE_EPOCH"] == environment["E2FSPROGS_FAKE_TIME"]

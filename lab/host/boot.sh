@@ -4,6 +4,12 @@ set -euo pipefail
 # shellcheck source=/dev/null
 . /etc/ftvmm-lab/host.conf
 
+# A clock whose rate is right: a public box may still be with the time stamp counter, which is calibrated far off when the
+# machine beneath is busy and emulates it.
+clock=/sys/devices/system/clocksource/clocksource0
+if ! grep -qw kvm-clock "$clock/available_clocksource" && grep -qw hpet "$clock/available_clocksource"; then
+    echo hpet >"$clock/current_clocksource"
+fi
 modprobe -q tun || true
 if grep -qw svm /proc/cpuinfo; then modprobe kvm_amd; elif grep -qw vmx /proc/cpuinfo; then modprobe kvm_intel; fi
 

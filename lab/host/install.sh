@@ -89,7 +89,7 @@ SetEnv PATH=/opt/ftvmm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 X
 systemctl reload ssh
 systemctl start ftvmm-lab
-systemctl start --no-block "${units[@]}"
+((${#units[@]} == 0)) || systemctl start --no-block "${units[@]}"
 # A power cut must find nothing unwritten of the installation itself.
 sync
 say "is a host of the lab"

@@ -130,8 +130,8 @@ def test_every_host_gets_what_it_needs_and_no_more(tmp_path: Path) -> None:
         assert names["usr/local/lib/ftvmm-lab/install.sh"].mode == 0o755
     assert "usr/local/bin/ftvmm-toxiproxy" in contents["host-a"]
     assert "usr/local/bin/ftvmm-toxiproxy" not in contents["storage"]
-    assert "var/lib/ftvmm/images/kv.hvt" in contents["host-b"]
-    assert "var/lib/ftvmm/images/kv.hvt" not in contents["client"]
+    assert "usr/local/share/ftvmm/kv.hvt" in contents["host-b"]
+    assert "usr/local/share/ftvmm/kv.hvt" not in contents["client"]
 
 
 @pytest.mark.skipif(shutil.which("libvirtd") is None, reason="libvirt is not installed: `make lab-setup` installs it")

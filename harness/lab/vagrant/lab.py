@@ -22,7 +22,7 @@ from harness.lab.vagrant.machines import Machines
 from harness.lab.vagrant.state import DIRECTORY, LabState, lab_that_is_up
 from harness.lab.vagrant.storage import NfsStorage
 
-IMAGE_DIRECTORY = "/var/lib/ftvmm/images"
+IMAGE_DIRECTORY = "/usr/local/share/ftvmm"
 
 # Before anything is measured: long enough for a machine under emulation to answer.
 UNMEASURED = Pace(work=20.0, timing=20.0)

@@ -27,7 +27,6 @@ class NfsStorage:
             f"table inet {_TABLE} {{ chain output {{ type filter hook output priority 0; policy accept; {rules} }} }}"
         )
         host.run(["nft", "-f", "-"], input=text.encode(), check=True)
-        # What is connected already would go on: the reset is for new segments only when they are sent.
 
     def restore_disk(self, host: Host) -> None:
         host.run(["nft", "delete", "table", "inet", _TABLE])
@@ -35,7 +34,10 @@ class NfsStorage:
     def failed_operations(self, host: Host) -> Sequence[str]:
         listing = host.run(["nft", "list", "table", "inet", _TABLE]).stdout
         refused = [line.strip() for line in listing.splitlines() if "reject" in line and "packets 0 " not in line]
-        return [f"{host.name}: {line}" for line in refused]
+        # What they were for the filter cannot tell: to the host every operation has failed.
+        return [
+            f"{operation} and all else of {host.name}: {line}" for line in refused for operation in ("write", "read")
+        ]
 
     def forget_cached(self, host: Host) -> None:
         """Opening a file asks the server whether it has changed (close-to-open), and drops what is kept if so."""

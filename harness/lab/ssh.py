@@ -29,11 +29,18 @@ class SshProcess:
     """A process on the far side whose channel is kept, so that its exit status is known. See `RemoteProcess`."""
 
     def __init__(
-        self, connection: SshConnection, channel: paramiko.Channel, pid: int, command: str, log: str | None
+        self,
+        connection: SshConnection,
+        channel: paramiko.Channel,
+        pid: int,
+        start_ticks: int,
+        command: str,
+        log: str | None,
     ) -> None:
         self._connection = connection
         self._channel = channel
         self.pid = pid
+        self._start_ticks = start_ticks
         self.command = command
         self.log = log
 
@@ -46,8 +53,10 @@ class SshProcess:
 
     def is_running(self) -> bool:
         """Whether the host says that the process exists and is no zombie."""
-        state = self._connection.run(f"ps -o stat= -p {self.pid}").stdout.strip()
-        return bool(state) and not state.startswith("Z")
+        # The command name may hold anything, parentheses included: the fields begin after the last one. A host that was
+        # started again gives the same pid to others, which have another start time (proc(5), field 22).
+        fields = self._connection.run(f"cat /proc/{self.pid}/stat").stdout.rpartition(")")[2].split()
+        return len(fields) > 19 and fields[0] not in "ZX" and int(fields[19]) == self._start_ticks
 
     def signal(self, name: str) -> None:
         """Send a signal by name."""
@@ -197,13 +206,13 @@ class SshConnection:
         try:
             # bash execs a single command, so the pid that is printed stays the command's own.
             channel.exec_command(
-                f"exec 3>&1 </dev/null >>{target} 2>&1; echo $$ >&3; exec 3>&-; exec bash -c {shlex.quote(line)}"
+                f"exec 3>&1 </dev/null >>{target} 2>&1; echo $$ $(cut -d' ' -f22 /proc/$$/stat) >&3; exec 3>&-; exec bash -c {shlex.quote(line)}"
             )
-            pid = int(channel.makefile("r").readline())
+            pid, start_ticks = map(int, channel.makefile("r").readline().split())
         except (OSError, EOFError, ValueError, paramiko.SSHException) as error:
             channel.close()
             raise HostUnreachableError(f"`{line}` could not be started on {self.name}: {error!r}") from error
-        return SshProcess(self, channel, pid, line, log)
+        return SshProcess(self, channel, pid, start_ticks, line, log)
 
     def read_file(self, path: str) -> bytes:
         """The content of a file; `FileNotFoundError` when there is none."""

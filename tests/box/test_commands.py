@@ -27,6 +27,7 @@ def test_an_interrupted_command_cleans_up_and_nothing_of_it_is_left(commands: Co
     script = """
         trap 'echo cleaned up; exit 1' TERM
         (trap '' TERM; echo $$ >group; exec sleep 600) &
+        until [ -s group ]; do :; done
         kill -INT "$PPID"
         wait
     """
@@ -34,8 +35,22 @@ def test_an_interrupted_command_cleans_up_and_nothing_of_it_is_left(commands: Co
         commands.run(["sh", "-c", script], failure="unused")
     assert "cleaned up" in (tmp_path / "log").read_text()
     group = int((tmp_path / "group").read_text())
-    states = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")]
-    assert [fields[0] for fields in states if int(fields[2]) == group and fields[0] not in "ZX"] == []
+    while _living(group):
+        os.sched_yield()  # the kernel takes a moment to bury whom SIGKILL has reached
+
+
+def _living(group: int) -> list[str]:
+    """Processes of a group, as their lines in /proc, that are no zombies."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            line = path.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+        state, _, of_group = line.rpartition(")")[2].split()[:3]
+        if int(of_group) == group and state not in "ZX":
+            found.append(line)
+    return found
 
 
 def test_the_environment_is_the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import subprocess
 import sys
@@ -15,14 +14,18 @@ from statistics import median
 
 from harness.lab.interface import Host, Lab, LabError, Pace
 
-_WARM_UPS, _RUNS = 1, 3
+_WARM_UPS, _RUNS = 1, 2
 _COMMAND = ("-m", "ftvmm", "--version")
 # Sleeps of this length beside a busy loop, as the failure detector's thread beside a guest.
-_SLEEP_MS, _SLEEPS = 10, 400
+_SLEEP_MS, _SLEEPS = 10, 600
 # The detector's 150 ms (protocol rule R20) have to hold this many of the longest delays seen: a sign of life may be
 # sent late, carried late and taken in late, and a few hundred sleeps do not show the longest there is.
 _DELAYS_IN_DETECTION = 5
 _DETECT_MS = 150.0
+# And the longest delay that a short measurement sees says little of the longest that there will be: however punctual
+# the sleeper was, the detector's times grow with the time that the work between two signs of life takes. A quarter of
+# the default is ample for it on a machine at full speed.
+_WORK_IN_DETECTION = 0.25
 
 _LATENESS = """
 import json, os, sys, time
@@ -48,8 +51,8 @@ class Calibration:
 
     Attributes:
         pace: what follows from it.
-        command_seconds: median time of one command, on the slowest FT host and on this machine.
-        late_ms: longest and median lateness of a sleep beside a busy loop, on the worst FT host.
+        command_seconds: median time of one command, on the slowest host and on this machine.
+        late_ms: longest and median lateness of a sleep beside a busy loop, on the worst host.
     """
 
     pace: Pace
@@ -61,27 +64,30 @@ class Calibration:
         longest, typical = self.late_ms
         return (
             f"a command takes {there:.2f} s on a host and {here:.2f} s on this machine: waits are {self.pace.work:.1f} "
-            f"times as long; a sleeper wakes up to {longest:.0f} ms late (median {typical:.1f} ms): the failure "
-            f"detector's times are {self.pace.timing:.1f} times the default"
+            f"times as long; a sleeper beside it wakes up to {longest:.0f} ms late (median {typical:.1f} ms): the "
+            f"failure detector's times are {self.pace.timing:.1f} times the default"
         )
 
 
 def calibrate(lab: Lab) -> Calibration:
-    """Measure a lab that is up, all FT hosts at the same time, as a scenario uses them.
+    """Measure a lab that is up: the FT hosts at the same time, each starting commands while it sleeps and computes.
+
+    That is as bad as a scenario makes it: its steps look at both nodes while guest and client run.
 
     Raises:
         LabError: a host could not be measured.
     """
     hosts = lab.fault_tolerant_hosts
     here = median(_timed_here() for _ in range(_RUNS))
-    with ThreadPoolExecutor(len(hosts)) as executor:
-        there = max(executor.map(_command_seconds, hosts))
+    with ThreadPoolExecutor(2 * len(hosts)) as executor:
+        seconds = executor.map(_command_seconds, hosts)
         lateness = list(executor.map(_lateness_ms, hosts))
+        there = max(seconds)
     longest = max(late[-1] for late in lateness)
     typical = max(median(late) for late in lateness)
     pace = Pace(
         work=max(1.0, there / here),
-        timing=max(1.0, math.ceil(10 * longest * _DELAYS_IN_DETECTION / _DETECT_MS) / 10),
+        timing=max(1.0, there / here * _WORK_IN_DETECTION, longest * _DELAYS_IN_DETECTION / _DETECT_MS),
     )
     return Calibration(pace, (there, here), (longest, typical))
 

@@ -205,8 +205,9 @@ class SshConnection:
         channel.settimeout(10.0)
         try:
             # bash execs a single command, so the pid that is printed stays the command's own.
+            identity = "echo $$ $(cut -d' ' -f22 /proc/$$/stat) >&3"
             channel.exec_command(
-                f"exec 3>&1 </dev/null >>{target} 2>&1; echo $$ $(cut -d' ' -f22 /proc/$$/stat) >&3; exec 3>&-; exec bash -c {shlex.quote(line)}"
+                f"exec 3>&1 </dev/null >>{target} 2>&1; {identity}; exec 3>&-; exec bash -c {shlex.quote(line)}"
             )
             pid, start_ticks = map(int, channel.makefile("r").readline().split())
         except (OSError, EOFError, ValueError, paramiko.SSHException) as error:

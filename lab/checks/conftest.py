@@ -12,7 +12,7 @@ from harness.lab.vagrant.lab import VagrantLab
 @pytest.fixture(scope="session")
 def vagrant() -> Iterator[VagrantLab]:
     """The Vagrant lab, fresh."""
-    lab = VagrantLab()
+    lab = VagrantLab(calibrated=False)
     lab.start()
     try:
         yield lab

@@ -88,10 +88,9 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
         state.write(directory)
     with _step("storage mounted on every FT host", progress):
         # Without a snapshot in the state it takes the machines as they are.
-        lab = VagrantLab(directory)
+        lab = VagrantLab(directory, calibrated=False)
         lab.start()
         lab.stop()
-    progress(f"calibration: {lab.calibration}")
     if state.rack is not None and not state.snapshot:
         machines = LibvirtMachines(state.rack.pid)
         with _step(f"snapshot `{SNAPSHOT}`", progress), ThreadPoolExecutor(len(HOSTS)) as executor:

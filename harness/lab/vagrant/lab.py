@@ -47,8 +47,10 @@ class VagrantLab:
     storage = NfsStorage()
     image_directory = IMAGE_DIRECTORY
 
-    def __init__(self, directory: Path = DIRECTORY) -> None:
+    def __init__(self, directory: Path = DIRECTORY, *, calibrated: bool = True) -> None:
+        """`calibrated` False: its bounds on time are those before any measurement, for who only has a look."""
         self._directory = directory
+        self._calibrated = calibrated
         self._hosts: dict[str, VagrantHost] = {}
         self._lock: int | None = None
         self.calibration: Calibration | None = None
@@ -106,7 +108,7 @@ class VagrantLab:
             _restore(machines, state)
             self.on_all(VagrantHost.connect)
             self.on_all(VagrantHost.begin_capture)
-            if self.calibration is None:
+            if self._calibrated and self.calibration is None:
                 self.calibration = calibrate(self)
         except BaseException:
             self.stop()

@@ -18,10 +18,10 @@ from harness.lab.toxiproxy_server import toxiproxy_server
 from harness.lab.vagrant.lab import VagrantLab
 from harness.lab.vagrant.libvirt import LibvirtMachines
 from harness.lab.vagrant.state import Door, LabState, read_state
-from lab.vagrant import doors, rack, wheelhouse
+from lab.vagrant import doors, rack, uplink, wheelhouse
 from lab.vagrant.acceleration import acceleration
 from lab.vagrant.archives import write_archives
-from lab.vagrant.boxes import box_settings
+from lab.vagrant.boxes import box_settings, fetch_box
 from lab.vagrant.plan import plan
 from lab.vagrant.vagrant import Vagrant
 
@@ -69,6 +69,10 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
         with _step("libvirt, in namespaces of its own", progress):
             state = dataclasses.replace(state, rack=rack.start(directory))
             state.write(directory)
+    is_public = "LAB_BOX_URL" not in settings
+    if state.rack is not None and is_public:
+        with _step("a way out for the machines' packages", progress):
+            state = _lead_out(directory, state, state.rack.pid)
     vagrant = Vagrant(directory, provider, state.rack, settings)
     with _step("wheels, images and configuration for the hosts", progress):
         wheelhouse.build(directory / "wheelhouse")
@@ -81,6 +85,9 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
             disk_mib=DISK_MIB,
         )
         (directory / "plan.json").write_text(json.dumps(plan(), indent=2) + "\n")
+    if state.rack is not None and is_public:
+        with _step(f"the public box {settings['LAB_BOX']}", progress):
+            fetch_box(vagrant, settings["LAB_BOX"], progress=lambda line: _tell(line, progress))
     with _step(f"five machines ({state.acceleration})", progress):
         vagrant.run(["up", "--parallel"], progress=lambda line: _tell(line, progress))
     with _step("keys and addresses of the hosts", progress):
@@ -116,6 +123,15 @@ def _operator_key(directory: Path) -> SshKey:
     private.write_bytes(key.private)
     public.write_text(key.public + "\n")
     return key
+
+
+def _lead_out(directory: Path, state: LabState, rack_pid: int) -> LabState:
+    # Kept before it is changed; a call that finds an earlier one's uplink would find the value that it has set.
+    if not (state.forwarding_before and uplink.is_there()):
+        state = dataclasses.replace(state, forwarding_before=uplink.forwarding())
+        state.write(directory)
+    uplink.connect(rack_pid)
+    return state
 
 
 def _doors(state: LabState, vagrant: Vagrant) -> dict[str, Door]:

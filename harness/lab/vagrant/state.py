@@ -35,6 +35,8 @@ class LabState:
         acceleration: `kvm` or `tcg`.
         rack: the process whose namespaces libvirt and the machines live in; None under VirtualBox.
         doors: by host; empty until every host is up.
+        snapshot: its name; empty until it is taken.
+        forwarding_before: the machine's `ip_forward` from before the rack got a way out; empty where it has none.
     """
 
     provider: str
@@ -42,6 +44,7 @@ class LabState:
     rack: ProcessIdentity | None = None
     doors: Mapping[str, Door] = field(default_factory=dict)
     snapshot: str = ""
+    forwarding_before: str = ""
 
     def write(self, directory: Path = DIRECTORY) -> None:
         """Replace the state in one step."""

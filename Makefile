@@ -76,7 +76,7 @@ lab-setup:
 	@"$(PYTHON)" -B -m lab.provision --vagrant
 
 lab-up: lab-setup  ## Bring up the Vagrant lab: the same hosts as nested virtual machines (lab/README.md)
-	@$(VENV_PYTHON) -m lab.vagrant up $(ARGS)
+	@$(VENV_PYTHON) -m lab.vagrant up $(if $(PROVIDER),--provider $(PROVIDER)) $(ARGS)
 
 lab-scenarios: lab-setup  ## Run the suite on the Vagrant lab that is up, then write the Allure report
 	@LAB=vagrant $(VENV_PYTHON) reports/scenarios.py

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Callable
 
 from harness.lab.interface import LabError
 from lab.box.build import build
 from lab.box.failure import BoxFailed
+from lab.vagrant.vagrant import Vagrant
 
 LOCAL_BOX = "ftvmm/bookworm"
 
@@ -27,3 +30,14 @@ def box_settings() -> dict[str, str]:
     except BoxFailed as failure:
         raise LabError(f"the box cannot be built: {failure}") from failure
     return {"LAB_BOX": box.name, "LAB_BOX_VERSION": box.version, "LAB_BOX_URL": str(box.catalogue)}
+
+
+def fetch_box(vagrant: Vagrant, name: str, *, progress: Callable[[str], None]) -> None:
+    """Have Vagrant download a public box, if it has it not: by the machine's own network, where its resolver answers.
+
+    Raises:
+        LabError: it cannot be had.
+    """
+    there = vagrant.run(["box", "list"], progress=lambda _: None, inside=False)
+    if re.search(rf"^{re.escape(name)}\s+\({vagrant.provider}\b", there, re.MULTILINE) is None:
+        vagrant.run(["box", "add", "--provider", vagrant.provider, name], progress=progress, inside=False)

@@ -7,6 +7,7 @@ other is accepted.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from socket import socket
 
@@ -29,3 +30,20 @@ def learn_door(name: str, address: str, port: int, connect: Callable[[str, int],
     except (OSError, EOFError, paramiko.SSHException) as error:
         raise LabError(f"{name} does not answer over SSH at {address} port {port}: {error}") from error
     return Door(address, port, f"{key.get_name()} {key.get_base64()}")
+
+
+def addresses(configuration: str) -> dict[str, tuple[str, int]]:
+    """Address and port of each host's sshd, of what `vagrant ssh-config` prints (ssh_config(5)).
+
+    Raises:
+        LabError: a host has none there.
+    """
+    found = {}
+    for part in re.split(r"^Host ", configuration, flags=re.MULTILINE)[1:]:
+        name = part.split()[0]
+        address = re.search(r"^\s+HostName (\S+)$", part, re.MULTILINE)
+        port = re.search(r"^\s+Port (\d+)$", part, re.MULTILINE)
+        if address is None or port is None:
+            raise LabError(f"`vagrant ssh-config` does not tell how {name} is reached")
+        found[name] = address[1], int(port[1])
+    return found

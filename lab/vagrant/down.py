@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.lab.interface import LabError
 from harness.lab.vagrant.state import LabState, read_state
-from lab.vagrant import rack
+from lab.vagrant import rack, uplink
 from lab.vagrant.vagrant import Vagrant
 
 # What the next lab can use again: the wheels that come from elsewhere, and the box as Vagrant has it.
@@ -37,6 +37,15 @@ def down(directory: Path, *, progress: Callable[[str], None]) -> bool:
 
 
 def _end(directory: Path, state: LabState, progress: Callable[[str], None]) -> None:
+    try:
+        if state.forwarding_before:
+            progress("taking away the machines' way out")
+            uplink.disconnect(state.forwarding_before)
+    finally:
+        _end_machines(directory, state, progress)
+
+
+def _end_machines(directory: Path, state: LabState, progress: Callable[[str], None]) -> None:
     if state.rack is not None:
         # The machines are processes in there, their networks links in there: ending it is all that there is to do.
         progress("ending the machines, their libvirt and its namespaces")

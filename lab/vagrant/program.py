@@ -14,7 +14,7 @@ from rich.console import Console
 from harness.lab.interface import LabError
 from harness.lab.topology import HOSTS
 from harness.lab.vagrant.lab import VagrantLab
-from harness.lab.vagrant.state import DIRECTORY, lab_that_is_up
+from harness.lab.vagrant.state import DIRECTORY, LIBVIRT, VIRTUALBOX, lab_that_is_up
 from lab.vagrant import rack
 from lab.vagrant.down import down as take_down
 from lab.vagrant.plan import plan as plan_of_the_lab
@@ -23,7 +23,7 @@ from lab.vagrant.status import show_status
 from lab.vagrant.up import up as bring_up
 
 EXIT_FAILED = 2
-_PROVIDERS = ("libvirt", "virtualbox")
+_PROVIDERS = (LIBVIRT, VIRTUALBOX)
 
 
 def _progress(line: str) -> None:
@@ -43,7 +43,7 @@ def cli(context: click.Context, directory: Path) -> None:
 
 
 @cli.command()
-@click.option("--provider", type=click.Choice(_PROVIDERS), default="libvirt", show_default=True)
+@click.option("--provider", type=click.Choice(_PROVIDERS), default=LIBVIRT, show_default=True)
 @click.pass_obj
 def up(directory: Path, provider: str) -> None:
     """Bring the lab up; called again, it goes on where it stopped."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.lab.vagrant.state import PROJECT, read_state
+from harness.lab.vagrant.state import LIBVIRT, PROJECT, read_state
 from lab.vagrant.down import down
 from lab.vagrant.up import up
 
@@ -21,9 +21,9 @@ def smoke(directory: Path, *, progress: Callable[[str], None]) -> int:
     Raises:
         LabError: the lab did not come up.
     """
-    was_up = read_state(directory) is not None
+    state = read_state(directory)
     try:
-        up(directory, provider="libvirt", progress=progress)
+        up(directory, provider=state.provider if state else LIBVIRT, progress=progress)
         environment = {**os.environ, "LAB": "vagrant", "ARGS": f"-m {MARKER} {os.environ.get('ARGS', '')}"}
         checks = [sys.executable, "-m", "pytest", "-q", str(PROJECT / "lab" / "checks")]
         checked = subprocess.run(checks, cwd=PROJECT, check=False).returncode
@@ -32,5 +32,5 @@ def smoke(directory: Path, *, progress: Callable[[str], None]) -> int:
         program = [sys.executable, str(PROJECT / "reports" / "scenarios.py")]
         return subprocess.run(program, cwd=PROJECT, env=environment, check=False).returncode
     finally:
-        if not was_up:
+        if state is None:
             down(directory, progress=progress)

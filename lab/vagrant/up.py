@@ -15,14 +15,16 @@ from harness.lab.interface import LabError
 from harness.lab.keys import SshKey
 from harness.lab.topology import HOSTS, OPERATOR
 from harness.lab.toxiproxy_server import toxiproxy_server
+from harness.lab.vagrant.hypervisor import machines_of
 from harness.lab.vagrant.lab import VagrantLab
 from harness.lab.vagrant.libvirt import LibvirtMachines
-from harness.lab.vagrant.state import Door, LabState, read_state
-from lab.vagrant import doors, rack, wheelhouse
+from harness.lab.vagrant.state import LIBVIRT, Door, LabState, read_state
+from lab.vagrant import doors, rack, uplink, wheelhouse
 from lab.vagrant.acceleration import acceleration
 from lab.vagrant.archives import write_archives
-from lab.vagrant.boxes import box_settings
+from lab.vagrant.boxes import box_settings, fetch_box
 from lab.vagrant.plan import plan
+from lab.vagrant.providers import check_provider
 from lab.vagrant.vagrant import Vagrant
 
 SNAPSHOT = "fresh"
@@ -55,20 +57,30 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
         LabError: a step failed; the message says which, and what it said.
     """
     begin = time.monotonic()
+    check_provider(provider)
     directory.mkdir(parents=True, exist_ok=True)
     state = read_state(directory)
+    if state is not None and state.provider != provider:
+        raise LabError(f"there is a lab of {state.provider}'s machines: run `make lab-down` first")
     if state is not None and state.rack is not None and not state.rack.is_alive():
         # libvirt knows its machines by files of the lab's directory, and starts them again as they were defined.
         state = dataclasses.replace(state, rack=None, doors={}, snapshot="")
     if state is None:
-        state = LabState(provider, acceleration())
+        state = LabState(provider, acceleration() if provider == LIBVIRT else "hardware")
     key = _operator_key(directory)
     with _step("the box that the machines boot", progress):
-        settings = {"LAB_ACCEL": state.acceleration, **box_settings()}
-    if provider == "libvirt" and state.rack is None:
+        settings = box_settings()
+    if provider == LIBVIRT:
+        settings["LAB_ACCEL"] = state.acceleration
+    if provider == LIBVIRT and state.rack is None:
         with _step("libvirt, in namespaces of its own", progress):
             state = dataclasses.replace(state, rack=rack.start(directory))
-            state.write(directory)
+    # From here on there is something to take down.
+    state.write(directory)
+    is_public = "LAB_BOX_URL" not in settings
+    if state.rack is not None and is_public:
+        with _step("a way out for the machines' packages", progress):
+            state = _lead_out(directory, state, state.rack.pid)
     vagrant = Vagrant(directory, provider, state.rack, settings)
     with _step("wheels, images and configuration for the hosts", progress):
         wheelhouse.build(directory / "wheelhouse")
@@ -81,6 +93,9 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
             disk_mib=DISK_MIB,
         )
         (directory / "plan.json").write_text(json.dumps(plan(), indent=2) + "\n")
+    if state.rack is not None and is_public:
+        with _step(f"the public box {settings['LAB_BOX']}", progress):
+            fetch_box(vagrant, settings["LAB_BOX"], progress=lambda line: _tell(line, progress))
     with _step(f"five machines ({state.acceleration})", progress):
         vagrant.run(["up", "--parallel"], progress=lambda line: _tell(line, progress))
     with _step("keys and addresses of the hosts", progress):
@@ -91,8 +106,8 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
         lab = VagrantLab(directory, calibrated=False)
         lab.start()
         lab.stop()
-    if state.rack is not None and not state.snapshot:
-        machines = LibvirtMachines(state.rack.pid)
+    if not state.snapshot:
+        machines = machines_of(state)
         with _step(f"snapshot `{SNAPSHOT}`", progress), ThreadPoolExecutor(len(HOSTS)) as executor:
             list(executor.map(lambda host: machines.take_snapshot(host, SNAPSHOT), HOSTS))
         state = dataclasses.replace(state, snapshot=SNAPSHOT)
@@ -117,12 +132,21 @@ def _operator_key(directory: Path) -> SshKey:
     return key
 
 
+def _lead_out(directory: Path, state: LabState, rack_pid: int) -> LabState:
+    # Kept before it is changed; a call that finds an earlier one's uplink would find the value that it has set.
+    if not (state.forwarding_before and uplink.is_there()):
+        state = dataclasses.replace(state, forwarding_before=uplink.forwarding())
+        state.write(directory)
+    uplink.connect(rack_pid)
+    return state
+
+
 def _doors(state: LabState, vagrant: Vagrant) -> dict[str, Door]:
-    if state.rack is None:
-        raise LabError(f"there is no way yet to reach the machines of {state.provider}")
-    machines = LibvirtMachines(state.rack.pid)
-    found = {}
-    for host in HOSTS:
-        address = machines.address_of(host, host.hardware_address(OPERATOR))
-        found[host.name] = doors.learn_door(host.name, address, 22, machines.connect)
-    return found
+    machines = machines_of(state)
+    if isinstance(machines, LibvirtMachines):
+        found = {host.name: (machines.address_of(host, host.hardware_address(OPERATOR)), 22) for host in HOSTS}
+    else:
+        found = doors.addresses(vagrant.run(["ssh-config"], progress=lambda _: None))
+    if missing := [host.name for host in HOSTS if host.name not in found]:
+        raise LabError(f"`vagrant ssh-config` does not tell of {', '.join(missing)}")
+    return {host.name: doors.learn_door(host.name, *found[host.name], machines.connect) for host in HOSTS}

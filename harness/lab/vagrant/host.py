@@ -33,7 +33,7 @@ class VagrantHost(SshHost):
         machines: the hypervisor.
         door: its sshd.
         key: the operator's.
-        captures: directory for what passes its port of the client network.
+        captures: directory for what passes its port of the client network; None where that cannot be captured.
         stretch: makes a bound on time fit the lab's pace.
     """
 
@@ -44,7 +44,7 @@ class VagrantHost(SshHost):
         machines: Machines,
         door: Door,
         key: paramiko.PKey,
-        captures: Path,
+        captures: Path | None,
         stretch: Callable[[float], float],
     ) -> None:
         host_key = paramiko.Ed25519Key(data=base64.b64decode(door.host_key.split()[1]))
@@ -74,7 +74,7 @@ class VagrantHost(SshHost):
 
     def begin_capture(self) -> None:
         """Capture what passes the host's port of the client network, from now until its power goes."""
-        if self.role is HostRole.FAULT_TOLERANT:
+        if self.role is HostRole.FAULT_TOLERANT and self._captures_path is not None:
             path = self._captures_path / f"{self.name}.{len(self.captures)}.pcap"
             self.captures.append(self._machines.capture(self._plan, topology.CLIENT, path))
 

@@ -17,9 +17,9 @@ from harness.lab.capture import merge
 from harness.lab.interface import Capability, CaptureReport, HostRole, LabError, Network, Pace
 from harness.lab.topology import HOSTS, OPERATOR
 from harness.lab.vagrant.host import VagrantHost
-from harness.lab.vagrant.hypervisor import machines_of
+from harness.lab.vagrant.hypervisor import capabilities_of, machines_of
 from harness.lab.vagrant.machines import Machines
-from harness.lab.vagrant.state import DIRECTORY, LabState, lab_that_is_up
+from harness.lab.vagrant.state import DIRECTORY, LIBVIRT, LabState, lab_that_is_up, read_state
 from harness.lab.vagrant.storage import NfsStorage
 
 IMAGE_DIRECTORY = "/usr/local/share/ftvmm"
@@ -32,18 +32,6 @@ class VagrantLab:
     """See `harness.lab.interface.Lab`. Every `start` begins with the machines as the snapshot has them."""
 
     name = "vagrant"
-    capabilities = frozenset(
-        {
-            Capability.POWER,
-            Capability.FREEZE,
-            Capability.CAPTURE,
-            Capability.CLOCK,
-            Capability.SLEEP,
-            Capability.KERNEL,
-            Capability.LINK,
-            Capability.DEVICE_MAPPER,
-        }
-    )
     storage = NfsStorage()
     image_directory = IMAGE_DIRECTORY
 
@@ -54,6 +42,11 @@ class VagrantLab:
         self._hosts: dict[str, VagrantHost] = {}
         self._lock: int | None = None
         self.calibration: Calibration | None = None
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        state = read_state(self._directory)
+        return capabilities_of(state.provider if state else LIBVIRT)
 
     @property
     def networks(self) -> Mapping[str, Network]:
@@ -102,7 +95,7 @@ class VagrantLab:
                     machines=machines,
                     door=state.doors[plan.name],
                     key=key,
-                    captures=captures,
+                    captures=captures if Capability.CAPTURE in self.capabilities else None,
                     stretch=self._stretch,
                 )
             _restore(machines, state)
@@ -155,7 +148,8 @@ class VagrantLab:
 
     def collect_captures(self, directory: Path) -> Sequence[CaptureReport]:
         directory.mkdir(parents=True, exist_ok=True)
-        return [merge(host.captures, directory / f"{host.name}.pcap") for host in self.fault_tolerant_hosts]
+        hosts = [host for host in self.fault_tolerant_hosts if host.captures]
+        return [merge(host.captures, directory / f"{host.name}.pcap") for host in hosts]
 
     def keep(self) -> str:
         """Let go of the machines as they are; says how to look at them."""

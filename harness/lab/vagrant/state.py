@@ -15,6 +15,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 DIRECTORY = PROJECT / ".state" / "lab"
 # The prefix of the names of machines and networks: whoever looks at the hypervisor sees whose they are.
 PREFIX = "ftvmm-"
+LIBVIRT, VIRTUALBOX = "libvirt", "virtualbox"
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class LabState:
 
     Attributes:
         provider: `libvirt` or `virtualbox`.
-        acceleration: `kvm` or `tcg`.
+        acceleration: `kvm` or `tcg`; `hardware` under VirtualBox, which has no other.
         rack: the process whose namespaces libvirt and the machines live in; None under VirtualBox.
         doors: by host; empty until every host is up.
+        snapshot: its name; empty until it is taken.
+        forwarding_before: the machine's `ip_forward` from before the rack got a way out; empty where it has none.
     """
 
     provider: str
@@ -42,6 +45,7 @@ class LabState:
     rack: ProcessIdentity | None = None
     doors: Mapping[str, Door] = field(default_factory=dict)
     snapshot: str = ""
+    forwarding_before: str = ""
 
     def write(self, directory: Path = DIRECTORY) -> None:
         """Replace the state in one step."""

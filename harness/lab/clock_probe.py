@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from harness.evidence.clock_samples import ClockPair, ClockSample
 from harness.lab.interface import Host, Lab, LabError
+from harness.lab.kept_conversation import KeptConversation
 
 EXCHANGES = 20
 KEPT = 3
@@ -30,25 +31,39 @@ def machine_clocks() -> ClockPair:
     return ClockPair((before_ns + _now_ns()) // 2, wall_ns)
 
 
-def probe(host: Host, *, exchanges: int = EXCHANGES, timeout_seconds: float = TIMEOUT_SECONDS) -> list[ClockSample]:
-    """The tightest of many readings of one host's clocks. Raises `HostUnreachableError`."""
-    command = ["sh", "-c", f'exec {host.python} -c "$0"', _RESPONDER]
-    samples = []
-    with host.converse(command, timeout_seconds=timeout_seconds) as conversation:
-        for _ in range(exchanges):
+class ClockProbe:
+    """Probes hosts again and again; a host's side of it stays there in between."""
+
+    def __init__(self, *, exchanges: int = EXCHANGES, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self._exchanges, self._timeout_seconds = exchanges, timeout_seconds
+        self._conversations: dict[str, KeptConversation] = {}
+
+    def probe(self, host: Host) -> list[ClockSample]:
+        """The tightest of many readings of one host's clocks. Raises `HostUnreachableError`."""
+        conversation = self._conversations.setdefault(host.name, KeptConversation(host, _RESPONDER))
+        samples = []
+        for _ in range(self._exchanges):
             before_ns = _now_ns()
-            answer = conversation.ask("clocks")
+            answer = conversation.ask("clocks", timeout_seconds=self._timeout_seconds)
             after_ns = _now_ns()
             boottime_ns, realtime_ns, boot_id = answer.split()
             samples.append(ClockSample(host.name, boot_id, before_ns, after_ns, int(boottime_ns), int(realtime_ns)))
-    return sorted(samples, key=lambda sample: sample.width_ns)[:KEPT]
+        return sorted(samples, key=lambda sample: sample.width_ns)[:KEPT]
 
+    def probe_all(self, lab: Lab) -> list[ClockSample]:
+        """Samples of all hosts that can answer, in parallel; one that does not answer has none."""
+        hosts = [host for host in lab.hosts.values() if host.is_powered and not stands_still(host)]
+        with ThreadPoolExecutor(max(1, len(hosts))) as executor:
+            return [sample for samples in executor.map(self._probe_if_possible, hosts) for sample in samples]
 
-def probe_all(lab: Lab) -> list[ClockSample]:
-    """Samples of all hosts that can answer, in parallel; one that does not answer has none."""
-    hosts = [host for host in lab.hosts.values() if host.is_powered and not stands_still(host)]
-    with ThreadPoolExecutor(max(1, len(hosts))) as executor:
-        return [sample for samples in executor.map(_probe_if_possible, hosts) for sample in samples]
+    def _probe_if_possible(self, host: Host) -> list[ClockSample]:
+        for _ in range(2):  # what stayed on a host that was started again meanwhile is gone, which the first try finds
+            try:
+                return self.probe(host)
+            except LabError:
+                continue
+        # It hangs, or dies under our hands: that is what trials are for, and other samples bound its clock.
+        return []
 
 
 def stands_still(host: Host) -> bool:
@@ -59,14 +74,6 @@ def stands_still(host: Host) -> bool:
 def standing_still(hosts: Iterable[Host]) -> set[str]:
     """The names of the hosts of which none of their programs runs."""
     return {host.name for host in hosts if stands_still(host)}
-
-
-def _probe_if_possible(host: Host) -> list[ClockSample]:
-    try:
-        return probe(host)
-    except LabError:
-        # It hangs, or dies under our hands: that is what trials are for, and other samples bound its clock.
-        return []
 
 
 def _now_ns() -> int:

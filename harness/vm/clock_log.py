@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.evidence.clock_samples import ClockRecord, Pause
-from harness.lab.clock_probe import machine_clocks, probe_all, standing_still
+from harness.lab.clock_probe import ClockProbe, machine_clocks, standing_still
 from harness.lab.interface import Capability, Lab
 
 
@@ -24,12 +24,13 @@ class ClockLog:
         self._lab, self._path = lab, path
         self._is_needed = Capability.CLOCK in lab.capabilities
         self._record = ClockRecord()
+        self._probe = ClockProbe(timeout_seconds=lab.pace.stretch(0.5))
 
     def sample(self) -> None:
         """Samples every host that can answer."""
         if self._is_needed:
             self._record.machine.append(machine_clocks())
-            self._record.samples += probe_all(self._lab)
+            self._record.samples += self._probe.probe_all(self._lab)
             self._record.machine.append(machine_clocks())
             self._record.write(self._path)
 

@@ -8,9 +8,11 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from harness.lab.interface import CommandFailedError, Host, HostUnreachableError, Lab, LabError, Pace, RemoteProcess
+from harness.lab.kept_conversation import KeptConversation
 from harness.vm.node_file import CONFIG_PATH, KEY_PATH, Guest, Timing, node_file
 
 NODE_LOG = "/var/lib/ftvmm/node.log"
@@ -23,6 +25,20 @@ _POLL_SECONDS = 0.05
 
 class PairError(Exception):
     """The pair did not come to the state that a scenario waits for; the message says what it did instead."""
+
+
+# As `ftvmm status --json` does it, without starting Python for each question.
+_STATUS = """
+import json, sys
+from pathlib import Path
+from ftvmm import configuration, control
+for line in sys.stdin:
+    try:
+        answer = control.request(configuration.load(Path(sys.argv[1])).control_socket, "status")
+    except (configuration.ConfigurationError, control.ControlError):
+        answer = None
+    print(json.dumps(answer), flush=True)
+"""
 
 
 @dataclass(eq=False)
@@ -39,6 +55,10 @@ class Node:
     process: RemoteProcess
     pace: Pace = field(default_factory=Pace)
 
+    @cached_property
+    def _status(self) -> KeptConversation:
+        return KeptConversation(self.host, _STATUS, CONFIG_PATH)
+
     @property
     def name(self) -> str:
         """The host's name."""
@@ -47,13 +67,11 @@ class Node:
     def status(self) -> dict[str, Any] | None:
         """What `ftvmm status --json` says, or None when the node or its host does not answer."""
         try:
-            answer = self.host.run(
-                f"{self.host.python} -m ftvmm status --json --config {CONFIG_PATH}",
-                timeout_seconds=self.pace.stretch(5),
-            )
+            answer = self._status.ask("status", timeout_seconds=self.pace.stretch(3))
         except LabError:
             return None
-        return json.loads(answer.stdout) if answer.succeeded else None
+        status: dict[str, Any] | None = json.loads(answer)
+        return status
 
     def trace(self) -> list[dict[str, Any]]:
         """The events of the node's trace so far; a line that is being written is left out."""
@@ -151,7 +169,7 @@ class Pair:
         while not condition():
             if time.monotonic() > deadline:
                 raise PairError(f"{what}: not within {timeout_seconds:g} s. {explain()}".rstrip())
-            time.sleep(_POLL_SECONDS)
+            time.sleep(self.lab.pace.stretch(_POLL_SECONDS))
 
     def _wait_for_role(self, node: Node, roles: set[str], timeout_seconds: float = 30) -> None:
         def reached() -> bool:

@@ -60,6 +60,8 @@ Description=Toxiproxy on the logging channel
 After=ftvmm-lab.service
 [Service]
 ExecStart=/usr/local/bin/ftvmm-toxiproxy -host 127.0.0.1 -port $TOXIPROXY_API_PORT -config /etc/ftvmm-lab/toxiproxy.json
+StandardOutput=append:/var/log/toxiproxy.log
+StandardError=inherit
 [Install]
 WantedBy=multi-user.target
 X

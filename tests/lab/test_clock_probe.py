@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.evidence.host_clock import HostClock
-from harness.lab.clock_probe import KEPT, machine_clocks, probe
+from harness.lab.clock_probe import KEPT, ClockProbe, machine_clocks
 from harness.lab.interface import HostUnreachableError
 from harness.lab.netns.lab import NetnsLab
 
@@ -13,9 +13,9 @@ MILLISECOND_NS = 1_000_000
 
 
 def test_the_bounds_hold_the_true_offset(shared_lab: NetnsLab) -> None:
-    start = machine_clocks()
+    start, probe = machine_clocks(), ClockProbe()
     for host in shared_lab.hosts.values():
-        samples = probe(host)
+        samples = probe.probe(host)
         assert len(samples) == KEPT
         assert len({sample.boot_id for sample in samples}) == 1
         for sample in samples:
@@ -36,10 +36,19 @@ def test_a_host_that_does_not_answer_is_named(shared_lab: NetnsLab) -> None:
     host.freeze()
     try:
         with pytest.raises(HostUnreachableError, match="host-c"):
-            probe(host, timeout_seconds=0.3)
+            ClockProbe(timeout_seconds=0.3).probe(host)
     finally:
         host.thaw()
-    assert probe(host, exchanges=1)
+    assert ClockProbe(exchanges=1).probe(host)
+
+
+def test_a_probe_finds_a_host_again_that_was_started_again(shared_lab: NetnsLab) -> None:
+    host, probe = shared_lab.hosts["host-b"], ClockProbe(exchanges=1)
+    assert probe.probe(host)
+    host.power_off()
+    assert {sample.host for sample in probe.probe_all(shared_lab)} == set(shared_lab.hosts) - {"host-b"}
+    host.power_on()
+    assert {sample.host for sample in probe.probe_all(shared_lab)} == set(shared_lab.hosts)
 
 
 def test_a_conversation_is_of_lines_and_ends_with_its_block(shared_lab: NetnsLab) -> None:

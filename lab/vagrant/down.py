@@ -28,6 +28,9 @@ def down(directory: Path, *, progress: Callable[[str], None]) -> bool:
         state = None
     if state is not None:
         _end(directory, state, progress)
+    elif left := rack.left_in(directory):
+        progress("ending a libvirt that a lab without a state has left")
+        rack.stop(left)
     if directory.exists():
         for entry in directory.iterdir():
             if entry.name in _KEPT:

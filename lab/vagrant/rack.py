@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import subprocess
 import time
@@ -15,6 +17,7 @@ from harness.lab.process_identity import ProcessIdentity
 
 _SCRIPT = Path(__file__).with_name("rack.sh")
 _START_SECONDS = 60
+_IDENTITY = "rack.json"
 NAMESPACES = ("net", "mount", "pid")
 
 
@@ -53,7 +56,17 @@ def start(directory: Path) -> ProcessIdentity:
     pid = only_child(launcher.pid)
     if pid is None:
         raise LabError(f"the lab's libvirt ended at once: {log.read_text(errors='replace').strip()}")
-    return ProcessIdentity.of(pid)
+    process = ProcessIdentity.of(pid)
+    (directory / _IDENTITY).write_text(json.dumps(dataclasses.asdict(process)))
+    return process
+
+
+def left_in(directory: Path) -> ProcessIdentity | None:
+    """The rack that was started last for a lab, by a record of its own: it is found even if the lab's state is not."""
+    try:
+        return ProcessIdentity(**json.loads((directory / _IDENTITY).read_text()))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return None
 
 
 def stop(rack: ProcessIdentity) -> None:

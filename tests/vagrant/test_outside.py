@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -69,6 +71,16 @@ def test_a_damaged_state_is_named_and_can_be_taken_down(tmp_path: Path, text: st
     said: list[str] = []
     down(tmp_path, progress=said.append)
     assert read_state(tmp_path) is None
+
+
+def test_what_a_lab_with_a_damaged_state_left_is_ended(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as left:
+        (tmp_path / "rack.json").write_text(json.dumps(dataclasses.asdict(ProcessIdentity.of(left.pid))))
+        (tmp_path / "state.json").write_text("{")
+        said: list[str] = []
+        down(tmp_path, progress=said.append)
+        assert left.wait(10) == -signal.SIGKILL
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_lab_from_before_this_machines_start_is_not_up(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ ARGS ?=
 export SCENARIO ARGS
 
 HOST ?= host-a
-export LAB_BOX LAB_ACCEL LAB_MEMORY
 
 .PHONY: help setup scenarios report test test-rust test-python lint bench demo clean
 .PHONY: lab-setup lab-up lab-scenarios lab-smoke lab-down lab-status lab-reset lab-ssh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shlex
 import tarfile
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from harness.lab import topology
 from harness.lab.host_files import hosts_file, network_batch, toxiproxy_configuration
-from harness.lab.interface import HostRole
+from harness.lab.interface import Host, HostRole
 from harness.lab.topology import HOSTS, NETWORKS, STORAGE, STORAGE_PLAN, HostPlan
 from harness.lab.vagrant.lab import IMAGE_DIRECTORY
 from harness.lab.vagrant.state import PROJECT
@@ -20,6 +21,8 @@ _LIBRARY = "usr/local/lib/ftvmm-lab"
 _CONFIGURATION = "etc/ftvmm-lab"
 _ENVIRONMENT = "opt/ftvmm"
 STORAGE_MIB = 256
+# Megabytes over SSH to an emulated machine.
+_INSTALL_SECONDS = 900.0
 
 
 def write_archives(directory: Path, *, packages: Path, toxiproxy: Path, operator_key: str, disk_mib: int) -> None:
@@ -44,6 +47,27 @@ def write_archives(directory: Path, *, packages: Path, toxiproxy: Path, operator
                 _add(archive, "usr/local/bin/ftvmm-toxiproxy", toxiproxy.read_bytes(), mode=0o755)
                 for image in sorted((PROJECT / "ftvmm" / "guests" / "images").glob("*.hvt")):
                     _add(archive, f"{IMAGE_DIRECTORY.lstrip('/')}/{image.name}", image.read_bytes())
+
+
+def digest_of(directory: Path) -> str:
+    """One digest of all archives."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.glob("*.tar")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def install_anew(host: Host, directory: Path) -> None:
+    """Give a host that is up its archive and install it, as its provisioning did when it was made.
+
+    Raises:
+        LabError: the host could not be given it.
+    """
+    archive = (directory / f"{host.name}.tar").read_bytes()
+    packages = f"/{_ENVIRONMENT}/lib"
+    unpack = f"rm -rf {packages} && tar -C / --no-same-owner -xf - && /{_LIBRARY}/install.sh"
+    host.run(unpack, input=archive, timeout_seconds=_INSTALL_SECONDS, check=True)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes, *, mode: int = 0o644) -> None:

@@ -21,7 +21,7 @@ from harness.lab.vagrant.libvirt import LibvirtMachines
 from harness.lab.vagrant.state import LIBVIRT, Door, LabState, read_state
 from lab.vagrant import doors, rack, uplink, wheelhouse
 from lab.vagrant.acceleration import acceleration
-from lab.vagrant.archives import write_archives
+from lab.vagrant.archives import digest_of, install_anew, write_archives
 from lab.vagrant.boxes import box_settings, fetch_box
 from lab.vagrant.plan import plan
 from lab.vagrant.providers import check_provider
@@ -101,18 +101,31 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
     with _step("keys and addresses of the hosts", progress):
         state = dataclasses.replace(state, doors=_doors(state, vagrant))
         state.write(directory)
+    state = _settle(directory, state, vagrant.archives, progress)
+    progress(f"the lab is up after {time.monotonic() - begin:.0f} s: make lab-scenarios, make lab-ssh HOST=host-a")
+    return state
+
+
+def _settle(directory: Path, state: LabState, archives: Path, progress: Progress) -> LabState:
+    """Wait for the storage, bring the hosts up to date if the project has changed, and take the snapshot."""
+    contents = digest_of(archives)
+    lab = VagrantLab(directory, calibrated=False)
     with _step("storage mounted on every FT host", progress):
-        # Without a snapshot in the state it takes the machines as they are.
-        lab = VagrantLab(directory, calibrated=False)
+        # With a snapshot the machines are put back to it, without one they are taken as they are.
         lab.start()
+    try:
+        if state.snapshot and state.installed != contents:
+            with _step("the project, which has changed since, on every host", progress):
+                lab.on_all(lambda host: install_anew(host, archives))
+            state = dataclasses.replace(state, snapshot="")
+    finally:
         lab.stop()
     if not state.snapshot:
         machines = machines_of(state)
         with _step(f"snapshot `{SNAPSHOT}`", progress), ThreadPoolExecutor(len(HOSTS)) as executor:
             list(executor.map(lambda host: machines.take_snapshot(host, SNAPSHOT), HOSTS))
-        state = dataclasses.replace(state, snapshot=SNAPSHOT)
+        state = dataclasses.replace(state, snapshot=SNAPSHOT, installed=contents)
         state.write(directory)
-    progress(f"the lab is up after {time.monotonic() - begin:.0f} s: make lab-scenarios, make lab-ssh HOST=host-a")
     return state
 
 

@@ -134,6 +134,8 @@ class LibvirtMachines:
         return self.virsh("qemu-monitor-command", self._domain(plan), "--hmp", command)
 
     def take_snapshot(self, plan: HostPlan, name: str) -> None:
+        with contextlib.suppress(LabError):  # there is none of this name yet
+            self.virsh("snapshot-delete", self._domain(plan), name)
         self.virsh("snapshot-create-as", self._domain(plan), name)
 
     def restore_snapshot(self, plan: HostPlan, name: str) -> None:

@@ -44,7 +44,7 @@ class Machines(Protocol):
         """Wake it, its real-time clock put forward by so many seconds first."""
 
     def take_snapshot(self, plan: HostPlan, name: str) -> None:
-        """Keep the running machine's state, memory included, under a name."""
+        """Keep the running machine's state, memory included, under a name; one of that name is replaced."""
 
     def restore_snapshot(self, plan: HostPlan, name: str) -> None:
         """Make the machine run from there again, whatever it is now."""

@@ -36,6 +36,8 @@ class LabState:
         acceleration: `kvm` or `tcg`; `hardware` under VirtualBox, which has no other.
         rack: the process whose namespaces libvirt and the machines live in; None under VirtualBox.
         doors: by host; empty until every host is up.
+        snapshot: what every scenario begins from; empty until it is taken.
+        installed: digest of what the hosts were given to install.
         snapshot: its name; empty until it is taken.
         forwarding_before: the machine's `ip_forward` from before the rack got a way out; empty where it has none.
     """
@@ -45,6 +47,7 @@ class LabState:
     rack: ProcessIdentity | None = None
     doors: Mapping[str, Door] = field(default_factory=dict)
     snapshot: str = ""
+    installed: str = ""
     forwarding_before: str = ""
 
     def write(self, directory: Path = DIRECTORY) -> None:

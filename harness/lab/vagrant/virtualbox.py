@@ -186,6 +186,8 @@ class VirtualBoxMachines:
         raise LabError(f"{plan.name} cannot sleep: VirtualBox's machines have no suspend to RAM")
 
     def take_snapshot(self, plan: HostPlan, name: str) -> None:
+        with contextlib.suppress(LabError):  # there is none of this name yet
+            self._manage("snapshot", self._name(plan), "delete", name, timeout_seconds=600)
         self._manage("snapshot", self._name(plan), "take", name, "--live", timeout_seconds=600)
 
     def restore_snapshot(self, plan: HostPlan, name: str) -> None:

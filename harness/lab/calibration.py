@@ -23,9 +23,9 @@ _SLEEP_MS, _SLEEPS = 10, 600
 _DELAYS_IN_DETECTION = 5
 _DETECT_MS = 150.0
 # And the longest delay that a short measurement sees says little of the longest that there will be: however punctual
-# the sleeper was, the detector's times grow with the time that the work between two signs of life takes. A quarter of
-# the default is ample for it on a machine at full speed.
-_WORK_IN_DETECTION = 0.25
+# the sleeper was, the detector's times grow with the time that commands take. Emulated hosts that were 35 times slower
+# were seen to stand still for 1.8 s, twelve times the default.
+_WORK_IN_DETECTION = 0.75
 
 _LATENESS = """
 import json, os, sys, time

@@ -102,9 +102,11 @@ class VagrantHost(SshHost):
         self.connect()
 
     def power_off(self) -> None:
-        # A capture ends with its port, and what it had received by then is all there was.
-        self._machines.cut_power(self._plan)
+        # The port goes with the machine's process, and a capture that has not taken all from it is not whole: so the
+        # machine stands still first, from when on nothing leaves it.
+        self._machines.freeze(self._plan)
         self.end_captures()
+        self._machines.cut_power(self._plan)
         self._ssh.close()
 
     def end_captures(self) -> None:

@@ -11,7 +11,7 @@ from fault_injectors.probes import answers_ping, answers_ssh, witness
 from harness.lab.interface import Capability, LabError
 from harness.lab.topology import MANAGEMENT
 
-_FROZEN_SSH_SECONDS = 0.5
+_SILENCE_SECONDS = 0.5
 
 
 @dataclass
@@ -25,7 +25,8 @@ class SilencedHost(HostFault):
         """
         if not self._was_alive:
             return Confirmation.of(False, f"{self.host.name} did not answer before the blow either")
-        if answers_ssh(self.lab, self.host, timeout_seconds=timeout_seconds):
+        wait_seconds = min(self.lab.pace.stretch(_SILENCE_SECONDS), timeout_seconds)
+        if answers_ssh(self.lab, self.host, timeout_seconds=wait_seconds):
             return Confirmation.of(False, f"{self.host.name} still answers over SSH")
         onlooker, address = witness(self.lab, self.host), self.host.addresses[MANAGEMENT]
         if onlooker is None:
@@ -76,7 +77,7 @@ class Freeze(HostFault):
         if not self._was_alive:
             return Confirmation.of(False, f"{self.host.name} did not answer before it was frozen")
         frozen = self.host.is_frozen
-        wait_seconds = min(self.lab.pace.stretch(_FROZEN_SSH_SECONDS), timeout_seconds)
+        wait_seconds = min(self.lab.pace.stretch(_SILENCE_SECONDS), timeout_seconds)
         answers = answers_ssh(self.lab, self.host, timeout_seconds=wait_seconds)
         return Confirmation.of(
             frozen and not answers,

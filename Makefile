@@ -18,6 +18,8 @@ ARGS ?=
 export SCENARIO ARGS
 
 HOST ?= host-a
+LAB ?= netns
+REPORT = reports/allure-report$(if $(filter-out netns,$(LAB)),-$(LAB))
 
 .PHONY: help setup scenarios report test test-rust test-python lint bench demo clean
 .PHONY: lab-setup lab-up lab-scenarios lab-smoke lab-down lab-status lab-reset lab-ssh
@@ -42,10 +44,10 @@ setup:  ## Install and build what the rest needs; done once, checked in a moment
 scenarios: setup  ## The main job: run the suite on the embedded lab, then write the Allure report
 	@$(VENV_PYTHON) reports/scenarios.py
 
-report:  ## Show the last report: serve it on this machine only, until Ctrl-C
-	@test -f reports/allure-report/index.html || { echo "There is no report yet: run \`make scenarios\` first." >&2; exit 2; }
+report:  ## Show the last report, or with LAB=vagrant the Vagrant lab's: on this machine only, until Ctrl-C
+	@test -f $(REPORT)/index.html || { echo "There is no report in $(REPORT) yet: run \`make scenarios\` or \`make lab-scenarios\` first." >&2; exit 2; }
 	@echo "http://127.0.0.1:8080/ (Ctrl-C ends it)"
-	@"$(PYTHON)" -m http.server --bind 127.0.0.1 --directory reports/allure-report 8080 >/dev/null 2>&1 || [ $$? -eq 130 ]
+	@"$(PYTHON)" -m http.server --bind 127.0.0.1 --directory $(REPORT) 8080 >/dev/null 2>&1 || [ $$? -eq 130 ]
 
 test: setup lint test-rust test-python  ## ftvmm's own tests: lint, the Rust core and guests, then tests/
 

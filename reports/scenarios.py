@@ -116,7 +116,9 @@ def _make_report() -> str:
             status = 1
     if status != 0 or not (REPORT / "index.html").is_file():
         return f"the report could not be made, see {REPORT_LOG.relative_to(ROOT)}"
-    return f"report: {REPORT / 'index.html'} (`make report` shows it)".replace(f"{ROOT}/", "")
+    return f"report: {REPORT / 'index.html'} (`make report{f' LAB={LAB}' if SUFFIX else ''}` shows it)".replace(
+        f"{ROOT}/", ""
+    )
 
 
 def _count() -> Count | None:

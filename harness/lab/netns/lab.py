@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
-from harness.lab import topology
 from harness.lab.capture import merge
-from harness.lab.interface import Capability, CaptureReport, HostRole, LabError, Network, Pace
+from harness.lab.host_table import HostTable
+from harness.lab.interface import Capability, CaptureReport, LabError, Pace
 from harness.lab.netns import run_directory
 from harness.lab.netns.host import PROJECT, NetnsHost
 from harness.lab.netns.prerequisites import check_prerequisites
@@ -23,7 +22,7 @@ from harness.lab.topology import HOSTS, OPERATOR
 from harness.lab.toxiproxy_server import toxiproxy_server
 
 
-class NetnsLab:
+class NetnsLab(HostTable[NetnsHost]):
     """See `harness.lab.interface.Lab`. `disk_mib` is the size of the VM's empty disk image."""
 
     name = "netns"
@@ -34,31 +33,11 @@ class NetnsLab:
     image_directory = str(PROJECT / "ftvmm" / "guests" / "images")
 
     def __init__(self, *, disk_mib: int = 16) -> None:
+        super().__init__()
         self._disk_bytes = disk_mib << 20
         self._run: RunDirectory | None = None
         self._keeper: subprocess.Popen[str] | None = None
-        self._hosts: dict[str, NetnsHost] = {}
         self.storage = NetnsStorage(self._hosts)
-
-    @property
-    def networks(self) -> Mapping[str, Network]:
-        return {name: network for name, network in topology.NETWORKS.items() if name != OPERATOR}
-
-    @property
-    def hosts(self) -> Mapping[str, NetnsHost]:
-        return self._hosts
-
-    @property
-    def fault_tolerant_hosts(self) -> Sequence[NetnsHost]:
-        return [host for host in self._hosts.values() if host.role is HostRole.FAULT_TOLERANT]
-
-    @property
-    def storage_host(self) -> NetnsHost:
-        return self._hosts["storage"]
-
-    @property
-    def client_host(self) -> NetnsHost:
-        return self._hosts["client"]
 
     @property
     def run_id(self) -> str:
@@ -116,12 +95,7 @@ class NetnsLab:
                 key=keys.operator.as_paramiko(),
                 host_key=keys.hosts[plan.name].as_paramiko(),
             )
-        self._on_all(NetnsHost.power_on)
-
-    def _on_all(self, action: Callable[[NetnsHost], None]) -> None:
-        with ThreadPoolExecutor(len(self._hosts)) as executor:
-            for future in [executor.submit(action, host) for host in self._hosts.values()]:
-                future.result()
+        self.on_all(NetnsHost.power_on)
 
     def stop(self) -> None:
         for host in self._hosts.values():

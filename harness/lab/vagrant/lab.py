@@ -5,17 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import paramiko
 
-from harness.lab import topology
 from harness.lab.calibration import Calibration, calibrate
 from harness.lab.capture import merge
-from harness.lab.interface import Capability, CaptureReport, HostRole, LabError, Network, Pace
-from harness.lab.topology import HOSTS, OPERATOR
+from harness.lab.host_table import HostTable
+from harness.lab.interface import Capability, CaptureReport, LabError, Pace
+from harness.lab.topology import HOSTS
 from harness.lab.vagrant.host import VagrantHost
 from harness.lab.vagrant.hypervisor import capabilities_of, machines_of
 from harness.lab.vagrant.machines import Machines
@@ -28,7 +28,7 @@ IMAGE_DIRECTORY = "/usr/local/share/ftvmm"
 UNMEASURED = Pace(work=20.0, timing=20.0)
 
 
-class VagrantLab:
+class VagrantLab(HostTable[VagrantHost]):
     """See `harness.lab.interface.Lab`. Every `start` begins with the machines as the snapshot has them."""
 
     name = "vagrant"
@@ -37,9 +37,9 @@ class VagrantLab:
 
     def __init__(self, directory: Path = DIRECTORY, *, calibrated: bool = True) -> None:
         """`calibrated` False: its bounds on time are those before any measurement, for who only has a look."""
+        super().__init__()
         self._directory = directory
         self._calibrated = calibrated
-        self._hosts: dict[str, VagrantHost] = {}
         self._lock: int | None = None
         self.calibration: Calibration | None = None
 
@@ -47,26 +47,6 @@ class VagrantLab:
     def capabilities(self) -> frozenset[Capability]:
         state = read_state(self._directory)
         return capabilities_of(state.provider if state else LIBVIRT)
-
-    @property
-    def networks(self) -> Mapping[str, Network]:
-        return {name: network for name, network in topology.NETWORKS.items() if name != OPERATOR}
-
-    @property
-    def hosts(self) -> Mapping[str, VagrantHost]:
-        return self._hosts
-
-    @property
-    def fault_tolerant_hosts(self) -> Sequence[VagrantHost]:
-        return [host for host in self._hosts.values() if host.role is HostRole.FAULT_TOLERANT]
-
-    @property
-    def storage_host(self) -> VagrantHost:
-        return self._hosts["storage"]
-
-    @property
-    def client_host(self) -> VagrantHost:
-        return self._hosts["client"]
 
     @property
     def pace(self) -> Pace:
@@ -117,12 +97,6 @@ class VagrantLab:
             _restore(machines_of(state), state)
         finally:
             self.stop()
-
-    def on_all(self, action: Callable[[VagrantHost], None]) -> None:
-        """Do something with every host at the same time; the first error is raised when all have ended."""
-        with ThreadPoolExecutor(len(self._hosts)) as executor:
-            for future in [executor.submit(action, host) for host in self._hosts.values()]:
-                future.result()
 
     def _take(self) -> None:
         """One test run at a time: two would pull each other's machines back to the snapshot."""

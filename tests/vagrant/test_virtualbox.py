@@ -199,7 +199,7 @@ def test_a_frozen_machine_is_not_asked(manage: FakeManage, process: subprocess.P
 def test_a_snapshot_is_restored_whatever_the_machine_is(manage: FakeManage, process: subprocess.Popen[bytes]) -> None:
     machines = VirtualBoxMachines()
     machines.take_snapshot(HOST_A, "fresh")
-    assert manage.calls() == ["snapshot ftvmm-host-a take fresh --live"]
+    assert manage.calls() == ["snapshot ftvmm-host-a delete fresh", "snapshot ftvmm-host-a take fresh --live"]
     machines.freeze(HOST_A)
     manage.answer("aborted")
     machines.restore_snapshot(HOST_A, "fresh")

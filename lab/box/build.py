@@ -12,7 +12,7 @@ from lab.box.commands import Commands, build_environment
 from lab.box.failure import BoxFailed
 from lab.box.progress import Progress
 from lab.provision.serialise import one_at_a_time
-from lab.provision.stamps import Stamps, fingerprint_of
+from lab.provision.stamps import SKIPPED_DIRECTORIES, Stamps, fingerprint_of
 
 SOURCES = Path(__file__).parent
 CHECKOUT = SOURCES.parents[1]
@@ -67,7 +67,7 @@ def fingerprint(*, keys: str, disk_gibibytes: int, sources: Path = SOURCES) -> s
 
     Packages' versions are no part of it: whoever wants Debian's updates in the box asks for a build with ``force``.
     """
-    paths = [path for path in sources.iterdir() if path.suffix != ".md"]
+    paths = [path for path in sources.iterdir() if path.suffix != ".md" and path.name not in SKIPPED_DIRECTORIES]
     return fingerprint_of(root=sources, paths=paths, facts=[keys, f"{disk_gibibytes} GiB"])
 
 

@@ -27,6 +27,13 @@ def test_a_copy_of_the_sources_has_the_same_fingerprint(sources: Path) -> None:
     assert _fingerprint(sources) == _fingerprint(SOURCES)
 
 
+def test_what_python_compiled_does_not_count(sources: Path) -> None:
+    before = _fingerprint(sources)
+    (sources / "__pycache__").mkdir()
+    (sources / "__pycache__" / "build.cpython-311.pyc").write_bytes(b"compiled")
+    assert _fingerprint(sources) == before
+
+
 @pytest.mark.parametrize("name", ["contents.py", "disk_image.py", "root/boot/grub/grub.cfg", "root/etc/hosts"])
 def test_a_changed_source_changes_it(sources: Path, name: str) -> None:
     before = _fingerprint(sources)

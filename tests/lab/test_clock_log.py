@@ -12,7 +12,7 @@ from harness.evidence.clock_samples import ClockPair, read_clock_record
 from harness.evidence.clocks import Clocks
 from harness.evidence.host_clocks import HostClocks
 from harness.lab.clock_probe import machine_clocks
-from harness.lab.interface import Capability, HostUnreachableError, Lab
+from harness.lab.interface import Capability, HostUnreachableError, Lab, Pace
 from harness.vm.clock_log import ClockLog
 
 HOUR_NS = 3600 * 10**9
@@ -60,6 +60,7 @@ class FakeLab:
     def __init__(self, *hosts: FakeHost, capabilities: frozenset[Capability] = frozenset({Capability.CLOCK})) -> None:
         self.hosts = {host.name: host for host in hosts}
         self.capabilities = capabilities
+        self.pace = Pace()
 
 
 def clock_log(lab: FakeLab, path: Path) -> ClockLog:

@@ -23,9 +23,8 @@ _SLEEP_MS, _SLEEPS = 10, 600
 _DELAYS_IN_DETECTION = 5
 _DETECT_MS = 150.0
 # And the longest delay that a short measurement sees says little of the longest that there will be: however punctual
-# the sleeper was, the detector's times grow with the time that commands take. Emulated hosts that were 35 times slower
-# were seen to stand still for 1.8 s, twelve times the default.
-_WORK_IN_DETECTION = 0.75
+# the sleeper was, the detector's times grow as commands do. Emulated hosts that were 35 times slower were seen to stand
+# still for 1.8 s, twelve times the default.
 
 _LATENESS = """
 import json, os, sys, time
@@ -85,10 +84,8 @@ def calibrate(lab: Lab) -> Calibration:
         there = max(seconds)
     longest = max(late[-1] for late in lateness)
     typical = max(median(late) for late in lateness)
-    pace = Pace(
-        work=max(1.0, there / here),
-        timing=max(1.0, there / here * _WORK_IN_DETECTION, longest * _DELAYS_IN_DETECTION / _DETECT_MS),
-    )
+    work = max(1.0, there / here)
+    pace = Pace(work=work, timing=max(work, longest * _DELAYS_IN_DETECTION / _DETECT_MS))
     return Calibration(pace, (there, here), (longest, typical))
 
 

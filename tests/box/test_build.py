@@ -103,7 +103,7 @@ def test_a_box_that_is_not_whole_does_not_count(output: Path, damage: str) -> No
 
 def test_mounts_in_a_directory_are_told_from_its_neighbours(tmp_path: Path) -> None:
     table = tmp_path / "mountinfo"
-    mounts = [f"{tmp_path}/work", f"{tmp_path}/work/root/a\\040b", f"{tmp_path}/workshop/dev", "/"]
+    mounts = [f"{tmp_path}/tree", f"{tmp_path}/tree/root/a\\040b", f"{tmp_path}/treetop/dev", "/"]
     table.write_text("".join(f"36 35 98:0 / {mount} rw - tmpfs none rw\n" for mount in mounts))
-    found = work.mounts_below(tmp_path / "work", table=table)
-    assert found == [tmp_path / "work", tmp_path / "work/root/a b"]
+    found = work.mounts_below(tmp_path / "tree", table=table)
+    assert found == [tmp_path / "tree", tmp_path / "tree/root/a b"]

@@ -52,7 +52,7 @@ class ClockProbe:
 
     def probe_all(self, lab: Lab) -> list[ClockSample]:
         """Samples of all hosts that can answer, in parallel; one that does not answer has none."""
-        hosts = [host for host in lab.hosts.values() if host.is_powered and not stands_still(host)]
+        hosts = [host for host in lab.hosts.values() if host.is_powered and not (host.is_frozen or host.is_asleep)]
         with ThreadPoolExecutor(max(1, len(hosts))) as executor:
             return [sample for samples in executor.map(self._probe_if_possible, hosts) for sample in samples]
 

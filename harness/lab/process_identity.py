@@ -57,10 +57,16 @@ class ProcessIdentity:
             os.close(descriptor)
 
 
+def parse_stat(text: str) -> tuple[str, int]:
+    """State letter and start time (clock ticks since boot) of a `/proc/<pid>/stat` (proc(5), fields 3 and 22)."""
+    # The command name may hold anything, parentheses included: the fields begin after the last one.
+    fields = text.rpartition(")")[2].split()
+    return fields[0], int(fields[19])
+
+
 def _start_ticks(pid: int) -> int | None:
     try:
-        # The command name may hold anything, parentheses included: the fields begin after the last one.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state, start_ticks = parse_stat(Path(f"/proc/{pid}/stat").read_text())
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    return None if state in "ZX" else start_ticks

@@ -16,6 +16,7 @@ from typing import Any
 import paramiko
 
 from harness.lab.interface import CommandResult, HostUnreachableError, LabError
+from harness.lab.process_identity import parse_stat
 
 Connector = Callable[[], socket.socket]
 
@@ -53,10 +54,12 @@ class SshProcess:
 
     def is_running(self) -> bool:
         """Whether the host says that the process exists and is no zombie."""
-        # The command name may hold anything, parentheses included: the fields begin after the last one. A host that was
-        # started again gives the same pid to others, which have another start time (proc(5), field 22).
-        fields = self._connection.run(f"cat /proc/{self.pid}/stat").stdout.rpartition(")")[2].split()
-        return len(fields) > 19 and fields[0] not in "ZX" and int(fields[19]) == self._start_ticks
+        stat = self._connection.run(f"cat /proc/{self.pid}/stat").stdout
+        if not stat:
+            return False
+        # A host that was started again gives the same pid to others, which have another start time.
+        state, start_ticks = parse_stat(stat)
+        return state not in "ZX" and start_ticks == self._start_ticks
 
     def signal(self, name: str) -> None:
         """Send a signal by name."""

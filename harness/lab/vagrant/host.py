@@ -67,7 +67,7 @@ class VagrantHost(SshHost):
         return "/opt/ftvmm/bin/python"
 
     def connect(self) -> None:
-        """Open the kept connection and begin to capture; the machine is running."""
+        """Open the kept connection to the running machine, and wait for its storage."""
         self._ssh.connect(timeout_seconds=self._stretch(_BOOT_SECONDS))
         if self.role is HostRole.FAULT_TOLERANT:
             self.await_storage()

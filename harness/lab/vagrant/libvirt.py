@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.lab.capture import PortCapture
 from harness.lab.interface import LabError
 from harness.lab.namespaces import connect_inside, run_inside
+from harness.lab.process_identity import parse_stat
 from harness.lab.topology import HostPlan
 from harness.lab.vagrant.state import PREFIX
 from harness.lab.waiting import wait_until
@@ -55,8 +56,8 @@ class LibvirtMachines:
     def _state(self, pid: int) -> str:
         """The kernel's letter for a process's state, such as T for stopped; empty when it is gone."""
         with contextlib.suppress(LabError):
-            fields = self._inside(["cat", f"/proc/{pid}/stat"]).rpartition(")")[2].split()
-            return "" if fields[0] in "ZX" else fields[0]
+            state, _ = parse_stat(self._inside(["cat", f"/proc/{pid}/stat"]))
+            return "" if state in "ZX" else state
         return ""
 
     def _signal(self, plan: HostPlan, number: signal.Signals) -> None:

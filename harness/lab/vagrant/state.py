@@ -36,9 +36,8 @@ class LabState:
         acceleration: `kvm` or `tcg`; `hardware` under VirtualBox, which has no other.
         rack: the process whose namespaces libvirt and the machines live in; None under VirtualBox.
         doors: by host; empty until every host is up.
-        snapshot: what every scenario begins from; empty until it is taken.
+        snapshot: the name of what every scenario begins from; empty until it is taken.
         installed: digest of what the hosts were given to install.
-        snapshot: its name; empty until it is taken.
         forwarding_before: the machine's `ip_forward` from before the rack got a way out; empty where it has none.
     """
 

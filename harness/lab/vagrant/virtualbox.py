@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.lab.capture_source import CaptureSource
 from harness.lab.interface import LabError
-from harness.lab.process_identity import ProcessIdentity
+from harness.lab.process_identity import ProcessIdentity, parse_stat
 from harness.lab.topology import OPERATOR, HostPlan
 from harness.lab.vagrant.state import PREFIX
 from harness.lab.waiting import wait_until
@@ -171,7 +171,7 @@ class VirtualBoxMachines:
         if pid is None:
             return False
         with contextlib.suppress(OSError):
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+            return parse_stat(Path(f"/proc/{pid}/stat").read_text())[0] == "T"
         return False
 
     def set_cable(self, plan: HostPlan, network: str, *, plugged: bool) -> None:

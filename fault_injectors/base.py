@@ -32,6 +32,14 @@ class LabFault:
     def available(cls, lab: Lab) -> bool:
         return cls.requires <= lab.capabilities
 
+    def heal(self) -> None:
+        """See `fault_injectors.fault.Fault`; every fault says how."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """See `fault_injectors.fault.Fault`."""
+        self.heal()
+
 
 def _plain(value: Any) -> Any:
     """A value as JSON has it."""

@@ -37,7 +37,7 @@ class Confirmation:
 
 
 class Fault(Protocol):
-    """One fault at one target. Used once: prepare, inject, confirm, heal, in this order."""
+    """One fault at one target. Used once: prepare, inject, confirm, and heal or end, in this order."""
 
     @property
     def name(self) -> str:
@@ -66,6 +66,9 @@ class Fault(Protocol):
 
     def heal(self) -> None:
         """Undo what can be undone."""
+
+    def end(self) -> None:
+        """The run is over: heal no more than what keeps the evidence from being read."""
 
 
 @dataclass
@@ -132,10 +135,11 @@ class FaultLog:
                 self._write("healed", record)
                 return
 
-    def heal_all(self) -> None:
-        """Heal whatever is open, the newest first."""
-        for _, record in reversed(self._open.copy()):
-            self.heal(record)
+    def end_all(self) -> None:
+        """The run is over: end whatever is open, the newest first. Nothing of it counts as healed."""
+        while self._open:
+            fault, _ = self._open.pop()
+            fault.end()
 
     @contextlib.contextmanager
     def injected(self, fault: Fault, *, confirm_timeout_seconds: float = 5.0) -> Iterator[FaultRecord]:

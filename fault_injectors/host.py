@@ -57,6 +57,9 @@ class PowerOff(SilencedHost):
         if not self.host.is_powered:
             self.host.power_on()
 
+    def end(self) -> None:
+        """Nothing: what the host's disk holds is read without its power, and a boot can take a minute."""
+
 
 @dataclass
 class Freeze(HostFault):

@@ -55,9 +55,13 @@ class _StoppedKernel(SilencedHost):
         return self._confirm_silent(timeout_seconds, pings_too=False, also=f"{self.host.name} has power")
 
     def heal(self) -> None:
+        self.end()
+        self.host.power_on()
+
+    def end(self) -> None:
+        """Take the power away: the host's disk can be read then."""
         if self.host.is_powered:
             self.host.power_off()
-        self.host.power_on()
 
 
 @dataclass

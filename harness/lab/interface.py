@@ -199,7 +199,10 @@ class Host(Protocol):
         """
 
     def read_file(self, path: str) -> bytes:
-        """The content of a file; `FileNotFoundError` when there is none."""
+        """The content of a file; `FileNotFoundError` when there is none.
+
+        Without power a host still gives what its disk holds below `harness.lab.topology.NODE_DIRECTORY`.
+        """
 
     def write_file(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
         """Replace a file's content, directories above it made as needed."""

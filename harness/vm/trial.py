@@ -176,11 +176,11 @@ class Trial:
 
     def collect(self) -> None:
         """Gathers the evidence: traces, captures, history, what the disk holds."""
-        self._status()
         end_ns = time.time_ns()
         self.lab.collect_captures(self.directory / "captures")
         with self._clocks.around():
-            self._faults.heal_all()
+            self._faults.end_all()
+        self._status()
         self.pair.stop()
         for node in self.pair.nodes.values():
             target = self.directory / "hosts" / node.name

@@ -7,6 +7,7 @@ PACKAGES = {
     "libvirt-clients": "virsh",
     "qemu-system-x86": "the machines themselves",
     "qemu-utils": "their disks, and the box's",
+    "e2fsprogs": "what the disk of a host without power holds",
     "dnsmasq-base": "their addresses on the operator's network",
 }
 """Package name to what it is here for."""

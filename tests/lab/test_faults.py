@@ -45,7 +45,7 @@ def test_a_power_off_is_confirmed_and_a_second_one_is_a_mismatch(shared_lab: Net
     first = inject(faults, PowerOff(shared_lab, host))
     assert first.verdict is Verdict.CONFIRMED, first.evidence
     assert inject(faults, PowerOff(shared_lab, host)).verdict is Verdict.MISMATCH
-    faults.heal_all()
+    faults.heal(first)
     assert host.is_alive()
 
 
@@ -54,7 +54,6 @@ def test_a_freeze_is_confirmed_and_a_second_one_is_a_mismatch(shared_lab: NetnsL
     with faults.injected(Freeze(shared_lab, host)) as record:
         assert record.verdict is Verdict.CONFIRMED, record.evidence
         assert inject(faults, Freeze(shared_lab, host)).verdict is Verdict.MISMATCH
-    faults.heal_all()
     assert host.is_alive()
 
 

@@ -83,6 +83,9 @@ class NetnsHost(SshHost):
         if self.role is HostRole.FAULT_TOLERANT:
             self.await_storage()
 
+    def read_file(self, path: str) -> bytes:
+        return super().read_file(path) if self.is_powered else self._disk.read(path)
+
     def await_storage(self) -> None:
         """Wait until the host sees the disk image and the arbiter's directory."""
         mounted = f"grep -q ' {topology.ARBITER_PATH} fuse' /proc/mounts"

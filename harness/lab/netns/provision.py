@@ -67,10 +67,18 @@ class Disk:
             for layer in ("upper", "work"):
                 (self.path / directory / layer).mkdir(parents=True)
 
-    def write(self, path: str, content: bytes | str, mode: int = 0o644) -> None:
-        """Put a file where the host will see it at `path` (below /etc or /var). Only while the host is off."""
+    def _place(self, path: str) -> Path:
+        """Where a file is that the host has at `path` (below /etc or /var)."""
         _, top, rest = path.split("/", 2)
-        target = self.path / top / "upper" / rest
+        return self.path / top / "upper" / rest
+
+    def read(self, path: str) -> bytes:
+        """A file that was written since the disk was made. Only while the host is off."""
+        return self._place(path).read_bytes()
+
+    def write(self, path: str, content: bytes | str, mode: int = 0o644) -> None:
+        """Put a file where the host will see it at `path`. Only while the host is off."""
+        target = self._place(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content.encode() if isinstance(content, str) else content)
         target.chmod(mode)

@@ -109,6 +109,15 @@ class VagrantHost(SshHost):
         self._machines.cut_power(self._plan)
         self._ssh.close()
 
+    def read_file(self, path: str) -> bytes:
+        if self.is_powered:
+            return super().read_file(path)
+        content = self._machines.read_disk(self._plan, path)
+        if content is None:
+            self.power_on()
+            return super().read_file(path)
+        return content
+
     def end_captures(self) -> None:
         """Stop the captures that run; what they hold stays."""
         for capture in self.captures:

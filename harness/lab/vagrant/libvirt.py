@@ -6,20 +6,23 @@ import contextlib
 import re
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from harness.lab.capture import PortCapture
 from harness.lab.interface import LabError
 from harness.lab.namespaces import connect_inside, run_inside
 from harness.lab.process_identity import parse_stat
-from harness.lab.topology import HostPlan
+from harness.lab.topology import NODE_DIRECTORY, HostPlan
 from harness.lab.vagrant.state import PREFIX
 from harness.lab.waiting import wait_until
 
 _NAMESPACES = ("net", "mount", "pid")
 _URI = "qemu:///system"
+# The FT hosts' second disk (lab/Vagrantfile), which they mount as the node's directory (lab/host/boot.sh).
+_NODE_DISK = "vdb"
 # MC146818 real-time clock: index and data port, registers and control bits (Motorola data sheet).
 _RTC_INDEX, _RTC_DATA = 0x70, 0x71
 _RTC_SECONDS, _RTC_MINUTES, _RTC_HOURS = 0, 2, 4
@@ -45,20 +48,26 @@ class LibvirtMachines:
     def connect(self, address: str, port: int) -> socket.socket:
         return connect_inside(self._rack_pid, address, port)
 
+    @property
+    def _root(self) -> Path:
+        """The rack's files as this process can read them, its /proc with its own pids among them."""
+        return Path(f"/proc/{self._rack_pid}/root")
+
     def _pid(self, plan: HostPlan) -> int | None:
         """The machine's QEMU, by its pid in the rack; None when there is none."""
-        with contextlib.suppress(LabError, ValueError):
-            pid = int(self._inside(["cat", f"/run/libvirt/qemu/{self._domain(plan)}.pid"]))
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((self._root / f"run/libvirt/qemu/{self._domain(plan)}.pid").read_text())
             if self._state(pid):
                 return pid
         return None
 
     def _state(self, pid: int) -> str:
         """The kernel's letter for a process's state, such as T for stopped; empty when it is gone."""
-        with contextlib.suppress(LabError):
-            state, _ = parse_stat(self._inside(["cat", f"/proc/{pid}/stat"]))
-            return "" if state in "ZX" else state
-        return ""
+        try:
+            state, _ = parse_stat((self._root / f"proc/{pid}/stat").read_text())
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+        return "" if state in "ZX" else state
 
     def _signal(self, plan: HostPlan, number: signal.Signals) -> None:
         pid = self._pid(plan)
@@ -84,6 +93,26 @@ class LibvirtMachines:
         if not off:
             raise LabError(f"libvirt holds {plan.name} to be {self.virsh('domstate', self._domain(plan))}")
         self.virsh("start", self._domain(plan))
+
+    def read_disk(self, plan: HostPlan, path: str) -> bytes | None:
+        # As a boot would find it: put in order, on a copy, and then read.
+        within = PurePosixPath("/") / PurePosixPath(path).relative_to(NODE_DIRECTORY)
+        with tempfile.TemporaryDirectory(prefix="ftvmm-disk-") as directory:
+            copy, file = f"{directory}/disk", Path(directory) / "file"
+            self._inside(["qemu-img", "convert", "-O", "raw", self._node_disk(plan), copy])
+            self._inside(["sh", "-c", 'e2fsck -p "$0" >/dev/null 2>&1 || [ $? -lt 4 ]', copy])
+            self._inside(["debugfs", "-R", f"dump {within} {file}", copy])
+            if not file.exists():
+                raise FileNotFoundError(f"{path} is not on the disk of {plan.name}")
+            return file.read_bytes()
+
+    def _node_disk(self, plan: HostPlan) -> str:
+        """The image of the node's own disk, as the rack's namespaces have it."""
+        for line in self.virsh("domblklist", self._domain(plan)).splitlines():
+            target, _, path = line.strip().partition(" ")
+            if target == _NODE_DISK:
+                return path.strip()
+        raise LabError(f"{plan.name} has no disk {_NODE_DISK}")
 
     def freeze(self, plan: HostPlan) -> None:
         # Not `virsh suspend`, which stops the machine's clocks: whoever stood still finds that time has passed.

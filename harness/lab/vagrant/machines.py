@@ -25,6 +25,12 @@ class Machines(Protocol):
     def power_on(self, plan: HostPlan) -> None:
         """Start it; back at once, the machine boots meanwhile."""
 
+    def read_disk(self, plan: HostPlan, path: str) -> bytes | None:
+        """A file below the node's directory of a machine without power; None where only the machine itself can read it.
+
+        `FileNotFoundError` when there is none.
+        """
+
     def freeze(self, plan: HostPlan) -> None:
         """Stop the machine between two instructions; its clocks go on."""
 

@@ -153,6 +153,9 @@ class VirtualBoxMachines:
             raise LabError(f"{plan.name} would go on from a saved state instead of booting: it is {state}")
         self._manage("startvm", self._name(plan), "--type", "headless")
 
+    def read_disk(self, plan: HostPlan, path: str) -> bytes | None:
+        return None
+
     def _signal(self, plan: HostPlan, number: signal.Signals) -> None:
         pid = self._pid(plan)
         if pid is None:

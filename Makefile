@@ -80,6 +80,7 @@ lab-up: lab-setup  ## Bring up the Vagrant lab: the same hosts as nested virtual
 	@$(VENV_PYTHON) -m lab.vagrant up $(if $(PROVIDER),--provider $(PROVIDER)) $(ARGS)
 
 lab-scenarios: lab-setup  ## Run the suite on the Vagrant lab that is up, then write the Allure report
+	@$(VENV_PYTHON) -m lab.vagrant check
 	@LAB=vagrant $(VENV_PYTHON) reports/scenarios.py
 
 lab-smoke: lab-setup  ## The Vagrant lab from nothing: up, five scenarios of five fault families, report, down

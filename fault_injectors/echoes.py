@@ -1,8 +1,9 @@
-"""A burst of pings: how many answers came, and in which order."""
+"""A burst of pings: how many answers came, in which order, and how soon."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from dataclasses import dataclass
 
@@ -10,15 +11,16 @@ from harness.lab.interface import Host, Lab
 
 _COUNT = 50
 _WAIT_SECONDS = 0.3
-_ANSWER = re.compile(r"icmp_seq=(\d+) ttl=")
+_ANSWER = re.compile(r"icmp_seq=(\d+) ttl=\d+ time=([\d.]+) ms")
 
 
 @dataclass(frozen=True)
 class Echoes:
-    """Echo requests sent, and the numbers of those answered, in the order in which the answers came."""
+    """Echo requests sent, the numbers of those answered as their answers came, and the soonest answer's time."""
 
     sent: int
     answered: tuple[int, ...]
+    soonest_ms: float = math.inf
 
     @property
     def lost(self) -> int:
@@ -31,13 +33,17 @@ class Echoes:
         return sum(later < earlier for earlier, later in itertools.pairwise(self.answered))
 
     def __str__(self) -> str:
-        return f"{self.sent} sent, {self.lost} lost, {self.overtakes} overtaken"
+        soonest = f", the soonest answer after {self.soonest_ms:.1f} ms" if self.answered else ""
+        return f"{self.sent} sent, {self.lost} lost, {self.overtakes} overtaken{soonest}"
 
 
 def parse(sent: int, output: str) -> Echoes:
     """What ping(8) printed; an answer that came damaged or twice counts as none."""
     whole = (line for line in output.splitlines() if "BAD CHECKSUM" not in line and "DUP!" not in line)
-    return Echoes(sent, tuple(int(match[1]) for line in whole if (match := _ANSWER.search(line))))
+    answers = [match for line in whole if (match := _ANSWER.search(line))]
+    return Echoes(
+        sent, tuple(int(match[1]) for match in answers), min((float(match[2]) for match in answers), default=math.inf)
+    )
 
 
 def echoes(lab: Lab, host: Host, address: str) -> Echoes:

@@ -10,6 +10,7 @@ from fault_injectors.fault import Confirmation
 from fault_injectors.probes import answers_ping, answers_ssh, witness
 from harness.lab.interface import Capability, LabError
 from harness.lab.topology import MANAGEMENT
+from harness.lab.waiting import wait_until
 
 _SILENCE_SECONDS = 0.5
 
@@ -26,7 +27,12 @@ class SilencedHost(HostFault):
         if not self._was_alive:
             return Confirmation.of(False, f"{self.host.name} did not answer before the blow either")
         wait_seconds = min(self.lab.pace.stretch(_SILENCE_SECONDS), timeout_seconds)
-        if answers_ssh(self.lab, self.host, timeout_seconds=wait_seconds):
+
+        def is_silent() -> bool:
+            return not answers_ssh(self.lab, self.host, timeout_seconds=wait_seconds)
+
+        # It may answer once more before the blow falls.
+        if not wait_until(is_silent, timeout_seconds=timeout_seconds):
             return Confirmation.of(False, f"{self.host.name} still answers over SSH")
         onlooker, address = witness(self.lab, self.host), self.host.addresses[MANAGEMENT]
         if onlooker is None:

@@ -5,28 +5,30 @@ By /proc/sysrq-trigger (Documentation/admin-guide/sysrq.rst), which works whatev
 
 from __future__ import annotations
 
+import abc
 import contextlib
-import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from fault_injectors.base import HostFault
 from fault_injectors.fault import Confirmation
 from fault_injectors.host import SilencedHost
-from harness.lab.interface import Capability, Host, HostUnreachableError, RemoteProcess
+from harness.lab.interface import Capability, Conversation, HostUnreachableError
+from harness.lab.waiting import wait_until
 
-_BLOW_SECONDS = 1.0
+_ARM_SECONDS = 5.0
 
-# Waits for SIGUSR1, then busies every CPU above all other processes. On a host with one CPU nothing runs after the
-# last line, so whatever takes time (the interpreter, the scheduler's settings) is done before the signal.
+# Says that it is ready, and at the next line that it is told lets the blow fall: nothing is left to be started then.
+_SYSRQ = 'read -r _; echo armed; read -r _; echo "$0" >/proc/sysrq-trigger'
+
+# The same, and then busies every CPU above all other processes: on a host with one, nothing runs after the last line.
 _HOG = """
-import glob, os, signal
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+import glob, os
+input()
 open("/proc/sys/kernel/sched_rt_runtime_us", "w").write("-1")
 for share in glob.glob("/sys/kernel/debug/sched/fair_server/*/runtime"):  # what Linux 6.12 keeps for the others
     open(share, "w").write("0")
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(99))
 print("armed", flush=True)
-signal.sigwait({signal.SIGUSR1})
+input()
 first, *others = sorted(os.sched_getaffinity(0))
 for cpu in others:
     if os.fork() == 0:
@@ -36,14 +38,39 @@ os.sched_setaffinity(0, {first})
 while True:
     pass
 """
-_HOG_LOG = "/run/fault-hog.log"
 
 
 @dataclass
-class _StoppedKernel(SilencedHost):
-    """What panic and hang share: no process runs, the host stays so, and only its power brings it back."""
+class _KernelFault(SilencedHost, abc.ABC):
+    """What they share: a program on the host that is ready to let the blow fall, since nobody is left to tell of it."""
 
     requires = frozenset({Capability.KERNEL, Capability.POWER})
+    _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _blow: Conversation | None = None
+
+    @property
+    @abc.abstractmethod
+    def _program(self) -> list[str]:
+        """Answers a first line when it is ready, and strikes at the second."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        if self._was_alive:
+            conversation = self.host.converse(self._program, timeout_seconds=self.lab.pace.stretch(_ARM_SECONDS))
+            self._blow = self._open.enter_context(conversation)
+            self._blow.ask("arm")
+
+    def inject(self) -> None:
+        if self._blow is not None:
+            self._blow.tell("strike")
+
+    def end(self) -> None:
+        self._open.close()
+
+
+@dataclass
+class _StoppedKernel(_KernelFault):
+    """What panic and hang share: no process runs, the host stays so, and only its power brings it back."""
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
         """The host has power and yet no process of it answers.
@@ -60,6 +87,7 @@ class _StoppedKernel(SilencedHost):
 
     def end(self) -> None:
         """Take the power away: the host's disk can be read then."""
+        super().end()
         if self.host.is_powered:
             self.host.power_off()
 
@@ -70,13 +98,9 @@ class KernelPanic(_StoppedKernel):
 
     name = "kernel-panic"
 
-    def prepare(self) -> None:
-        super().prepare()
-        if self._was_alive:
-            self.host.run("echo 0 >/proc/sys/kernel/panic", check=True)
-
-    def inject(self) -> None:
-        _strike(self.host, "echo c >/proc/sysrq-trigger", self.lab.pace.stretch(_BLOW_SECONDS))
+    @property
+    def _program(self) -> list[str]:
+        return ["sh", "-c", f"echo 0 >/proc/sys/kernel/panic; {_SYSRQ}", "c"]
 
 
 @dataclass
@@ -88,28 +112,22 @@ class KernelHang(_StoppedKernel):
     """
 
     name = "kernel-hang"
-    _hog: RemoteProcess | None = None
 
-    def prepare(self) -> None:
-        super().prepare()
-        if self._was_alive:
-            self.host.run(["rm", "-f", _HOG_LOG])
-            self._hog = self.host.start(f"exec python3 -c {shlex.quote(_HOG)}", log=_HOG_LOG)
-            armed = f"until grep -q armed {_HOG_LOG}; do sleep 0.05; done"
-            self.host.run(armed, timeout_seconds=self.lab.pace.stretch(5), check=True)
-
-    def inject(self) -> None:
-        if self._hog is not None:
-            _strike(self.host, f"kill -USR1 {self._hog.pid}", self.lab.pace.stretch(_BLOW_SECONDS))
+    @property
+    def _program(self) -> list[str]:
+        return ["python3", "-c", _HOG]
 
 
 @dataclass
-class Reboot(HostFault):
+class Reboot(_KernelFault):
     """The kernel starts anew in the middle of everything, without writing back, unmounting or saying goodbye."""
 
-    requires = frozenset({Capability.KERNEL})
     name = "reboot"
     _boot_before: str = ""
+
+    @property
+    def _program(self) -> list[str]:
+        return ["sh", "-c", _SYSRQ, "b"]
 
     def prepare(self) -> None:
         super().prepare()
@@ -118,25 +136,26 @@ class Reboot(HostFault):
     def _boot(self) -> str:
         return self.host.run(["cat", "/proc/sys/kernel/random/boot_id"], check=True).stdout.strip()
 
-    def inject(self) -> None:
-        _strike(self.host, "echo b >/proc/sysrq-trigger", self.lab.pace.stretch(_BLOW_SECONDS))
-
     def confirm(self, timeout_seconds: float) -> Confirmation:
         """The host answers again, and its kernel's boot has another identity."""
         if not self._was_alive:
             return Confirmation.of(False, f"{self.host.name} did not answer before the blow either")
-        try:
-            self.host.await_up()
-        except HostUnreachableError as error:
-            return Confirmation.of(None, f"{self.host.name} went down and did not come back: {error}")
-        boot = self._boot()
+        boot = ""
+
+        def restarted() -> bool:
+            # It may answer once more before the blow falls.
+            nonlocal boot
+            boot = ""
+            with contextlib.suppress(HostUnreachableError):
+                self.host.await_up()
+                boot = self._boot()
+            return boot not in ("", self._boot_before)
+
+        wait_until(restarted, timeout_seconds=timeout_seconds)
+        if not boot:
+            return Confirmation.of(None, f"{self.host.name} went down and did not come back")
         return Confirmation.of(boot != self._boot_before, f"boot of {self.host.name}: {self._boot_before}, now {boot}")
 
     def heal(self) -> None:
+        self.end()
         self.host.await_up()
-
-
-def _strike(host: Host, command: str, timeout_seconds: float) -> None:
-    """Run a command whose success nobody is left to tell."""
-    with contextlib.suppress(HostUnreachableError):
-        host.run(command, timeout_seconds=timeout_seconds)

@@ -17,7 +17,8 @@ from fault_injectors.logging_network import LogCorruption, LogDelay, LoggingCut,
 from fault_injectors.memory import MemoryPressure
 from fault_injectors.networks import ArbiterUnreachable, HostPairCut, NetworkCut
 from fault_injectors.sleep import Sleep
-from fault_injectors.traffic import PacketCorruption, PacketLoss, PacketReordering
+from fault_injectors.storage_server import StoppedStorageServer
+from fault_injectors.traffic import PacketCorruption, PacketDelay, PacketLoss, PacketReordering
 from fault_injectors.vmm import KillVmm
 
 FAULTS: Mapping[str, type[LabFault]] = {
@@ -42,12 +43,14 @@ FAULTS: Mapping[str, type[LabFault]] = {
         NetworkCut,
         HostPairCut,
         PulledCable,
+        PacketDelay,
         PacketLoss,
         PacketReordering,
         PacketCorruption,
         ArbiterUnreachable,
         BitFlip,
         DiskError,
+        StoppedStorageServer,
         FailingDevice,
         FlakyDevice,
     )

@@ -1,9 +1,10 @@
-"""Packets that a host sends to one network are lost, overtake each other or arrive damaged (tc-netem(8))."""
+"""Packets that a host sends to one network are late, lost, overtake each other or arrive damaged (tc-netem(8))."""
 
 from __future__ import annotations
 
 import abc
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,7 @@ def checksum_errors(snmp: str) -> int:
 
 @dataclass
 class _Traffic(HostFault, abc.ABC):
-    """What the three share. `network` names the network whose packets are struck, as the host sends them."""
+    """What they share. `network` names the network whose packets are struck, as the host sends them."""
 
     network: str = LOGGING
     requires = frozenset({Capability.KERNEL})
@@ -114,15 +115,10 @@ class PacketLoss(_Traffic):
 
 
 @dataclass
-class PacketReordering(_Traffic):
-    """All packets come `delay_ms` late, but for so many percent that overtake them.
+class _LatePackets(_Traffic, abc.ABC):
+    """Packets come `delay_ms` late: as for this machine, it grows with the lab's detection times."""
 
-    `delay_ms` is as for this machine, and grows with the lab's detection times.
-    """
-
-    percent: float = 25.0
     delay_ms: float = 10.0
-    name = "packet-reordering"
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -131,6 +127,28 @@ class PacketReordering(_Traffic):
     @property
     def _lab_delay_ms(self) -> float:
         return self.delay_ms * self.lab.pace.timing
+
+
+@dataclass
+class PacketDelay(_LatePackets):
+    """All packets come `delay_ms` late."""
+
+    name = "packet-delay"
+
+    @property
+    def _netem(self) -> list[str]:
+        return ["delay", f"{self._lab_delay_ms:g}ms"]
+
+    def _seen(self, answers: Echoes, counters: NetemCounters, checksum_errors_more: int) -> bool:
+        return self._lab_delay_ms <= answers.soonest_ms < math.inf
+
+
+@dataclass
+class PacketReordering(_LatePackets):
+    """All packets come `delay_ms` late, but for so many percent that overtake them."""
+
+    percent: float = 25.0
+    name = "packet-reordering"
 
     @property
     def _netem(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What lies under the disk and the arbiter fails, or a file system fills up: the VM stops rather than lie."""
+"""The storage is slow, out of reach, full or broken: the VM waits for it, or stops rather than lie."""
 
 from __future__ import annotations
 
@@ -7,8 +7,40 @@ import pytest
 from fault_injectors.block_layer import FailingDevice, FlakyDevice
 from fault_injectors.file_system import FullFileSystem
 from fault_injectors.host import PowerOff
-from harness.lab.topology import NODE_DIRECTORY, STORAGE_DIRECTORY
+from fault_injectors.networks import NetworkCut
+from fault_injectors.storage_server import StoppedStorageServer
+from fault_injectors.traffic import PacketDelay
+from harness.lab.topology import NODE_DIRECTORY, STORAGE, STORAGE_DIRECTORY
 from harness.vm.trial import Trial
+
+
+@pytest.mark.promise(expects_failover=False)
+def test_storage_network_of_the_backup_is_cut_and_nobody_notices(trial: Trial) -> None:
+    """Only the primary touches the disk, and a healthy pair does not ask the arbiter."""
+    with trial.under(NetworkCut(trial.lab, trial.backup.host, STORAGE)):
+        trial.expect_service()
+        trial.expect_protected()
+
+
+@pytest.mark.faults("packet-delay")
+@pytest.mark.promise(expects_failover=False)
+def test_storage_is_slow_and_the_pair_stays_together(trial: Trial) -> None:
+    """The disk's answers come late: whoever waits for the disk waits longer, and nobody is suspected."""
+    with trial.under(PacketDelay(trial.lab, trial.lab.storage_host, STORAGE)):
+        trial.expect_service()
+        trial.expect_protected()
+
+
+@pytest.mark.faults("stopped-storage-server")
+@pytest.mark.promise(stall_ms_max=30_000)
+def test_storage_server_stops_and_comes_back(trial: Trial) -> None:
+    """The primary's disk fails, so it halts itself; when there is an arbiter to win again, the backup goes on."""
+    survivor, failing = trial.backup, trial.primary
+    with trial.under(StoppedStorageServer(trial.lab)):
+        trial.pair.wait_until_halted(failing)
+        trial.pair.wait_for_event(survivor, "arbiter", outcome="unreachable")
+        trial.expect_roles({survivor: "CANDIDATE"})
+    trial.expect_takeover(survivor)
 
 
 @pytest.mark.faults("failing-device")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ class ClockProbe:
     """Probes hosts again and again; a host's side of it stays there in between."""
 
     def __init__(self, *, exchanges: int = EXCHANGES, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        """`timeout_seconds` is for a host's first answer; one that its program is running on has a fifth of it."""
         self._exchanges, self._timeout_seconds = exchanges, timeout_seconds
         self._conversations: dict[str, KeptConversation] = {}
 
@@ -44,7 +46,9 @@ class ClockProbe:
         samples = []
         for _ in range(self._exchanges):
             before_ns = _now_ns()
-            answer = conversation.ask("clocks", timeout_seconds=self._timeout_seconds)
+            answer = conversation.ask(
+                "clocks", timeout_seconds=self._timeout_seconds / 5, start_seconds=self._timeout_seconds
+            )
             after_ns = _now_ns()
             boottime_ns, realtime_ns, boot_id = answer.split()
             samples.append(ClockSample(host.name, boot_id, before_ns, after_ns, int(boottime_ns), int(realtime_ns)))
@@ -57,11 +61,15 @@ class ClockProbe:
             return [sample for samples in executor.map(self._probe_if_possible, hosts) for sample in samples]
 
     def _probe_if_possible(self, host: Host) -> list[ClockSample]:
-        for _ in range(2):  # what stayed on a host that was started again meanwhile is gone, which the first try finds
-            try:
+        kept = host.name in self._conversations and self._conversations[host.name].is_open
+        begun_ns = _now_ns()
+        with contextlib.suppress(LabError):
+            return self.probe(host)
+        # What stayed on a host that was started again meanwhile is gone, which is found at once. A host that hangs is
+        # not asked twice.
+        if kept and _now_ns() - begun_ns < self._timeout_seconds / 5 * 1e9:
+            with contextlib.suppress(LabError):
                 return self.probe(host)
-            except LabError:
-                continue
         # It hangs, or dies under our hands: that is what trials are for, and other samples bound its clock.
         return []
 

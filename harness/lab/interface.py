@@ -45,6 +45,8 @@ class Capability(enum.Enum):
     LINK = "link"
     # The VM's disk lies on a device-mapper device of the storage host, `harness.lab.topology.STORAGE_DEVICE`.
     DEVICE_MAPPER = "device-mapper"
+    # The storage host's server can be stopped while the host stays up, and its clients find it again afterwards.
+    STORAGE_SERVER = "storage-server"
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,11 @@ class RemoteProcess(Protocol):
 class Conversation(Protocol):
     """A program on a host that answers each line that it reads with one line, and flushes it."""
 
-    def ask(self, line: str) -> str:
+    def ask(self, line: str, *, timeout_seconds: float | None = None) -> str:
         """Send a line and wait for the answer; `HostUnreachableError` when none comes in time."""
+
+    def tell(self, line: str) -> None:
+        """Send a line and wait for nothing; `HostUnreachableError` when the connection is gone."""
 
 
 @runtime_checkable
@@ -193,7 +198,8 @@ class Host(Protocol):
     def converse(
         self, command: str | Sequence[str], *, timeout_seconds: float = 30.0
     ) -> AbstractContextManager[Conversation]:
-        """Run a command that is talked to line by line; it ends with the `with` block. Each answer has the time given.
+        """Run a command that is talked to line by line; it ends with the `with` block. Each answer has the time given,
+        unless its question gives another.
 
         Raises `HostUnreachableError` when it cannot be started.
         """
@@ -281,6 +287,12 @@ class Storage(Protocol):
 
         Each begins with the operation, `read` or `write`.
         """
+
+    def stop_server(self, storage_host: Host) -> None:
+        """End what serves disk and arbiter, in order. Needs `Capability.STORAGE_SERVER`."""
+
+    def start_server(self, storage_host: Host) -> None:
+        """Serve both again; back when connections are accepted."""
 
     def forget_cached(self, host: Host) -> None:
         """Make the host's next reads of the disk ask the storage host."""

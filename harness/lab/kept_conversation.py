@@ -22,18 +22,24 @@ class KeptConversation:
         self._open = contextlib.ExitStack()
         self._conversation: Conversation | None = None
 
-    def ask(self, line: str, *, timeout_seconds: float) -> str:
-        """The answer to one line.
+    @property
+    def is_open(self) -> bool:
+        """Whether the program was started and has answered ever since."""
+        return self._conversation is not None
+
+    def ask(self, line: str, *, timeout_seconds: float, start_seconds: float | None = None) -> str:
+        """The answer to one line; where the program has to be started first there are `start_seconds` for it instead.
 
         Raises:
             HostUnreachableError: none came in time; the next question starts the program anew.
         """
         try:
             if self._conversation is None:
+                timeout_seconds = start_seconds or timeout_seconds
                 self._conversation = self._open.enter_context(
                     self._host.converse(self._command, timeout_seconds=timeout_seconds)
                 )
-            return self._conversation.ask(line)
+            return self._conversation.ask(line, timeout_seconds=timeout_seconds)
         except HostUnreachableError:
             self.close()
             raise

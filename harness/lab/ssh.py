@@ -79,17 +79,28 @@ class SshConversation:
         self._connection = connection
         self._channel = channel
         self._command = command
+        self._timeout_seconds = channel.gettimeout()
         self._answers = channel.makefile("r")
 
-    def ask(self, line: str) -> str:
+    def ask(self, line: str, *, timeout_seconds: float | None = None) -> str:
+        self._channel.settimeout(self._timeout_seconds if timeout_seconds is None else timeout_seconds)
+        self.tell(line)
         try:
-            self._channel.sendall(f"{line}\n".encode())
             answer = str(self._answers.readline())
         except (OSError, EOFError, paramiko.SSHException) as error:
-            raise HostUnreachableError(f"`{self._command}` on {self._connection.name}: {error!r}") from error
+            raise self._gone(error) from error
         if not answer.endswith("\n"):
             raise HostUnreachableError(f"`{self._command}` on {self._connection.name} ended")
         return answer.removesuffix("\n")
+
+    def tell(self, line: str) -> None:
+        try:
+            self._channel.sendall(f"{line}\n".encode())
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise self._gone(error) from error
+
+    def _gone(self, error: Exception) -> HostUnreachableError:
+        return HostUnreachableError(f"`{self._command}` on {self._connection.name}: {error!r}")
 
 
 class SshConnection:

@@ -16,6 +16,7 @@ from harness.lab.topology import HOSTS
 from harness.lab.vagrant.lab import VagrantLab
 from harness.lab.vagrant.state import DIRECTORY, LIBVIRT, VIRTUALBOX, lab_that_is_up
 from lab.vagrant import rack
+from lab.vagrant.contents import require_current
 from lab.vagrant.down import down as take_down
 from lab.vagrant.plan import plan as plan_of_the_lab
 from lab.vagrant.smoke import smoke as run_smoke
@@ -71,6 +72,13 @@ def smoke(directory: Path) -> None:
 def status(directory: Path) -> None:
     """Show what of the lab is there."""
     show_status(directory, Console())
+
+
+@cli.command()
+@click.pass_obj
+def check(directory: Path) -> None:
+    """See that the lab is up and has the project as it is now; if not, say what to do and exit with 2."""
+    require_current(directory)
 
 
 @cli.command()

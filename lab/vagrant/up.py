@@ -12,23 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.lab.interface import LabError
-from harness.lab.keys import SshKey
 from harness.lab.topology import HOSTS, OPERATOR
-from harness.lab.toxiproxy_server import toxiproxy_server
 from harness.lab.vagrant.hypervisor import machines_of
 from harness.lab.vagrant.lab import VagrantLab
 from harness.lab.vagrant.libvirt import LibvirtMachines
 from harness.lab.vagrant.state import LIBVIRT, Door, LabState, read_state
-from lab.vagrant import doors, rack, uplink, wheelhouse
+from lab.vagrant import doors, rack, uplink
 from lab.vagrant.acceleration import acceleration
-from lab.vagrant.archives import digest_of, install_anew, write_archives
+from lab.vagrant.archives import install_anew
 from lab.vagrant.boxes import box_settings, fetch_box
+from lab.vagrant.contents import write_contents
 from lab.vagrant.plan import plan
 from lab.vagrant.providers import check_provider
-from lab.vagrant.vagrant import Vagrant
+from lab.vagrant.vagrant import Vagrant, archives_of
 
 SNAPSHOT = "fresh"
-DISK_MIB = 16
 # Of all that Vagrant says of five machines, what tells how far they are.
 _INTERESTING = re.compile(
     r"Successfully added|Starting domain|Waiting for|Machine booted|Running provisioner|: (is a host|installs)|error",
@@ -67,7 +65,6 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
         state = dataclasses.replace(state, rack=None, doors={}, snapshot="")
     if state is None:
         state = LabState(provider, acceleration() if provider == LIBVIRT else "hardware")
-    key = _operator_key(directory)
     with _step("the box that the machines boot", progress):
         settings = box_settings()
     if provider == LIBVIRT:
@@ -83,15 +80,7 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
             state = _lead_out(directory, state, state.rack.pid)
     vagrant = Vagrant(directory, provider, state.rack, settings)
     with _step("wheels, images and configuration for the hosts", progress):
-        wheelhouse.build(directory / "wheelhouse")
-        wheelhouse.install(directory / "wheelhouse", directory / "packages")
-        write_archives(
-            vagrant.archives,
-            packages=directory / "packages",
-            toxiproxy=toxiproxy_server(),
-            operator_key=key.public,
-            disk_mib=DISK_MIB,
-        )
+        contents = write_contents(directory)
         (directory / "plan.json").write_text(json.dumps(plan(), indent=2) + "\n")
     if state.rack is not None and is_public:
         with _step(f"the public box {settings['LAB_BOX']}", progress):
@@ -101,14 +90,13 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
     with _step("keys and addresses of the hosts", progress):
         state = dataclasses.replace(state, doors=_doors(state, vagrant))
         state.write(directory)
-    state = _settle(directory, state, vagrant.archives, progress)
+    state = _settle(directory, state, contents, progress)
     progress(f"the lab is up after {time.monotonic() - begin:.0f} s: make lab-scenarios, make lab-ssh HOST=host-a")
     return state
 
 
-def _settle(directory: Path, state: LabState, archives: Path, progress: Progress) -> LabState:
+def _settle(directory: Path, state: LabState, contents: str, progress: Progress) -> LabState:
     """Wait for the storage, bring the hosts up to date if the project has changed, and take the snapshot."""
-    contents = digest_of(archives)
     lab = VagrantLab(directory, calibrated=False)
     with _step("storage mounted on every FT host", progress):
         # With a snapshot the machines are put back to it, without one they are taken as they are.
@@ -116,7 +104,7 @@ def _settle(directory: Path, state: LabState, archives: Path, progress: Progress
     try:
         if state.snapshot and state.installed != contents:
             with _step("the project, which has changed since, on every host", progress):
-                lab.on_all(lambda host: install_anew(host, archives))
+                lab.on_all(lambda host: install_anew(host, archives_of(directory)))
             state = dataclasses.replace(state, snapshot="")
     finally:
         lab.stop()
@@ -132,17 +120,6 @@ def _settle(directory: Path, state: LabState, archives: Path, progress: Progress
 def _tell(line: str, progress: Progress) -> None:
     if _INTERESTING.search(line):
         progress(f"    {line.strip()}")
-
-
-def _operator_key(directory: Path) -> SshKey:
-    private, public = directory / "operator_key", directory / "operator_key.pub"
-    if private.exists() and public.exists():
-        return SshKey(private.read_bytes(), public.read_text().strip())
-    key = SshKey.generate()
-    private.touch(mode=0o600)
-    private.write_bytes(key.private)
-    public.write_text(key.public + "\n")
-    return key
 
 
 def _lead_out(directory: Path, state: LabState, rack_pid: int) -> LabState:

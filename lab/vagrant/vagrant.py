@@ -20,6 +20,11 @@ _ARCHIVES_INSIDE = Path("/var/lib/libvirt/images/hosts")
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r")
 
 
+def archives_of(directory: Path) -> Path:
+    """Where a lab's hosts' archives are put: in the rack that is among libvirt's images, which QEMU's user may read."""
+    return directory / "libvirt" / "images" / "hosts"
+
+
 @dataclass(frozen=True)
 class Vagrant:
     """Vagrant with this lab's settings.
@@ -36,11 +41,6 @@ class Vagrant:
     settings: Mapping[str, str]
 
     @property
-    def archives(self) -> Path:
-        """Where the hosts' archives are put: in the rack that is among libvirt's images, which QEMU's user may read."""
-        return self.directory / "libvirt" / "images" / "hosts"
-
-    @property
     def environment(self) -> dict[str, str]:
         """What Vagrant and the Vagrantfile read."""
         return {
@@ -53,7 +53,7 @@ class Vagrant:
             "VAGRANT_NO_COLOR": "1",
             "LIBVIRT_DEFAULT_URI": "qemu:///system",
             "LAB_PLAN": str(self.directory / "plan.json"),
-            "LAB_HOSTS": str(self.archives if self.rack is None else _ARCHIVES_INSIDE),
+            "LAB_HOSTS": str(archives_of(self.directory) if self.rack is None else _ARCHIVES_INSIDE),
             **self.settings,
         }
 

@@ -50,7 +50,7 @@ class FakeHost:
             raise HostUnreachableError(self.name)
         yield self
 
-    def ask(self, line: str) -> str:
+    def ask(self, line: str, *, timeout_seconds: float | None = None) -> str:
         assert not self.is_frozen
         pair = self.pair()
         return f"{pair.monotonic_ns} {pair.wall_ns} boot-of-{self.name}"

@@ -49,6 +49,19 @@ def test_a_power_off_is_confirmed_and_a_second_one_is_a_mismatch(shared_lab: Net
     assert host.is_alive()
 
 
+def test_the_end_of_a_run_leaves_a_dead_host_dead_and_wakes_a_frozen_one(
+    shared_lab: NetnsLab, faults: FaultLog
+) -> None:
+    dead, frozen = shared_lab.hosts["host-b"], shared_lab.hosts["host-c"]
+    faults.inject(PowerOff(shared_lab, dead))
+    faults.inject(Freeze(shared_lab, frozen))
+    faults.end_all()
+    assert not dead.is_powered
+    assert frozen.is_alive()
+    assert [record.healed_ns for record in faults.records] == [None, None]
+    dead.power_on()
+
+
 def test_a_freeze_is_confirmed_and_a_second_one_is_a_mismatch(shared_lab: NetnsLab, faults: FaultLog) -> None:
     host = shared_lab.hosts["host-a"]
     with faults.injected(Freeze(shared_lab, host)) as record:

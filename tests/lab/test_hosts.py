@@ -74,6 +74,9 @@ def test_a_power_cycle_keeps_the_disk_and_loses_the_rest(shared_lab: NetnsLab) -
     assert process.exit_status in (None, -1)
     with pytest.raises(LabError, match="off already"):
         host.power_off()
+    assert host.read_file("/var/lib/ftvmm/kept") == b"disk", "the disk can be read without the host"
+    with pytest.raises(FileNotFoundError):
+        host.read_file("/var/lib/ftvmm/never-written")
     host.power_on()
     assert host.is_alive()
     assert host.read_file("/var/lib/ftvmm/kept") == b"disk"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from harness.lab.topology import HOSTS, OPERATOR
 from harness.lab.vagrant.state import Door, LabState, lab_that_is_up, read_state
 from lab.vagrant import rack
 from lab.vagrant.acceleration import acceleration
-from lab.vagrant.archives import write_archives
+from lab.vagrant.archives import digest_of, write_archives
 from lab.vagrant.down import down
 from lab.vagrant.plan import plan
 
@@ -37,7 +38,9 @@ def command(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
-@pytest.mark.parametrize("arguments", [("status",), ("ssh", "host-a"), ("reset",)], ids=lambda arguments: arguments[0])
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("ssh", "host-a"), ("reset",), ("check",)], ids=lambda arguments: arguments[0]
+)
 def test_without_a_lab_every_command_says_what_to_do(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     done = command(tmp_path, *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
@@ -122,17 +125,35 @@ def test_the_plan_has_every_interface_but_the_operators() -> None:
     assert json.loads(json.dumps(plan())) == plan()
 
 
-def test_every_host_gets_what_it_needs_and_no_more(tmp_path: Path) -> None:
-    packages, toxiproxy = tmp_path / "packages", tmp_path / "toxiproxy"
-    (packages / "ftvmm").mkdir(parents=True)
-    (packages / "ftvmm" / "__init__.py").write_text("")
-    toxiproxy.write_bytes(b"ELF")
+def fill(directory: Path, packages: Mapping[str, str], operator_key: str = "ssh-ed25519 A") -> Path:
+    """Write archives with these files as the packages; where they are."""
+    shutil.rmtree(directory, ignore_errors=True)
+    for name, content in packages.items():
+        (directory / "packages" / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / "packages" / name).write_text(content)
+    (directory / "toxiproxy").write_bytes(b"ELF")
+    archives, toxiproxy = directory / "hosts", directory / "toxiproxy"
     write_archives(
-        tmp_path / "hosts", packages=packages, toxiproxy=toxiproxy, operator_key="ssh-ed25519 A", disk_mib=16
+        archives, packages=directory / "packages", toxiproxy=toxiproxy, operator_key=operator_key, disk_mib=16
     )
+    return archives
+
+
+def test_the_digest_tells_whether_the_hosts_have_something_else_installed(tmp_path: Path) -> None:
+    files = {"ftvmm/node.py": "one", "ftvmm/__pycache__/node.pyc": "one", "ftvmm-0.1.dist-info/RECORD": "one"}
+    digest = digest_of(fill(tmp_path / "a", files))
+    same = {**files, "ftvmm/__pycache__/node.pyc": "other bytes", "ftvmm-0.1.dist-info/RECORD": "another serial"}
+    assert digest_of(fill(tmp_path / "b", same)) == digest
+    assert digest_of(fill(tmp_path / "b", {**files, "ftvmm/node.py": "two"})) != digest
+    assert digest_of(fill(tmp_path / "b", {**files, "ftvmm/more.py": ""})) != digest
+    assert digest_of(fill(tmp_path / "b", files, operator_key="ssh-ed25519 B")) != digest
+
+
+def test_every_host_gets_what_it_needs_and_no_more(tmp_path: Path) -> None:
+    hosts = fill(tmp_path, {"ftvmm/__init__.py": ""})
     contents = {}
     for host in HOSTS:
-        with tarfile.open(tmp_path / "hosts" / f"{host.name}.tar") as archive:
+        with tarfile.open(hosts / f"{host.name}.tar") as archive:
             contents[host.name] = {entry.name: entry for entry in archive.getmembers()}
             batch = archive.extractfile("etc/ftvmm-lab/network.batch")
             assert batch is not None

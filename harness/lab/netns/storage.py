@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness.lab import topology
-from harness.lab.interface import Endpoint, Host, HostUnreachableError
+from harness.lab.interface import Endpoint, Host, HostUnreachableError, LabError
 from harness.lab.topology import DISK_PATH, STORAGE_FAULTS, STORAGE_PLAN, block_port
 
 _SSH_PORT = 22
@@ -57,6 +57,12 @@ class NetnsStorage:
             for logged, operation in _LOGGED_AS.items()
             if logged in line and "return=-1" in line
         ]
+
+    def stop_server(self, storage_host: Host) -> None:
+        raise LabError(f"{storage_host.name} serves the arbiter by its sshd, which is the operator's way in as well")
+
+    def start_server(self, storage_host: Host) -> None:
+        raise LabError(f"what {storage_host.name} serves was never stopped")
 
     def forget_cached(self, host: Host) -> None:
         """Opening a FUSE file drops the pages that the kernel cached of it."""

@@ -16,6 +16,7 @@ _EVERYWHERE = frozenset(
         Capability.KERNEL,
         Capability.LINK,
         Capability.DEVICE_MAPPER,
+        Capability.STORAGE_SERVER,
     }
 )
 # Without captures the oracles say that the evidence is insufficient: see `VirtualBoxMachines.capture`.

@@ -9,6 +9,8 @@ from harness.lab.topology import ARBITER_ADDRESS, DISK_PATH, STORAGE, STORAGE_PL
 
 _NFS_PORT = 2049
 _TABLE = "ftvmm_disk"
+# Longer than systemd gives a service to start or end.
+_SERVICE_SECONDS = 120.0
 
 
 class NfsStorage:
@@ -38,6 +40,12 @@ class NfsStorage:
         return [
             f"{operation} and all else of {host.name}: {line}" for line in refused for operation in ("write", "read")
         ]
+
+    def stop_server(self, storage_host: Host) -> None:
+        storage_host.run("systemctl stop nfs-server", timeout_seconds=_SERVICE_SECONDS, check=True)
+
+    def start_server(self, storage_host: Host) -> None:
+        storage_host.run("systemctl start nfs-server", timeout_seconds=_SERVICE_SECONDS, check=True)
 
     def forget_cached(self, host: Host) -> None:
         """Opening a file asks the server whether it has changed (close-to-open), and drops what is kept if so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -63,9 +64,12 @@ def lab(request: pytest.FixtureRequest, chosen_lab: Lab) -> Iterator[Lab]:
 def _tell(config: pytest.Config, line: str) -> None:
     """Say something at once, between the dots."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
     if reporter is not None:
-        reporter.ensure_newline()
-        reporter.write_line(line)
+        # What is written in a fixture would otherwise be the test's own output, shown to nobody unless it fails.
+        with capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext():
+            reporter.ensure_newline()
+            reporter.write_line(line)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ _NFS_PORT = 2049
 _TABLE = "ftvmm_disk"
 # Longer than systemd gives a service to start or end.
 _SERVICE_SECONDS = 120.0
+_FORGET_SECONDS = 30.0
 
 
 class NfsStorage:
@@ -48,8 +49,11 @@ class NfsStorage:
         storage_host.run("systemctl start nfs-server", timeout_seconds=_SERVICE_SECONDS, check=True)
 
     def forget_cached(self, host: Host) -> None:
-        """Opening a file asks the server whether it has changed (close-to-open), and drops what is kept if so."""
+        """Drop the pages that the kernel keeps of it (POSIX_FADV_DONTNEED, which is what dd's `nocache` asks for).
+
+        To open it (close-to-open) is not enough: a client that writes itself takes the server's change for its own.
+        """
         try:
-            host.run(f": <{DISK_PATH}", timeout_seconds=5)
+            host.run(f"dd if={DISK_PATH} iflag=nocache count=0 status=none", timeout_seconds=_FORGET_SECONDS)
         except HostUnreachableError:
             return  # it cannot read either

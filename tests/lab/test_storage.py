@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from harness.lab.interface import Host
+import pytest
+
+from harness.lab.interface import Host, LabError
 from harness.lab.netns.lab import NetnsLab
 from harness.lab.topology import ARBITER_PATH, DISK_PATH
+from harness.lab.vagrant.storage import NfsStorage
 
 WRITE = "printf %s {text} | dd of={path} bs=512 seek={sector} conv=notrunc,sync oflag=sync status=none"
 READ = "dd if={path} bs=512 skip={sector} count=1 status=none | tr -d '\\0'"
@@ -78,3 +81,19 @@ def test_a_lost_arbiter_is_never_replaced_by_a_local_directory(shared_lab: Netns
     host.await_storage()
     assert host.run(create).succeeded
     assert shared_lab.storage_host.testinfra.file("/var/lib/ftvmm/storage/arbiter/private").exists
+
+
+def test_the_other_labs_refused_disk_is_counted_operation_by_operation(shared_lab: NetnsLab) -> None:
+    """What NFS is refused by is a packet filter, which works on any host."""
+    host, storage = shared_lab.hosts["host-c"], NfsStorage()
+    everything = ("read", "write")
+    storage.fail_disk(host, everything)
+    try:
+        assert storage.failed_operations(host) == []
+        assert not host.run(f"exec 3<>/dev/tcp/{storage.disk.address}/{storage.disk.port}").succeeded
+        assert sorted(line.split()[0] for line in storage.failed_operations(host)) == sorted(everything)
+        with pytest.raises(LabError, match="only for write"):
+            storage.fail_disk(host, ["write"])
+    finally:
+        storage.restore_disk(host)
+    assert storage.failed_operations(host) == []

@@ -9,6 +9,14 @@ from harness.lab.topology import ARBITER_ADDRESS, DISK_PATH, STORAGE, STORAGE_PL
 
 _NFS_PORT = 2049
 _TABLE = "ftvmm_disk"
+_REFUSAL = """\
+table inet {table} {{
+    chain output {{
+        type filter hook output priority 0; policy accept;
+        ip daddr {disk.address} tcp dport {disk.port} counter reject with tcp reset
+    }}
+}}
+"""
 # Longer than systemd gives a service to start or end.
 _SERVICE_SECONDS = 120.0
 _FORGET_SECONDS = 30.0
@@ -24,12 +32,8 @@ class NfsStorage:
         """The server refuses this host's connections: its soft mount answers every operation with EIO after a while."""
         if set(operations) != {"read", "write"}:
             raise LabError(f"an NFS mount fails whole, not only for {', '.join(operations)}")
-        match = f"ip daddr {self.disk.address} tcp dport {self.disk.port}"
-        rules = f"{match} counter reject with tcp reset"
-        text = (
-            f"table inet {_TABLE} {{ chain output {{ type filter hook output priority 0; policy accept; {rules} }} }}"
-        )
-        host.run(["nft", "-f", "-"], input=text.encode(), check=True)
+        rules = _REFUSAL.format(table=_TABLE, disk=self.disk)
+        host.run(["nft", "-f", "-"], input=rules.encode(), check=True)
 
     def restore_disk(self, host: Host) -> None:
         host.run(["nft", "delete", "table", "inet", _TABLE])

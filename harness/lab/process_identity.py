@@ -9,6 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+def is_stopped(directory: Path) -> bool:
+    """Whether all threads of a process are stopped by a signal. `directory` is its own in a /proc."""
+    try:
+        states = [parse_stat((thread / "stat").read_text())[0] for thread in (directory / "task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it ends
+    return all(state == "T" for state in states)
+
+
 @dataclass(frozen=True)
 class ProcessIdentity:
     """A process by pid and start time (clock ticks since boot, proc(5) field 22)."""

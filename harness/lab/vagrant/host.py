@@ -21,6 +21,8 @@ from harness.lab.waiting import wait_until
 
 # What a boot may take, beside one at this machine's own speed: stretched by the lab's pace.
 _BOOT_SECONDS = 30.0
+# Until a signal has stopped the process of a machine on this one, which nothing stretches.
+_SIGNAL_SECONDS = 10.0
 # Interface of the operator's network: Vagrant's own, named by the box.
 _OPERATOR_INTERFACE = "eth0"
 
@@ -104,7 +106,7 @@ class VagrantHost(SshHost):
     def power_off(self) -> None:
         # The port goes with the machine's process, and a capture that has not taken all from it is not whole: so the
         # machine stands still first, from when on nothing leaves it.
-        self._machines.freeze(self._plan)
+        self.freeze()
         self.end_captures()
         self._machines.cut_power(self._plan)
         self._ssh.close()
@@ -125,9 +127,14 @@ class VagrantHost(SshHost):
 
     def freeze(self) -> None:
         self._machines.freeze(self._plan)
+        # A process's threads stop one after the other.
+        if not wait_until(lambda: self.is_frozen, timeout_seconds=_SIGNAL_SECONDS):
+            raise LabError(f"{self.name} does not stand still")
 
     def thaw(self) -> None:
         self._machines.thaw(self._plan)
+        if not wait_until(lambda: not self.is_frozen, timeout_seconds=_SIGNAL_SECONDS):
+            raise LabError(f"{self.name} does not run on")
 
     @property
     def is_frozen(self) -> bool:

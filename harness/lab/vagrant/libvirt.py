@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from harness.lab.capture import PortCapture
 from harness.lab.interface import LabError
 from harness.lab.namespaces import connect_inside, run_inside
-from harness.lab.process_identity import parse_stat
+from harness.lab.process_identity import is_stopped, parse_stat
 from harness.lab.topology import NODE_DIRECTORY, HostPlan
 from harness.lab.vagrant.state import PREFIX
 from harness.lab.waiting import wait_until
@@ -123,7 +123,7 @@ class LibvirtMachines:
 
     def is_frozen(self, plan: HostPlan) -> bool:
         pid = self._pid(plan)
-        return pid is not None and self._state(pid) == "T"
+        return pid is not None and is_stopped(self._root / f"proc/{pid}")
 
     def set_cable(self, plan: HostPlan, network: str, *, plugged: bool) -> None:
         self.virsh("domif-setlink", self._domain(plan), plan.port(network), "up" if plugged else "down")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.lab.capture_source import CaptureSource
 from harness.lab.interface import LabError
-from harness.lab.process_identity import ProcessIdentity, parse_stat
+from harness.lab.process_identity import ProcessIdentity, is_stopped
 from harness.lab.topology import OPERATOR, HostPlan
 from harness.lab.vagrant.state import PREFIX
 from harness.lab.waiting import wait_until
@@ -171,11 +171,7 @@ class VirtualBoxMachines:
 
     def is_frozen(self, plan: HostPlan) -> bool:
         pid = self._pid(plan)
-        if pid is None:
-            return False
-        with contextlib.suppress(OSError):
-            return parse_stat(Path(f"/proc/{pid}/stat").read_text())[0] == "T"
-        return False
+        return pid is not None and is_stopped(Path(f"/proc/{pid}"))
 
     def set_cable(self, plan: HostPlan, network: str, *, plugged: bool) -> None:
         link = f"setlinkstate{adapter_number(plan, network)}"

@@ -20,6 +20,11 @@ from harness.lab.process_identity import parse_stat
 
 Connector = Callable[[], socket.socket]
 
+_START_SECONDS = 30.0
+_FILE_SECONDS = 120.0
+# Told apart from what cat(1) and the shell end with.
+_NO_SUCH_FILE = 44
+
 
 def as_shell(command: str | Sequence[str]) -> str:
     """A command as one line for the shell."""
@@ -173,12 +178,18 @@ class SshConnection:
     ) -> CommandResult:
         """Run a command to its end; `HostUnreachableError` when it does not end in time."""
         line = as_shell(command)
+        status, output, errors = self._exchange(line, input, timeout_seconds)
+        result = CommandResult(line, status, output.decode(errors="replace"), errors.decode(errors="replace"))
+        return result.check() if check else result
+
+    def _exchange(self, line: str, input: bytes, timeout_seconds: float) -> tuple[int, bytes, bytes]:
+        """Exit status, standard output and standard error of a command."""
         deadline = time.monotonic() + timeout_seconds
         with contextlib.closing(self._open(timeout_seconds)) as channel:
             channel.settimeout(timeout_seconds)
             output, errors = bytearray(), bytearray()
             try:
-                channel.exec_command(line)
+                _execute(channel, line, timeout_seconds)
                 if input:
                     channel.sendall(input)
                 channel.shutdown_write()
@@ -194,10 +205,7 @@ class SshConnection:
                     raise TimeoutError(f"no exit status after {timeout_seconds} s")
             except (OSError, EOFError, paramiko.SSHException) as error:
                 raise HostUnreachableError(f"`{line}` on {self.name} did not end: {error!r}") from error
-            result = CommandResult(
-                line, channel.recv_exit_status(), output.decode(errors="replace"), errors.decode(errors="replace")
-            )
-        return result.check() if check else result
+            return channel.recv_exit_status(), bytes(output), bytes(errors)
 
     @contextlib.contextmanager
     def converse(self, command: str | Sequence[str], *, timeout_seconds: float = 30.0) -> Iterator[SshConversation]:
@@ -206,7 +214,7 @@ class SshConnection:
         with contextlib.closing(self._open(timeout_seconds)) as channel:
             channel.settimeout(timeout_seconds)
             try:
-                channel.exec_command(line)
+                _execute(channel, line, timeout_seconds)
             except (OSError, EOFError, paramiko.SSHException) as error:
                 raise HostUnreachableError(f"`{line}` could not be started on {self.name}: {error!r}") from error
             yield SshConversation(self, channel, line)
@@ -215,14 +223,13 @@ class SshConnection:
         """Start a command; it lives on when the connection closes."""
         line = as_shell(command)
         target = shlex.quote(log) if log else "/dev/null"
-        channel = self._open(10.0)
-        channel.settimeout(10.0)
+        channel = self._open(_START_SECONDS)
+        channel.settimeout(_START_SECONDS)
         try:
             # bash execs a single command, so the pid that is printed stays the command's own.
             identity = "echo $$ $(cut -d' ' -f22 /proc/$$/stat) >&3"
-            channel.exec_command(
-                f"exec 3>&1 </dev/null >>{target} 2>&1; {identity}; exec 3>&-; exec bash -c {shlex.quote(line)}"
-            )
+            begin = f"exec 3>&1 </dev/null >>{target} 2>&1; {identity}; exec 3>&-; exec bash -c {shlex.quote(line)}"
+            _execute(channel, begin, _START_SECONDS)
             pid, start_ticks = map(int, channel.makefile("r").readline().split())
         except (OSError, EOFError, ValueError, paramiko.SSHException) as error:
             channel.close()
@@ -231,9 +238,14 @@ class SshConnection:
 
     def read_file(self, path: str) -> bytes:
         """The content of a file; `FileNotFoundError` when there is none."""
-        with self.client.open_sftp() as sftp, sftp.open(path, "rb") as file:
-            file.prefetch()
-            return bytes(file.read())
+        quoted = shlex.quote(path)
+        line = f"[ -e {quoted} ] || exit {_NO_SUCH_FILE}; exec cat {quoted}"
+        status, content, errors = self._exchange(line, b"", _FILE_SECONDS)
+        if status == _NO_SUCH_FILE:
+            raise FileNotFoundError(f"{self.name} has no file {path}")
+        if status != 0:
+            raise OSError(f"{path} on {self.name}: {errors.decode(errors='replace').strip()}")
+        return content
 
     def write_file(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
         """Replace a file's content."""
@@ -263,6 +275,17 @@ class SshConnection:
         self._forwards.append(server)
         local_address, local_port = server.server_address[:2]
         return str(local_address), int(local_port)
+
+
+def _execute(channel: paramiko.Channel, line: str, timeout_seconds: float) -> None:
+    """Have a command started; paramiko itself waits for the answer for ever, also of a host that died meanwhile."""
+    guard = threading.Timer(timeout_seconds, channel.close)
+    guard.daemon = True
+    guard.start()
+    try:
+        channel.exec_command(line)
+    finally:
+        guard.cancel()
 
 
 def _drain(channel: paramiko.Channel, errors: bytearray) -> None:

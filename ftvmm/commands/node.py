@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -72,19 +73,26 @@ def _run(core: _core.Node, config: configuration.Configuration, *, bootstrap: bo
         click.echo(f"ftvmm node: {error}", err=True)
         return EXIT_BAD_INPUT
     if mutants := config.document["mutants"]:
-        click.echo(f"ftvmm node: BROKEN ON PURPOSE, for tests only: {', '.join(mutants)}", err=True)
+        _remark(f"BROKEN ON PURPOSE, for tests only: {', '.join(mutants)}")
     try:
         core.start(bootstrap)
         status = _carry_out(core, arbitration)
     except (_core.NodeError, OSError) as error:
-        click.echo(f"ftvmm node: {error}", err=True)
+        _remark(str(error))
         status = EXIT_BAD_INPUT
     finally:
         control.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     # A call of an arbiter on a dead share can hang for good: no orderly exit may wait for it.
     os._exit(status)
+
+
+def _remark(text: str) -> None:
+    """Says something to people, if it can be written: a full file system under the node's log must not end the node."""
+    with contextlib.suppress(OSError):
+        click.echo(f"ftvmm node: {text}", err=True)
 
 
 def _carry_out(core: _core.Node, arbitration: Arbitration) -> int:
@@ -100,9 +108,9 @@ def _carry_out(core: _core.Node, arbitration: Arbitration) -> int:
         elif kind == "ask-arbiter":
             arbitration.ask(*arguments)
         elif kind == "say":
-            click.echo(f"ftvmm node: {arguments[0]}", err=True)
+            _remark(arguments[0])
         elif kind == "exit":
             status, reason = arguments
             if reason:
-                click.echo(f"ftvmm node: {reason}", err=True)
+                _remark(reason)
             return int(status)

@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use super::remark::remark;
+
 /// Priority of the threads that a peer's failure detector waits for, on the SCHED_RR scale from 1 to 99: above every
 /// ordinary thread, so that a busy guest cannot make its own node look dead.
 const URGENT_PRIORITY: libc::c_int = 10;
@@ -37,7 +39,7 @@ pub fn start(name: &str, work: impl FnOnce() + Send + 'static) {
     };
     if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(guarded) {
         // Without its threads a node cannot keep its promises: stopping is the safe answer.
-        eprintln!("ftvmm: the thread {name} could not be started: {error}");
+        remark(&format!("ftvmm: the thread {name} could not be started: {error}"));
         std::process::abort();
     }
 }

@@ -3,19 +3,21 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
 use super::clock;
+use super::remark::remark;
 
 /// Writes `trace.jsonl`. One write(2) an event and no buffer: what a killed node did is in its trace.
 pub struct Trace {
     node: String,
     incarnation: String,
     generation: AtomicU64,
-    file: Mutex<File>,
+    /// `None` once a write has failed.
+    file: Mutex<Option<File>>,
 }
 
 impl Trace {
@@ -29,7 +31,7 @@ impl Trace {
             node: node.to_owned(),
             incarnation: format!("{incarnation:016x}"),
             generation: AtomicU64::new(0),
-            file: Mutex::new(file),
+            file: Mutex::new(Some(file)),
         })
     }
 
@@ -38,8 +40,8 @@ impl Trace {
         self.generation.store(generation, Ordering::Relaxed);
     }
 
-    /// Writes one event. A trace that cannot be written is evidence lost, not a reason to stop the VM: the error goes
-    /// to standard error, once for each event.
+    /// Writes one event. A trace that cannot be written is evidence lost, not a reason to stop the VM. It ends there:
+    /// one with a hole in it would be taken for whole.
     pub fn write(&self, event: &str, fields: Value) {
         let mut object = Map::new();
         object.insert("event".into(), event.into());
@@ -53,12 +55,24 @@ impl Trace {
         }
         let mut line = Value::Object(object).to_string();
         line.push('\n');
-        let written = match self.file.lock() {
-            Ok(mut file) => file.write_all(line.as_bytes()),
-            Err(poisoned) => poisoned.into_inner().write_all(line.as_bytes()),
-        };
-        if let Err(error) = written {
-            eprintln!("ftvmm: the trace could not be written: {error}: {line}");
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Err(error)) = file.as_mut().map(|file| file.write_all(line.as_bytes())) {
+            *file = None;
+            remark(&format!("ftvmm: the trace ends here, since it could not be written: {error}: {}", line.trim_end()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_that_cannot_be_written_ends_and_stops_nothing() {
+        let trace = Trace::open(Path::new("/dev/full"), "host-a", 7).unwrap();
+        for _ in 0..3 {
+            trace.write("role", Value::Null);
+        }
+        assert!(trace.file.lock().unwrap().is_none());
     }
 }

@@ -15,6 +15,7 @@ use super::devices::Devices;
 use super::log_buffer::{LogBuffer, Next};
 use super::mutant::Mutant;
 use super::outputs::{Content, OutputQueue};
+use super::remark::remark;
 use super::thread;
 use super::trace::Trace;
 
@@ -236,7 +237,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             Err(MachineError::Trap(report)) => {
                 // The guest's own doing, so the other replica does it too. It ends like a guest that halts: what it
                 // said before leaves, and nobody takes over what cannot run.
-                eprintln!("ftvmm node: {report}");
+                remark(&format!("ftvmm node: {report}"));
                 return Err(self.halt(TrapReport::EXIT_STATUS));
             }
             request => request.map_err(failed)?,

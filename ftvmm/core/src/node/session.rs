@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
+use socket2::{SockRef, TcpKeepalive};
 
 use super::authentication::Key;
 use super::frame::{FrameError, FrameReader, FrameWriter, Greeting, Kind};
@@ -15,9 +16,12 @@ use super::thread;
 
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection without a byte for so long is dead, or was never used: both ends of a session say something every few
-/// ten milliseconds. Without this the connections that a host left behind when it lost power would add up.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// When the kernel begins to ask whether a connection without a byte is still there, how long it waits for an answer, and
+/// how often it asks: without this the connections that a host left behind when it lost power would add up. A silent
+/// peer whose host answers is the failure detector's affair: the acknowledgements of a live one may come another way.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_PROBES: u32 = 3;
 /// Pause behind a failed accept.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
 /// Greetings under way at once; further connections are closed unread.
@@ -246,8 +250,14 @@ impl Channel {
         stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
         stream.set_write_timeout(Some(GREETING_TIMEOUT))?;
         let greeting = Greeting::exchange(&mut stream, &self.key, thread::random()?, dialled)?;
-        stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
+        stream.set_read_timeout(None)?;
         stream.set_write_timeout(None)?;
+        SockRef::from(&stream).set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(KEEP_ALIVE_IDLE)
+                .with_interval(KEEP_ALIVE_INTERVAL)
+                .with_retries(KEEP_ALIVE_PROBES),
+        )?;
         let (sender, outgoing) = bounded(OUTGOING_MAX);
         let session = Session {
             number: self.number(),

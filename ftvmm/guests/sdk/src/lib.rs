@@ -9,6 +9,7 @@ pub mod arguments;
 pub mod block;
 pub mod boot;
 pub mod clock;
+mod connection_request;
 pub mod console;
 pub mod hypercall;
 pub mod manifest;

@@ -14,6 +14,7 @@ use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 
 use crate::arguments::Addresses;
 use crate::boot::BootInfo;
+use crate::connection_request::is_repeated_request;
 use crate::hypercall;
 
 const ETHERNET_HEADER_BYTES: usize = 14;
@@ -205,10 +206,15 @@ impl Network {
         let now = instant(now_nanoseconds);
         self.device.fetch();
         self.interface.poll_maintenance(now);
-        while !matches!(
-            self.interface.poll_ingress_single(now, &mut self.device, sockets),
-            PollIngressSingleResult::None
-        ) {}
+        loop {
+            while self.device.received.front().is_some_and(|frame| is_repeated_request(frame, sockets)) {
+                self.device.spare.extend(self.device.received.pop_front());
+            }
+            let polled = self.interface.poll_ingress_single(now, &mut self.device, sockets);
+            if matches!(polled, PollIngressSingleResult::None) {
+                break;
+            }
+        }
     }
 
     /// Sends what the sockets have.

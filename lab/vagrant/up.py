@@ -82,16 +82,28 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
     with _step("wheels, images and configuration for the hosts", progress):
         contents = write_contents(directory)
         (directory / "plan.json").write_text(json.dumps(plan(), indent=2) + "\n")
-    if state.rack is not None and is_public:
-        with _step(f"the public box {settings['LAB_BOX']}", progress):
-            fetch_box(vagrant, settings["LAB_BOX"], progress=lambda line: _tell(line, progress))
+    if state.snapshot:
+        # The snapshot brings them back, whatever has become of them. Vagrant would wait for addresses that they do not
+        # ask for again: leases run out in the time that passes outside, not in theirs.
+        progress(f"five machines ({state.acceleration}): made already")
+    else:
+        state = _make_machines(directory, state, vagrant, progress)
+    state = _settle(directory, state, contents, progress)
+    progress(f"the lab is up after {time.monotonic() - begin:.0f} s: make lab-scenarios, make lab-ssh HOST=host-a")
+    return state
+
+
+def _make_machines(directory: Path, state: LabState, vagrant: Vagrant, progress: Progress) -> LabState:
+    """Have Vagrant bring up what there is not yet of them, and learn how they are reached."""
+    if state.rack is not None and "LAB_BOX_URL" not in vagrant.settings:
+        box = vagrant.settings["LAB_BOX"]
+        with _step(f"the public box {box}", progress):
+            fetch_box(vagrant, box, progress=lambda line: _tell(line, progress))
     with _step(f"five machines ({state.acceleration})", progress):
         vagrant.run(["up", "--parallel"], progress=lambda line: _tell(line, progress))
     with _step("keys and addresses of the hosts", progress):
         state = dataclasses.replace(state, doors=_doors(state, vagrant))
         state.write(directory)
-    state = _settle(directory, state, contents, progress)
-    progress(f"the lab is up after {time.monotonic() - begin:.0f} s: make lab-scenarios, make lab-ssh HOST=host-a")
     return state
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from pathlib import Path
 
 import pytest
 
+import fault_injectors
+from fault_injectors.base import LabFault
 from fault_injectors.direction import Direction
 from fault_injectors.disk import BitFlip, DiskError
 from fault_injectors.fault import Fault, FaultLog, FaultRecord, Verdict
@@ -277,5 +281,11 @@ def test_records_are_on_disk(shared_lab: NetnsLab, faults: FaultLog, tmp_path: P
 
 
 def test_the_registry_names_every_fault_once() -> None:
+    for module in pkgutil.iter_modules(fault_injectors.__path__):
+        importlib.import_module(f"fault_injectors.{module.name}")
+
+    def named(kind: type[LabFault]) -> list[type[LabFault]]:
+        return [kind] * bool(kind.name) + [one for each in kind.__subclasses__() for one in named(each)]
+
+    assert sorted(kind.name for kind in named(LabFault)) == sorted(FAULTS)
     assert all(FAULTS[fault.name] is fault for fault in FAULTS.values())
-    assert len(FAULTS) == 27

@@ -37,7 +37,7 @@ class ClockProbe:
 
     def __init__(self, *, exchanges: int = EXCHANGES, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         """`timeout_seconds` is for a host's first answer; one that its program is running on has a fifth of it."""
-        self._exchanges, self._timeout_seconds = exchanges, timeout_seconds
+        self._exchanges, self._start_seconds, self._answer_seconds = exchanges, timeout_seconds, timeout_seconds / 5
         self._conversations: dict[str, KeptConversation] = {}
 
     def probe(self, host: Host) -> list[ClockSample]:
@@ -46,9 +46,7 @@ class ClockProbe:
         samples = []
         for _ in range(self._exchanges):
             before_ns = _now_ns()
-            answer = conversation.ask(
-                "clocks", timeout_seconds=self._timeout_seconds / 5, start_seconds=self._timeout_seconds
-            )
+            answer = conversation.ask("clocks", timeout_seconds=self._answer_seconds, start_seconds=self._start_seconds)
             after_ns = _now_ns()
             boottime_ns, realtime_ns, boot_id = answer.split()
             samples.append(ClockSample(host.name, boot_id, before_ns, after_ns, int(boottime_ns), int(realtime_ns)))
@@ -67,7 +65,7 @@ class ClockProbe:
             return self.probe(host)
         # What stayed on a host that was started again meanwhile is gone, which is found at once. A host that hangs is
         # not asked twice.
-        if kept and _now_ns() - begun_ns < self._timeout_seconds / 5 * 1e9:
+        if kept and _now_ns() - begun_ns < self._answer_seconds * 1e9:
             with contextlib.suppress(LabError):
                 return self.probe(host)
         # It hangs, or dies under our hands: that is what trials are for, and other samples bound its clock.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from harness.lab.interface import LabError
 from lab.box.build import build
@@ -30,6 +30,11 @@ def box_settings() -> dict[str, str]:
     except BoxFailed as failure:
         raise LabError(f"the box cannot be built: {failure}") from failure
     return {"LAB_BOX": box.name, "LAB_BOX_VERSION": box.version, "LAB_BOX_URL": str(box.catalogue)}
+
+
+def is_public(settings: Mapping[str, str]) -> bool:
+    """Whether `box_settings` chose a box of another publisher, whose packages come over the operator's network."""
+    return "LAB_BOX_URL" not in settings
 
 
 def fetch_box(vagrant: Vagrant, name: str, *, progress: Callable[[str], None]) -> None:

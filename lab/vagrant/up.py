@@ -20,7 +20,7 @@ from harness.lab.vagrant.state import LIBVIRT, Door, LabState, read_state
 from lab.vagrant import doors, rack, uplink
 from lab.vagrant.acceleration import acceleration
 from lab.vagrant.archives import install_anew
-from lab.vagrant.boxes import box_settings, fetch_box
+from lab.vagrant.boxes import box_settings, fetch_box, is_public
 from lab.vagrant.contents import write_contents
 from lab.vagrant.plan import plan
 from lab.vagrant.providers import check_provider
@@ -74,8 +74,7 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
             state = dataclasses.replace(state, rack=rack.start(directory))
     # From here on there is something to take down.
     state.write(directory)
-    is_public = "LAB_BOX_URL" not in settings
-    if state.rack is not None and is_public:
+    if state.rack is not None and is_public(settings):
         with _step("a way out for the machines' packages", progress):
             state = _lead_out(directory, state, state.rack.pid)
     vagrant = Vagrant(directory, provider, state.rack, settings)
@@ -95,7 +94,7 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
 
 def _make_machines(directory: Path, state: LabState, vagrant: Vagrant, progress: Progress) -> LabState:
     """Have Vagrant bring up what there is not yet of them, and learn how they are reached."""
-    if state.rack is not None and "LAB_BOX_URL" not in vagrant.settings:
+    if state.rack is not None and is_public(vagrant.settings):
         box = vagrant.settings["LAB_BOX"]
         with _step(f"the public box {box}", progress):
             fetch_box(vagrant, box, progress=lambda line: _tell(line, progress))

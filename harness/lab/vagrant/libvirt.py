@@ -57,17 +57,16 @@ class LibvirtMachines:
         """The machine's QEMU, by its pid in the rack; None when there is none."""
         with contextlib.suppress(OSError, ValueError):
             pid = int((self._root / f"run/libvirt/qemu/{self._domain(plan)}.pid").read_text())
-            if self._state(pid):
+            if self._is_alive(pid):
                 return pid
         return None
 
-    def _state(self, pid: int) -> str:
-        """The kernel's letter for a process's state, such as T for stopped; empty when it is gone."""
+    def _is_alive(self, pid: int) -> bool:
         try:
             state, _ = parse_stat((self._root / f"proc/{pid}/stat").read_text())
         except (FileNotFoundError, ProcessLookupError):
-            return ""
-        return "" if state in "ZX" else state
+            return False
+        return state not in "ZX"
 
     def _signal(self, plan: HostPlan, number: signal.Signals) -> None:
         pid = self._pid(plan)
@@ -84,7 +83,7 @@ class LibvirtMachines:
         if pid is None:
             raise LabError(f"{plan.name} has no power already")
         self._inside(["kill", "-KILL", str(pid)])
-        if not wait_until(lambda: not self._state(pid), timeout_seconds=30):
+        if not wait_until(lambda: not self._is_alive(pid), timeout_seconds=30):
             raise LabError(f"QEMU of {plan.name} does not end")
 
     def power_on(self, plan: HostPlan) -> None:

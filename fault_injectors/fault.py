@@ -6,7 +6,7 @@ import contextlib
 import enum
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,36 +93,44 @@ class FaultRecord:
 class FaultLog:
     """Injects faults and keeps their records, on disk after every step: a run that breaks off leaves them too."""
 
-    def __init__(
-        self, lab: Lab, path: Path | None = None, *, observe: Callable[[str, FaultRecord], None] | None = None
-    ) -> None:
-        """`observe` is called with `injected`, `confirmed` or `healed` and the record, for report steps."""
+    def __init__(self, lab: Lab, path: Path | None = None) -> None:
+        """Records go to `path`; nowhere without one."""
         self.records: list[FaultRecord] = []
         self._lab = lab
         self._path = path
-        self._observe = observe
         self._open: list[tuple[Fault, FaultRecord]] = []
 
     def inject(self, fault: Fault, *, confirm_timeout_seconds: float = 5.0) -> FaultRecord:
-        """Inject and confirm; the verdict is in the record. `LabError` when this lab cannot do it.
+        """Inject and confirm; the verdict is in the record.
 
-        `confirm_timeout_seconds` is as for this machine, and stretched by the lab's pace.
+        Args:
+            fault: what is injected.
+            confirm_timeout_seconds: how long to look for evidence; as for this machine, and stretched by the lab's pace.
+
+        Raises:
+            LabError: this lab cannot do it, or could not; what it tried is in the record.
         """
         if not fault.available(self._lab):
             raise LabError(f"the lab {self._lab.name} cannot inject {fault.name}")
         record = FaultRecord(fault.name, fault.target, dict(fault.parameters))
         self.records.append(record)
         self._open.append((fault, record))
-        fault.prepare()
-        record.injected_ns = time.time_ns()
-        fault.inject()
-        self._write("injected", record)
-        confirmation = fault.confirm(self._lab.pace.stretch(confirm_timeout_seconds))
+        try:
+            fault.prepare()
+            record.injected_ns = time.time_ns()
+            fault.inject()
+            self._write()
+            confirmation = fault.confirm(self._lab.pace.stretch(confirm_timeout_seconds))
+        except Exception as error:
+            # Whoever asks why the run broke off finds it where the faults are.
+            record.evidence.append(f"broke off: {error}")
+            self._write()
+            raise
         record.verdict = confirmation.verdict
         record.evidence += confirmation.evidence
         if record.is_confirmed:
             record.confirmed_ns = time.time_ns()
-        self._write("confirmed", record)
+        self._write()
         return record
 
     def heal(self, record: FaultRecord) -> None:
@@ -132,7 +140,7 @@ class FaultLog:
                 self._open.remove(entry)
                 entry[0].heal()
                 record.healed_ns = time.time_ns()
-                self._write("healed", record)
+                self._write()
                 return
 
     def end_all(self) -> None:
@@ -150,9 +158,7 @@ class FaultLog:
         finally:
             self.heal(record)
 
-    def _write(self, step: str, record: FaultRecord) -> None:
+    def _write(self) -> None:
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.write_text("".join(json.dumps(asdict(each)) + "\n" for each in self.records))
-        if self._observe is not None:
-            self._observe(step, record)

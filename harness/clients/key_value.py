@@ -135,11 +135,11 @@ class KeyValueClient:
 
     def _final_reads(self) -> None:
         self._phase = "final"
+        deadline_ns = now_ns() + int(self._options.drain_seconds * SECOND_NS)
         if not any(connection.pending is None for connection in self._connections):
             with contextlib.suppress(OSError):
                 self._open(self._options.drain_seconds)
         keys = list(self._workload.keys)
-        deadline_ns = now_ns() + int(self._options.drain_seconds * SECOND_NS)
         while now_ns() < deadline_ns:
             for connection in [one for one in self._connections if one.pending is None]:
                 if keys:

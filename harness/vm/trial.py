@@ -7,7 +7,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,6 @@ class Trial:
         promise: what this scenario promises beyond the defaults of `harness.evidence.scenario.Scenario`.
         mutants: how the VMM is broken on purpose.
         policy: what becomes of uncertain outputs.
-        observe: told of each step of each fault, for the report.
     """
 
     def __init__(
@@ -54,7 +53,6 @@ class Trial:
         promise: dict[str, Any] | None = None,
         mutants: Sequence[str] = (),
         policy: str = "resend",
-        observe: Callable[[str, FaultRecord], None] | None = None,
     ) -> None:
         self.lab, self.directory, self._seed = lab, directory, seed
         self._name, self._client_kind = name, client
@@ -64,7 +62,7 @@ class Trial:
         guest = guests.ticker() if client == "ticker" else guests.key_value()
         self.pair = Pair(lab, guest, mutants=mutants, policy=policy)
         self.client = Client(lab, client, seed=seed)
-        self._faults = FaultLog(lab, directory / "faults.jsonl", observe=observe)
+        self._faults = FaultLog(lab, directory / "faults.jsonl")
         self._clocks = ClockLog(lab, directory / "clocks.json")
         self._start_ns = time.time_ns()
         self.judgements: list[Judgement] = []

@@ -280,6 +280,17 @@ def test_records_are_on_disk(shared_lab: NetnsLab, faults: FaultLog, tmp_path: P
     assert record["injected_ns"] < record["confirmed_ns"] < record["healed_ns"]
 
 
+def test_a_fault_that_breaks_off_leaves_a_record_that_says_why(
+    shared_lab: NetnsLab, faults: FaultLog, tmp_path: Path
+) -> None:
+    with pytest.raises(LabError) as failure:
+        faults.inject(BitFlip(shared_lab, offset_bytes=1 << 40))
+    record = json.loads((tmp_path / "faults.jsonl").read_text())
+    assert record["fault"] == "bit-flip"
+    assert record["verdict"] == "inconclusive"
+    assert record["evidence"] == [f"broke off: {failure.value}"]
+
+
 def test_the_registry_names_every_fault_once() -> None:
     for module in pkgutil.iter_modules(fault_injectors.__path__):
         importlib.import_module(f"fault_injectors.{module.name}")

@@ -105,7 +105,7 @@ class FaultLog:
 
         Args:
             fault: what is injected.
-            confirm_timeout_seconds: how long to look for evidence; as for this machine, and stretched by the lab's pace.
+            confirm_timeout_seconds: how long to look for evidence, as for this machine; stretched by the lab's pace.
 
         Raises:
             LabError: this lab cannot do it, or could not; what it tried is in the record.

@@ -14,11 +14,14 @@ from rich.console import Console
 
 from bench import compute_speed, failover_stall, key_value_speed
 from bench.figure import Figure, print_table
+from harness.evidence.allure_report import EvidenceInsufficientError, PromiseBrokenError
 from harness.lab.interface import LabError
+from harness.vm.client import ClientError
 from harness.vm.pair import PairError
 
 RESULTS = Path(__file__).resolve().parents[1] / "reports" / "bench"
 MEASUREMENTS = ("compute", "kv", "failover")
+FAILURES = (LabError, PairError, ClientError, PromiseBrokenError, EvidenceInsufficientError, OSError, ValueError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         try:
             figures += measure()
-        except (LabError, PairError, OSError, ValueError) as error:
+        except (
+            LabError,
+            PairError,
+            ClientError,
+            PromiseBrokenError,
+            EvidenceInsufficientError,
+            OSError,
+            ValueError,
+        ) as error:
             failures.append(f"{name} could not be measured: {error}")
     print_table(figures, console)
     for failure in failures:

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from bench.deployment import compute, fresh_lab, run_command, running_pair
+from bench.deployment import fresh_lab, run_command, running_pair
 from bench.distribution import Distribution
 from bench.figure import Figure
 from harness.lab.interface import Host
+from harness.vm import guests
 from harness.vm.node_file import Guest
 
 GOAL = 0.97
@@ -31,7 +32,7 @@ def measure(*, repetitions: int, rounds: int, progress: Callable[[str], None]) -
     In the lab, primary and backup share this machine's cores and caches, which two hosts would not. So there is a
     second comparison, with two unrelated copies of the guest: it has the same load and leaves fault tolerance alone.
     """
-    guest = compute(rounds)
+    guest = guests.compute(rounds=rounds)
     alone: list[float] = []
     beside_copy: list[float] = []
     protected: list[float] = []

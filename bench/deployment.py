@@ -9,20 +9,7 @@ from harness.lab.netns.lab import NetnsLab
 from harness.vm.node_file import Guest
 from harness.vm.pair import Pair
 
-SERVICE_PORT = 6379
 STOP_SECONDS_MAX = 10
-
-KEY_VALUE = Guest(
-    name="kv",
-    image="kv.hvt",
-    arguments=(f"--ipv4={topology.VM_ADDRESS}/24", f"--ipv4-gateway={topology.VM_GATEWAY}"),
-    block=True,
-)
-
-
-def compute(rounds: int) -> Guest:
-    """The guest that computes ``rounds`` rounds and halts."""
-    return Guest(name="compute", image="compute.hvt", arguments=(f"--rounds={rounds}",), network=False)
 
 
 @contextlib.contextmanager

@@ -5,11 +5,12 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.deployment import KEY_VALUE, SERVICE_PORT, fresh_lab, running_alone, running_pair
+from bench.deployment import fresh_lab, running_alone, running_pair
 from bench.distribution import Distribution
 from bench.figure import Figure
 from harness.lab import topology
 from harness.lab.interface import Host
+from harness.vm.guests import KEY_VALUE_PORT, key_value
 
 OPERATIONS = ("SET", "GET")
 CLIENTS = 50
@@ -40,16 +41,16 @@ def measure(*, repetitions: int, requests: int, progress: Callable[[str], None])
     protected: list[Run] = []
     for repetition in range(repetitions):
         progress(f"kv, repetition {repetition + 1} of {repetitions}")
-        with fresh_lab() as lab, running_alone(lab.fault_tolerant_hosts[0], KEY_VALUE):
+        with fresh_lab() as lab, running_alone(lab.fault_tolerant_hosts[0], key_value()):
             without.append(_run(lab.client_host, requests))
-        with fresh_lab() as lab, running_pair(lab, KEY_VALUE):
+        with fresh_lab() as lab, running_pair(lab, key_value()):
             protected.append(_run(lab.client_host, requests))
     figures = [_throughput(operation, without, protected) for operation in OPERATIONS]
     return [*figures, *(_latency(operation, without, protected) for operation in reversed(OPERATIONS))]
 
 
 def _run(client: Host, requests: int) -> Run:
-    ping = f"timeout 1 redis-cli -h {topology.VM_ADDRESS} -p {SERVICE_PORT} ping 2>&1"
+    ping = f"timeout 1 redis-cli -h {topology.VM_ADDRESS} -p {KEY_VALUE_PORT} ping 2>&1"
     ready = f"until {ping} | grep -q PONG; do sleep 0.1; done"
     client.run(
         ["timeout", str(BOOT_SECONDS_MAX), "bash", "-c", ready], check=True, timeout_seconds=BOOT_SECONDS_MAX + 5
@@ -59,7 +60,9 @@ def _run(client: Host, requests: int) -> Run:
 
 
 def _benchmark(client: Host, *, clients: int, requests: int) -> dict[str, Reading]:
-    command = f"redis-benchmark -h {topology.VM_ADDRESS} -p {SERVICE_PORT} -t set,get -c {clients} -n {requests} --csv"
+    command = (
+        f"redis-benchmark -h {topology.VM_ADDRESS} -p {KEY_VALUE_PORT} -t set,get -c {clients} -n {requests} --csv"
+    )
     printed = client.run(command, check=True, timeout_seconds=BENCHMARK_SECONDS_MAX).stdout
     return {reading.operation: reading for reading in parse(printed)}
 

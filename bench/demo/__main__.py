@@ -1,9 +1,12 @@
 """``make demo``: brings a pair up in the lab, takes the primary's power away, and shows what happens."""
 
 import argparse
+import contextlib
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
@@ -11,21 +14,23 @@ from rich.live import Live
 from bench.demo.narration import sentence
 from bench.demo.observation import Observation
 from bench.demo.view import picture, told
-from bench.deployment import KEY_VALUE, fresh_lab, running_pair
-from bench.failover_parts import PARTS, failover_parts
-from bench.failover_stall import silence
-from bench.load import Load, running_load
-from harness.lab.interface import Lab, LabError
-from harness.vm.pair import Pair, PairError
+from bench.deployment import fresh_lab
+from fault_injectors.host import PowerOff
+from harness.evidence.allure_report import EvidenceInsufficientError, PromiseBrokenError
+from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.failover import find_failovers
+from harness.evidence.verdicts import Verdict
+from harness.lab.interface import LabError
+from harness.vm.client import ClientError
+from harness.vm.pair import PairError
+from harness.vm.trial import Trial
 
 FRAMES_PER_SECOND = 8
 PLAIN_COLUMNS = 110
-WARM_UP_OPERATIONS = 200
-OPERATIONS_AFTER = 600
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Show one failover. Returns 0 when the client went on over the connections that it had, else 1."""
+    """Show one failover. Returns 0 when every oracle passed what it saw of it, else 1."""
     parser = argparse.ArgumentParser(prog="make demo ARGS=...", description=__doc__)
     parser.add_argument("--once", action="store_true", help="print plain lines instead of a live picture")
     parser.add_argument("--seconds", type=float, default=6, help="to watch before the fault, and again after it")
@@ -34,11 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     live = console.is_terminal and not options.once
     try:
         console.print("Five hosts, their networks and a shared disk come up ...", style="dim")
-        with fresh_lab() as lab:
+        with fresh_lab() as lab, tempfile.TemporaryDirectory(prefix="ftvmm-demo-") as directory:
             console.print("The key-value guest starts on host-a, its backup on host-b ...", style="dim")
-            with running_pair(lab, KEY_VALUE) as pair, running_load(lab.client_host) as load:
-                return _show(lab, pair, load, console, live=live, seconds=options.seconds)
-    except (LabError, PairError, TimeoutError) as error:
+            trial = Trial(lab, Path(directory) / "evidence", name="demo")
+            trial.start()
+            return _show(trial, console, live=live, seconds=options.seconds)
+    except (LabError, PairError, ClientError) as error:
         console.print(f"The demonstration could not go on: {error}", style="red", highlight=False)
         return 1
     except KeyboardInterrupt:
@@ -46,23 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _show(lab: Lab, pair: Pair, load: Load, console: Console, *, live: bool, seconds: float) -> int:
-    hosts = list(lab.fault_tolerant_hosts[:2])
-    observation = Observation(hosts, load)
+def _show(trial: Trial, console: Console, *, live: bool, seconds: float) -> int:
+    primary, survivor = trial.primary, trial.backup
+    observation = Observation([primary.host, survivor.host], trial.client)
     observation.start()
     stage = _live_stage if live else _plain_stage
     try:
-        load.control.wait_answered(WARM_UP_OPERATIONS)
         headline = "One VM on two hosts: host-a runs it and logs, host-b replays the log, a client writes and reads."
         stage(observation, console, headline, None, seconds)
-        fault_ns = load.control.progress().now_ns
-        hosts[0].power_off()
-        headline = "host-a has lost its power."
+        fault_ns = trial.client.progress().now_ns
+        trial.inject(PowerOff(trial.lab, primary.host))
+        headline = f"{primary.name} has lost its power."
         stage(observation, console, headline, fault_ns, seconds)
-        load.control.wait_answered(OPERATIONS_AFTER // 10, called_after_ns=fault_ns)
+        trial.expect_takeover(survivor)
     finally:
         observation.stop()
-    return _summary(pair, load, console, survivor=hosts[1].name, fault_ns=fault_ns)
+    return _summary(trial, console)
 
 
 Stage = Callable[[Observation, Console, str, int | None, float], None]
@@ -100,22 +105,28 @@ def _plain_stage(
     console.print(picture(observation.scene, headline="", fault_ns=fault_ns, columns=console.width))
 
 
-def _summary(pair: Pair, load: Load, console: Console, *, survivor: str, fault_ns: int) -> int:
-    end = load.control.stop()
-    history = load.history()
-    start_ns, end_ns = silence(history, around_ns=fault_ns)
+def _summary(trial: Trial, console: Console) -> int:
+    """What the evidence says of the failover, and what the oracles say of the evidence."""
+    with contextlib.suppress(PromiseBrokenError, EvidenceInsufficientError):
+        trial.conclude()
+    evidence = EvidenceDirectory(trial.directory)
+    history = evidence.history
     unanswered = sum(not one.is_answered for one in history.operations)
-    parts = failover_parts(pair.nodes[survivor].trace(), fault_ns=fault_ns, first_answer_ns=end_ns)
-    console.print(
-        f"The client was without an answer for {(end_ns - start_ns) / 1e6:.0f} ms, lost {end.lost_connections} of its "
-        f"connections, and {unanswered} of its {len(history.operations)} operations stayed without an answer.",
-        style="bold",
-        highlight=False,
-    )
-    if parts is not None:
-        taken = ", ".join(f"{part} {value:.0f} ms" for part, value in zip(PARTS, parts.values(), strict=True))
+    for failover in find_failovers(evidence):
+        stall = "?" if failover.stall_ms is None else f"{failover.stall_ms:.0f}"
+        console.print(
+            f"The client was without an answer for {stall} ms; "
+            f"{unanswered} of its {len(history.operations)} operations stayed without one.",
+            style="bold",
+            highlight=False,
+        )
+        known = {name: value for name, value in failover.parts_ms().items() if value is not None}
+        taken = ", ".join(f"{name.replace('_', ' ')} {value:.0f} ms" for name, value in known.items())
         console.print(f"The failover: {taken}.", highlight=False)
-    return 0 if not end.lost_connections and not unanswered else 1
+    for judgement in trial.judgements:
+        style = "green" if judgement.verdict is Verdict.PASSED else "red"
+        console.print(f"  {judgement.verdict:<12} {judgement.oracle}", style=style, highlight=False)
+    return 0 if all(judgement.verdict is Verdict.PASSED for judgement in trial.judgements) else 1
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.load import Load
 from harness.clients.control import Progress
 from harness.lab import topology
 from harness.lab.interface import Host, LabError
+from harness.vm.client import Client
 
 NODE_PERIOD_SECONDS = 0.4
 CLIENT_PERIOD_SECONDS = 0.1
@@ -69,10 +69,10 @@ class Scene:
 class Observation:
     """Runs the threads between ``start`` and ``stop``. Its scene may be read at any time."""
 
-    def __init__(self, hosts: list[Host], load: Load) -> None:
+    def __init__(self, hosts: list[Host], client: Client) -> None:
         self.scene = Scene({host.name: NodeView(host.name) for host in hosts})
         self._ended = threading.Event()
-        sources: list[Callable[[], None]] = [lambda: self._watch_client(load)]
+        sources: list[Callable[[], None]] = [lambda: self._watch_client(client)]
         sources += [lambda host=host: self._watch_node(host) for host in hosts]  # type: ignore[misc]
         self._threads = [threading.Thread(target=source, daemon=True) for source in sources]
 
@@ -107,9 +107,9 @@ class Observation:
                 view.status = status[0].get("answer")
                 view.heard_at = time.monotonic()
 
-    def _watch_client(self, load: Load) -> None:
+    def _watch_client(self, client: Client) -> None:
         view = self.scene.client
-        control = load.another_control()  # a channel carries one question at a time
+        control = client.control()  # a channel carries one question at a time
         while not self._ended.wait(CLIENT_PERIOD_SECONDS):
             try:
                 progress = control.progress()

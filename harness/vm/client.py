@@ -58,7 +58,7 @@ class Client:
         deadline = time.monotonic() + self._pace.stretch(30)
         while self._control is None:
             try:
-                self._control = self._connected()
+                self._control = self.control()
                 self._control.progress()
             except (OSError, ValueError) as error:
                 self._control = None
@@ -68,7 +68,8 @@ class Client:
                 time.sleep(0.05)
         self.wait_for_answers(20)
 
-    def _connected(self) -> ClientControl:
+    def control(self) -> ClientControl:
+        """A channel of its own, for another thread; whoever takes it closes it."""
         return ClientControl(self._host.forward(_CONTROL_PORT), timeout_seconds=self._pace.stretch(5))
 
     def _asked(self) -> ClientControl:
@@ -91,7 +92,7 @@ class Client:
         try:
             control.wait_answered(count, called_after_ns=now_ns, timeout_seconds=timeout_seconds)
         except TimeoutError as error:
-            self._control = self._connected()
+            self._control = self.control()
             raise ClientError(f"{count} answers from now on: not within {timeout_seconds:g} s") from error
 
     def stop(self) -> None:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -61,9 +62,11 @@ def _show(trial: Trial, console: Console, *, live: bool, seconds: float) -> int:
         headline = "One VM on two hosts: host-a runs it and logs, host-b replays the log, a client writes and reads."
         stage(observation, console, headline, None, seconds)
         fault_ns = trial.client.progress().now_ns
-        trial.inject(PowerOff(trial.lab, primary.host))
-        headline = f"{primary.name} has lost its power."
-        stage(observation, console, headline, fault_ns, seconds)
+        with ThreadPoolExecutor(1) as executor:
+            # It is watched while it is confirmed.
+            injection = executor.submit(trial.inject, PowerOff(trial.lab, primary.host))
+            stage(observation, console, f"{primary.name} has lost its power.", fault_ns, seconds)
+            injection.result()
         trial.expect_takeover(survivor)
     finally:
         observation.stop()

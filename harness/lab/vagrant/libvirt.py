@@ -16,6 +16,7 @@ from harness.lab.interface import LabError
 from harness.lab.namespaces import connect_inside, run_inside
 from harness.lab.process_identity import is_stopped, parse_stat
 from harness.lab.topology import NODE_DIRECTORY, HostPlan
+from harness.lab.vagrant.real_time_clock import RealTimeClock
 from harness.lab.vagrant.state import PREFIX
 from harness.lab.waiting import wait_until
 
@@ -23,9 +24,6 @@ _NAMESPACES = ("net", "mount", "pid")
 _URI = "qemu:///system"
 # The FT hosts' second disk (lab/Vagrantfile), which they mount as the node's directory (lab/host/boot.sh).
 _NODE_DISK = "vdb"
-# MC146818 real-time clock: index and data port, registers and control bits (Motorola data sheet).
-_RTC_INDEX, _RTC_DATA = 0x70, 0x71
-_RTC_SECONDS, _RTC_MINUTES, _RTC_HOURS = 0, 2, 4
 
 
 class LibvirtMachines:
@@ -132,32 +130,8 @@ class LibvirtMachines:
 
     def wake(self, plan: HostPlan, *, slept_seconds: int) -> None:
         if slept_seconds:
-            self._put_clock_forward(plan, slept_seconds)
+            RealTimeClock(lambda command: self._monitor(plan, command), plan.name).put_forward(slept_seconds)
         self.virsh("dompmwakeup", self._domain(plan))
-
-    def _put_clock_forward(self, plan: HostPlan, seconds: int) -> None:
-        """Set the time of day of the machine's real-time clock, from which a sleeping kernel learns how long it slept.
-
-        QEMU's monitor writes the chip's ports as the processor would. Only within the day that the clock is at: a carry
-        into the date is left out.
-        """
-
-        def read(register: int) -> int:
-            self._port_write(plan, _RTC_INDEX, register)
-            answer = self._monitor(plan, f"i /b {_RTC_DATA:#x}")
-            value = int(answer.split("=")[-1], 16)
-            return (value >> 4) * 10 + (value & 0xF)
-
-        now = read(_RTC_HOURS) * 3600 + read(_RTC_MINUTES) * 60 + read(_RTC_SECONDS)
-        then = now + seconds
-        if then >= 86400:
-            raise LabError(f"{plan.name} cannot sleep for {seconds} s: its clock would pass midnight")
-        for register, value in ((_RTC_HOURS, then // 3600), (_RTC_MINUTES, then // 60 % 60), (_RTC_SECONDS, then % 60)):
-            self._port_write(plan, _RTC_INDEX, register)
-            self._port_write(plan, _RTC_DATA, value // 10 << 4 | value % 10)
-
-    def _port_write(self, plan: HostPlan, port: int, value: int) -> None:
-        self._monitor(plan, f"o /b {port:#x} {value:#x}")
 
     def _monitor(self, plan: HostPlan, command: str) -> str:
         return self.virsh("qemu-monitor-command", self._domain(plan), "--hmp", command)

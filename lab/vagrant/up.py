@@ -22,6 +22,7 @@ from lab.vagrant.acceleration import acceleration
 from lab.vagrant.archives import install_anew
 from lab.vagrant.boxes import box_settings, fetch_box, is_public
 from lab.vagrant.contents import write_contents
+from lab.vagrant.down import down
 from lab.vagrant.plan import plan
 from lab.vagrant.providers import check_provider
 from lab.vagrant.vagrant import Vagrant, archives_of
@@ -61,8 +62,10 @@ def up(directory: Path, *, provider: str, progress: Progress) -> LabState:
     if state is not None and state.provider != provider:
         raise LabError(f"there is a lab of {state.provider}'s machines: run `make lab-down` first")
     if state is not None and state.rack is not None and not state.rack.is_alive():
-        # libvirt knows its machines by files of the lab's directory, and starts them again as they were defined.
-        state = dataclasses.replace(state, rack=None, doors={}, snapshot="")
+        # Their disks are as the last scenario left them, and perhaps in the middle of a write: nothing to begin with.
+        progress("the lab has ended with this machine's last start: its machines are made anew")
+        down(directory, progress=progress)
+        state = None
     if state is None:
         state = LabState(provider, acceleration() if provider == LIBVIRT else "hardware")
     with _step("the box that the machines boot", progress):

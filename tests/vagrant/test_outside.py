@@ -23,6 +23,7 @@ from lab.vagrant.acceleration import acceleration
 from lab.vagrant.archives import digest_of, write_archives
 from lab.vagrant.down import down
 from lab.vagrant.plan import plan
+from lab.vagrant.up import up
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOOR = Door("10.9.0.7", 22, "ssh-ed25519 AAAA")
@@ -91,6 +92,28 @@ def test_a_lab_from_before_this_machines_start_is_not_up(tmp_path: Path) -> None
     LabState("libvirt", "tcg", ProcessIdentity(own.pid, own.start_ticks - 1), {"host-a": DOOR}).write(tmp_path)
     with pytest.raises(LabError, match="make lab-up"):
         lab_that_is_up(tmp_path)
+
+
+def test_nothing_of_a_lab_from_before_this_machines_start_is_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disks are as a scenario left them: a run would judge the traces of another."""
+
+    def no_box() -> dict[str, str]:
+        raise LabError("no box")
+
+    own = ProcessIdentity.own()
+    LabState("libvirt", "tcg", ProcessIdentity(own.pid, own.start_ticks - 1), {"host-a": DOOR}).write(tmp_path)
+    disk = tmp_path / "libvirt" / "images" / "host-a-vdb.qcow2"
+    disk.parent.mkdir(parents=True)
+    disk.touch()
+    monkeypatch.setattr("lab.vagrant.up.box_settings", no_box)
+    said: list[str] = []
+    with pytest.raises(LabError, match="no box"):
+        up(tmp_path, provider="libvirt", progress=said.append)
+    assert "its machines are made anew" in said[0]
+    assert not disk.exists()
+    assert read_state(tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ def _program(directory: Path, name: str, output: str, *, status: int = 0) -> Non
 def complete(tmp_path: Path) -> Machine:
     """A machine that has everything, none of it this machine's."""
     programs = tmp_path / "bin"
-    _program(programs, "cargo", "cargo 1.88.0 (d73d2caf9 2024-12-31)")
-    _program(programs, "rustc", "rustc 1.88.0 (4d91de4e4 2025-02-17)")
+    _program(programs, "cargo", "cargo 1.91.0")
+    _program(programs, "rustc", "rustc 1.91.0")
     _program(programs, "apt-get", "")
     _program(programs, "dpkg-query", "")
     devices = {name: tmp_path / name for name in ("kvm", "tun", "fuse")}
@@ -67,7 +67,7 @@ def _no_ioctl(_: int) -> int:
         pytest.param(lambda m: dataclasses.replace(m, architecture="aarch64"), "x86_64", id="architecture"),
         pytest.param(lambda m: dataclasses.replace(m, system="Darwin"), "use an x86_64 Linux machine", id="system"),
         pytest.param(lambda m: dataclasses.replace(m, python_version=(3, 10)), "install Python 3.11", id="python"),
-        pytest.param(lambda m: _without(m, "cargo"), "install Rust 1.88 or newer with rustup", id="no-cargo"),
+        pytest.param(lambda m: _without(m, "cargo"), "install Rust 1.91 or newer with rustup", id="no-cargo"),
         pytest.param(lambda m: _without(m, "rustc"), "rustc is neither on PATH", id="no-rustc"),
         pytest.param(lambda m: _with(m, "rustc", "rustc 1.63.0"), "rustup update stable", id="old-rust"),
         pytest.param(

@@ -31,7 +31,7 @@ class HostRole(enum.Enum):
 
 
 class Capability(enum.Enum):
-    """What not every lab can do; a fault asks for it in `available(lab)`."""
+    """What not every lab can do; a fault names it in `requires`."""
 
     POWER = "power"
     FREEZE = "freeze"

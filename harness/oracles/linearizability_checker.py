@@ -38,7 +38,7 @@ def check(history: Path, *, picture: Path, time_limit_seconds: float) -> Checker
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=time_limit_seconds + 30)
     except OSError as error:
-        raise EvidenceError(f"{program}: {error.strerror}: build it with `go build` (see the Makefile)") from error
+        raise EvidenceError(f"{program}: {error.strerror}: run `make setup`, which builds it") from error
     except subprocess.TimeoutExpired as error:
         raise EvidenceError(f"{program} did not end within {error.timeout:.0f} s") from error
     if done.returncode != 0:

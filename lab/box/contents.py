@@ -13,8 +13,6 @@ PACKAGES = {
     "openssh-server": "the only way in",
     "sudo": "Vagrant's way to root",
     "python3": "the harness' helpers on the hosts",
-    "python3-venv": "the environment that the project's wheel goes into",
-    "python3-pip": "installs it from a local wheelhouse",
     "iproute2": "links, bridges, netem",
     "iputils-ping": "reachability as a person asks for it",
     "nftables": "cuts of networks",

@@ -99,7 +99,7 @@ pub struct LoggingConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeartbeatConfig {
-    /// the network's name: `logging` or `management`
+    /// the network's name, such as `logging` or `management`
     pub network: String,
     /// this node's socket
     pub listen: SocketAddr,

@@ -78,9 +78,9 @@ pub enum ConfigError {
     #[error("heartbeat_ms must be below lease_ms")]
     HeartbeatNotBelowLease,
     /// R10: a live primary asks before its backup may.
-    #[error("grace_ms must be below lease_ms")]
+    #[error("the grace of a candidate must be below lease_ms")]
     GraceNotBelowLease,
     /// An interval of zero would make the node spin.
-    #[error("heartbeat_ms and retry_ms must not be zero")]
+    #[error("heartbeat_ms and the interval of retries must not be zero")]
     ZeroInterval,
 }

@@ -1,4 +1,4 @@
-//! `ticker --ipv4=10.0.0.2/24 [--ipv4-gateway=...] [--target=10.0.0.1:9000] [--period-ms=20] [--count=N]`
+//! `ticker --ipv4=10.0.0.2/24 [--ipv4-gateway=...] --target=10.0.0.1:9000 [--period-ms=20] [--count=N]`
 //!
 //! Sends the datagram `tick 000042 <nanoseconds since boot>` to the target and prints the same line on the console, at a
 //! fixed period read from the clock. The numbers have no gap; a tick that could not be sent in time is left out of the

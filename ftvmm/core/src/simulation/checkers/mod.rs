@@ -1,4 +1,4 @@
-//! What must hold after every step, one promise a file. `docs/decisions/simulation.md` tells what each stands for.
+//! What must hold after every step, one promise a file. `docs/decisions/protocol-simulation.md` tells what each stands for.
 
 mod contents;
 mod disk;

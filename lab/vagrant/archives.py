@@ -20,6 +20,8 @@ _SCRIPTS = PROJECT / "lab" / "host"
 _LIBRARY = "usr/local/lib/ftvmm-lab"
 _CONFIGURATION = "etc/ftvmm-lab"
 _ENVIRONMENT = "opt/ftvmm"
+# What nothing uses until a scenario starts it: it can be replaced on a host that runs.
+STARTED_BY_SCENARIOS = (f"{_ENVIRONMENT}/", f"{IMAGE_DIRECTORY.lstrip('/')}/")
 STORAGE_MIB = 256
 # Megabytes over SSH to an emulated machine.
 _INSTALL_SECONDS = 900.0
@@ -37,7 +39,10 @@ def write_archives(directory: Path, *, packages: Path, toxiproxy: Path, operator
     """
     directory.mkdir(parents=True, exist_ok=True)
     for plan in HOSTS:
-        with tarfile.open(directory / f"{plan.name}.tar", "w") as archive:
+        path = directory / f"{plan.name}.tar"
+        # In another's place, not over it: a machine that runs may have the old one as its disc.
+        temporary = path.with_suffix(".new")
+        with tarfile.open(temporary, "w") as archive:
             for name, content in _configuration(plan, operator_key, disk_mib).items():
                 _add(archive, f"{_CONFIGURATION}/{name}", content.encode())
             for script in sorted(_SCRIPTS.glob("*.sh")):
@@ -47,19 +52,22 @@ def write_archives(directory: Path, *, packages: Path, toxiproxy: Path, operator
                 _add(archive, "usr/local/bin/ftvmm-toxiproxy", toxiproxy.read_bytes(), mode=0o755)
                 for image in sorted((PROJECT / "ftvmm" / "guests" / "images").glob("*.hvt")):
                     _add(archive, f"{IMAGE_DIRECTORY.lstrip('/')}/{image.name}", image.read_bytes())
+        temporary.replace(path)
 
 
-def digest_of(directory: Path) -> str:
+def digest_of(directory: Path, *, leave_out: tuple[str, ...] = ()) -> str:
     """One digest of all archives: the same as long as the hosts would have the same installed.
 
-    Left out is what has other bytes each time that it is made: compiled Python, and wheels' records of themselves.
+    Left out is what has other bytes each time that it is made: compiled Python, and wheels' records of themselves; and
+    what is below the paths of `leave_out`.
     """
     digest = hashlib.sha256()
     for path in sorted(directory.glob("*.tar")):
         digest.update(f"{path.name}\0".encode())
         with tarfile.open(path) as archive:
             for entry in archive:
-                if not entry.name.endswith(".pyc") and ".dist-info/" not in entry.name:
+                varies = entry.name.endswith(".pyc") or ".dist-info/" in entry.name
+                if not varies and not entry.name.startswith(leave_out):
                     content = archive.extractfile(entry) if entry.isfile() else None
                     digest.update(f"{entry.name}\0{entry.mode}\0{entry.linkname}\0{entry.size}\0".encode())
                     digest.update(content.read() if content else b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.lab.interface import LabError
@@ -9,20 +10,31 @@ from harness.lab.keys import SshKey
 from harness.lab.toxiproxy_server import toxiproxy_server
 from harness.lab.vagrant.state import lab_that_is_up
 from lab.vagrant import wheelhouse
-from lab.vagrant.archives import digest_of, write_archives
+from lab.vagrant.archives import STARTED_BY_SCENARIOS, digest_of, write_archives
 from lab.vagrant.vagrant import archives_of
 
 DISK_MIB = 16
 
 
-def write_contents(directory: Path) -> str:
+@dataclass(frozen=True)
+class Contents:
+    """Digests of what the hosts are given.
+
+    Attributes:
+        installed: of all of it.
+        running: of what is in use from a host's start on, and is taken in by another start only: scripts that have run,
+            programs that run, their configuration.
+    """
+
+    installed: str
+    running: str
+
+
+def write_contents(directory: Path) -> Contents:
     """Build the project's wheel and write every host's archive.
 
     Args:
         directory: the lab's.
-
-    Returns:
-        The digest of all archives.
 
     Raises:
         LabError: the wheel cannot be built, or another's cannot be had.
@@ -37,7 +49,7 @@ def write_contents(directory: Path) -> str:
         operator_key=operator_key(directory).public,
         disk_mib=DISK_MIB,
     )
-    return digest_of(archives)
+    return Contents(digest_of(archives), digest_of(archives, leave_out=STARTED_BY_SCENARIOS))
 
 
 def operator_key(directory: Path) -> SshKey:
@@ -59,7 +71,7 @@ def require_current(directory: Path) -> None:
         LabError: it is not, or it has not.
     """
     state = lab_that_is_up(directory)
-    if write_contents(directory) != state.installed:
+    if write_contents(directory).installed != state.installed:
         raise LabError(
             "the project has changed since the Vagrant lab got it: run `make lab-up`, which installs it anew"
         )

@@ -26,11 +26,10 @@ def down(directory: Path, *, progress: Callable[[str], None]) -> bool:
     except LabError as error:
         progress(f"{error}; what is left of it is removed")
         state = None
-    if state is not None:
-        _end(directory, state, progress)
-    elif left := rack.left_in(directory):
-        progress("ending a libvirt that a lab without a state has left")
-        rack.stop(left)
+    try:
+        uplink.take_back(directory, progress=progress)
+    finally:
+        _end_machines(directory, state, progress)
     if directory.exists():
         for entry in directory.iterdir():
             if entry.name in _KEPT:
@@ -39,17 +38,12 @@ def down(directory: Path, *, progress: Callable[[str], None]) -> bool:
     return state is not None
 
 
-def _end(directory: Path, state: LabState, progress: Callable[[str], None]) -> None:
-    try:
-        if state.forwarding_before:
-            progress("taking away the machines' way out")
-            uplink.disconnect(state.forwarding_before)
-    finally:
-        _end_machines(directory, state, progress)
-
-
-def _end_machines(directory: Path, state: LabState, progress: Callable[[str], None]) -> None:
-    if state.rack is not None:
+def _end_machines(directory: Path, state: LabState | None, progress: Callable[[str], None]) -> None:
+    if state is None:
+        if left := rack.left_in(directory):
+            progress("ending a libvirt that a lab without a state has left")
+            rack.stop(left)
+    elif state.rack is not None:
         # The machines are processes in there, their networks links in there: ending it is all that there is to do.
         progress("ending the machines, their libvirt and its namespaces")
         rack.stop(state.rack)

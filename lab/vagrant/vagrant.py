@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.lab.interface import LabError
+from harness.lab.namespaces import only_child
 from harness.lab.process_identity import ProcessIdentity
 from harness.lab.vagrant.state import PROJECT
 from lab.vagrant import rack as racks
 
 _ARCHIVES_INSIDE = Path("/var/lib/libvirt/images/hosts")
+_END_SECONDS = 60.0
 # vagrant colours and redraws; what is kept of a line is its words.
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r")
 
@@ -69,8 +74,9 @@ class Vagrant:
             LabError: it failed; the message has the end of its output.
         """
         command = ["vagrant", *arguments]
-        if inside and self.rack is not None:
-            command = racks.enter(self.rack, command)
+        rack = self.rack if inside else None
+        if rack is not None:
+            command = racks.enter(rack, command)
         said: list[str] = []
         with (self.directory / "vagrant.log").open("a") as log:
             log.write(f"$ vagrant {' '.join(arguments)}\n")
@@ -84,8 +90,10 @@ class Vagrant:
                 cwd=PROJECT,
             )
             assert process.stdout is not None
+            pid = process.pid if rack is None else None
             try:
                 for line in process.stdout:
+                    pid = pid or only_child(process.pid)
                     words = _CONTROL.sub("", line).rstrip()
                     said.append(words)
                     log.write(f"{time.strftime('%H:%M:%S')} {words}\n")
@@ -93,8 +101,8 @@ class Vagrant:
                     progress(words)
                 status = process.wait()
             except BaseException:
-                process.terminate()
-                process.wait(60)
+                progress("waiting for Vagrant to let go of the machines")
+                _end(process, pid)
                 raise
         if status != 0:
             end = "\n".join(f"    {line}" for line in said[-25:])
@@ -102,3 +110,31 @@ class Vagrant:
                 f"`vagrant {' '.join(arguments)}` failed; the whole log is {log.name}. It ended with:\n{end}"
             )
         return "\n".join(said)
+
+
+def _end(process: subprocess.Popen[str], pid: int | None) -> None:
+    """Wait until Vagrant, which Ctrl-C has reached too, has put its machines in order; in the end, kill it.
+
+    Args:
+        process: what was started; in the rack that is nsenter, whose end is not Vagrant's.
+        pid: Vagrant's own, where it is known.
+    """
+
+    def kill() -> None:
+        for number in (pid, process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                if number is not None:
+                    os.kill(number, signal.SIGKILL)
+
+    assert process.stdout is not None
+    killer = threading.Timer(_END_SECONDS, kill)
+    killer.start()
+    try:
+        for _ in process.stdout:  # to its end, which is Vagrant's
+            pass
+    except BaseException:
+        kill()
+        raise
+    finally:
+        killer.cancel()
+        process.wait()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.lab.vagrant.state import LabState, read_state
 from lab.vagrant import uplink
 from lab.vagrant.down import down
 
@@ -35,19 +34,28 @@ def test_the_rack_gets_out_and_nothing_of_it_stays(forwarding: str) -> None:
     assert (seen["during"]["forwarding"], uplink.LINK in seen["during"]["links"]) == ("1", True)
     assert (seen["before"]["is there"], seen["during"]["is there"]) == ("False", "True")
     assert "masquerade" in seen["during"]["rules"]
+    assert ("hook forward" in seen["during"]["rules"]) == (forwarding == "0"), "it forwards for the lab alone"
     assert seen["again"]["rules"] == seen["during"]["rules"]
     assert seen["after"] == seen["before"]
     assert seen["after_nothing"] == seen["before"]
     assert uplink.forwarding() == before
 
 
-def test_going_down_takes_the_uplink_away_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("state", ["", "{"], ids=["no state", "a damaged state"])
+def test_going_down_takes_the_uplink_away_whatever_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    connected: list[str] = []
     given: list[str] = []
+    monkeypatch.setattr(uplink, "forwarding", lambda: "0")
+    monkeypatch.setattr(uplink, "connect", lambda _, forwarding_before: connected.append(forwarding_before))
     monkeypatch.setattr(uplink, "disconnect", given.append)
-    LabState("libvirt", "tcg", forwarding_before="0").write(tmp_path)
-    state = read_state(tmp_path)
-    assert state is not None
-    assert state.forwarding_before == "0"
-    assert down(tmp_path, progress=lambda _: None)
-    assert given == ["0"]
-    assert read_state(tmp_path) is None
+    uplink.lead_out(tmp_path, 1)
+    monkeypatch.setattr(uplink, "forwarding", lambda: "1")
+    monkeypatch.setattr(uplink, "is_there", lambda: True)
+    uplink.lead_out(tmp_path, 1)
+    if state:
+        (tmp_path / "state.json").write_text(state)
+    down(tmp_path, progress=lambda _: None)
+    assert (connected, given) == (["0", "0"], ["0"])
+    assert not list(tmp_path.iterdir())

@@ -61,9 +61,9 @@ def main() -> None:
         _machine("nft add table ip of_somebody_else")
         observed = {"before": _seen(), "reached_before": _reaches(rack.pid)}
         forwarding = uplink.forwarding()
-        uplink.connect(rack.pid)
+        uplink.connect(rack.pid, forwarding_before=forwarding)
         observed |= {"reached": _reaches(rack.pid), "during": _seen()}
-        uplink.connect(rack.pid)
+        uplink.connect(rack.pid, forwarding_before=forwarding)
         observed |= {"reached_again": _reaches(rack.pid), "again": _seen()}
         uplink.disconnect(forwarding)
         observed |= {"reached_after": _reaches(rack.pid), "after": _seen()}

@@ -36,8 +36,8 @@ class LibvirtMachines:
         return run_inside(self._rack_pid, _NAMESPACES, command, timeout_seconds=timeout_seconds)
 
     def virsh(self, *arguments: str) -> str:
-        """One command of virsh; its output."""
-        return self._inside(["virsh", "--connect", _URI, "--quiet", *arguments]).strip()
+        """One command of virsh; its output, in English whatever the user's language: its words are compared."""
+        return self._inside(["env", "LC_ALL=C", "virsh", "--connect", _URI, "--quiet", *arguments]).strip()
 
     @staticmethod
     def _domain(plan: HostPlan) -> str:
@@ -138,8 +138,11 @@ class LibvirtMachines:
 
     def take_snapshot(self, plan: HostPlan, name: str) -> None:
         with contextlib.suppress(LabError):  # there is none of this name yet
-            self.virsh("snapshot-delete", self._domain(plan), name)
+            self.drop_snapshot(plan, name)
         self.virsh("snapshot-create-as", self._domain(plan), name)
+
+    def drop_snapshot(self, plan: HostPlan, name: str) -> None:
+        self.virsh("snapshot-delete", self._domain(plan), name)
 
     def restore_snapshot(self, plan: HostPlan, name: str) -> None:
         if self.is_frozen(plan):

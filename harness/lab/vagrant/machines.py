@@ -52,6 +52,9 @@ class Machines(Protocol):
     def take_snapshot(self, plan: HostPlan, name: str) -> None:
         """Keep the running machine's state, memory included, under a name; one of that name is replaced."""
 
+    def drop_snapshot(self, plan: HostPlan, name: str) -> None:
+        """Forget what is kept under a name."""
+
     def restore_snapshot(self, plan: HostPlan, name: str) -> None:
         """Make the machine run from there again, whatever it is now."""
 

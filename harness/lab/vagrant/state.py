@@ -38,7 +38,7 @@ class LabState:
         doors: by host; empty until every host is up.
         snapshot: the name of what every scenario begins from; empty until it is taken.
         installed: digest of what the hosts were given to install.
-        forwarding_before: the machine's `ip_forward` from before the rack got a way out; empty where it has none.
+        made_of: what the machines were made of (lab/vagrant/ingredients.py), by its name.
     """
 
     provider: str
@@ -47,7 +47,7 @@ class LabState:
     doors: Mapping[str, Door] = field(default_factory=dict)
     snapshot: str = ""
     installed: str = ""
-    forwarding_before: str = ""
+    made_of: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, directory: Path = DIRECTORY) -> None:
         """Replace the state in one step."""

@@ -186,8 +186,11 @@ class VirtualBoxMachines:
 
     def take_snapshot(self, plan: HostPlan, name: str) -> None:
         with contextlib.suppress(LabError):  # there is none of this name yet
-            self._manage("snapshot", self._name(plan), "delete", name, timeout_seconds=600)
+            self.drop_snapshot(plan, name)
         self._manage("snapshot", self._name(plan), "take", name, "--live", timeout_seconds=600)
+
+    def drop_snapshot(self, plan: HostPlan, name: str) -> None:
+        self._manage("snapshot", self._name(plan), "delete", name, timeout_seconds=600)
 
     def restore_snapshot(self, plan: HostPlan, name: str) -> None:
         self._end(plan)

@@ -51,11 +51,11 @@ report:  ## Show the last report, or with LAB=vagrant the Vagrant lab's: on this
 
 test: setup lint test-rust test-python  ## ftvmm's own tests: lint, the Rust core and guests, then tests/
 
-test-rust: setup
+test-rust: setup  ## Of these the Rust core's and the guests' only
 	cargo test --locked --no-default-features --manifest-path $(CORE)
 	$(MAKE) --no-print-directory -C ftvmm/guests test
 
-test-python: setup
+test-python: setup  ## Of these the ones in tests/ only (ARGS="-k word": pytest's)
 	$(VENV_PYTHON) -m pytest tests/ $(ARGS)
 
 lint: setup  ## Formatting, lints and types, without changing anything
@@ -72,7 +72,7 @@ bench: setup  ## Measure the figures of SPECIFICATION.md and print them as one t
 demo: setup  ## Watch a failover: both nodes and a client, live, while the primary is killed
 	@$(VENV_PYTHON) -m bench.demo $(ARGS)
 
-lab-setup:
+lab-setup:  ## As `setup`, and Vagrant, libvirt and QEMU for the Vagrant lab
 	@command -v "$(PYTHON)" >/dev/null || { echo "ftvmm cannot be set up here. $(PYTHON) is not installed: install Python 3.11 or newer (Debian 12: apt-get install python3)." >&2; exit 2; }
 	@"$(PYTHON)" -B -m lab.provision --vagrant
 
@@ -83,7 +83,7 @@ lab-scenarios: lab-setup  ## Run the suite on the Vagrant lab that is up, then w
 	@$(VENV_PYTHON) -m lab.vagrant check
 	@LAB=vagrant $(VENV_PYTHON) reports/scenarios.py
 
-lab-smoke: lab-setup  ## The Vagrant lab from nothing: up, five scenarios of five fault families, report, down
+lab-smoke: lab-setup  ## The Vagrant lab: up, the hosts' checks, five scenarios of five fault families, report; down if it was not up
 	@$(VENV_PYTHON) -m lab.vagrant smoke
 
 lab-status: lab-setup  ## What of the Vagrant lab is there
@@ -95,10 +95,10 @@ lab-ssh: lab-setup  ## A root shell on a host of the Vagrant lab: HOST=host-b (A
 lab-reset: lab-setup  ## Put the Vagrant lab back to how it was when it had just come up
 	@$(VENV_PYTHON) -m lab.vagrant reset
 
-lab-down: lab-setup  ## Take the Vagrant lab down; nothing of it stays
+lab-down: lab-setup  ## Take the Vagrant lab down; nothing of it stays but box and wheels, in .state/
 	@$(VENV_PYTHON) -m lab.vagrant down
 
 clean:  ## Remove everything that was built or installed into this tree (Debian packages stay)
 	@[ ! -e .state/lab/state.json ] || { echo "The Vagrant lab is up: run \`make lab-down\` first." >&2; exit 2; }
 	rm -rf .venv .tools .state ftvmm/_core*.so ftvmm/core/target ftvmm/guests/target ftvmm/guests/images
-	rm -rf reports/allure-results* reports/allure-report* reports/evidence .mypy_cache .ruff_cache .pytest_cache
+	rm -rf reports/allure-results* reports/allure-report* reports/evidence reports/bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The control socket of a node: the name of an operation a line, one JSON answer a line, on a UNIX socket of mode 0600."""
+"""The control socket of a node: the name of an operation a line, one JSON answer a line, on a UNIX socket (0600)."""
 
 from __future__ import annotations
 

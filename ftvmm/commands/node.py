@@ -37,7 +37,8 @@ def node(config_path: Path, bootstrap: bool) -> None:
     stopped (Ctrl-C or SIGTERM), until the guest halts, or until the protocol halts it.
 
     \b
-    Exit status: 0 stopped, or the guest's own; 2 configuration; 3 halted by the protocol (the reason is printed).
+    Exit status: 0 stopped, or the guest's own; 2 configuration; 3 halted by the protocol (the reason is printed);
+    255 the guest was stopped (a trap, or KVM or a device failed).
     """
     try:
         config = configuration.load(config_path)

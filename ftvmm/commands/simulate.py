@@ -11,7 +11,9 @@ from ftvmm.failure import Failure
 @click.command()
 @click.option("--seeds", default=20_000, show_default=True, type=click.IntRange(min=1), help="How many schedules.")
 @click.option("--seed", "first", default=0, show_default=True, type=click.IntRange(min=0), help="The first one's seed.")
-@click.option("--rules-off", default="", help="Rules to switch off, such as R5-lease,R9; for most of them it then fails.")
+@click.option(
+    "--rules-off", default="", help="Rules to switch off, such as R5-lease,R9; for most of them it then fails."
+)
 def simulate(seeds: int, first: int, rules_off: str) -> int:
     """Drive the protocol's state machine, the very code that a node runs, through random fault schedules.
 

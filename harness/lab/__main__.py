@@ -1,4 +1,4 @@
-"""Labs by hand: `python -m harness.lab up | list | ssh | down`."""
+"""Labs by hand: `python -m harness.lab up | list | ssh | down | sweep`."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m harness.lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="bring a lab up").add_argument("--keep", action="store_true")
+    commands.add_parser("up", help="bring a lab up").add_argument(
+        "--keep", action="store_true", help="leave it up, until `down`"
+    )
     commands.add_parser("list", help="all labs of this machine")
     commands.add_parser("sweep", help="remove what dead runs left")
     commands.add_parser("down", help="take a lab down").add_argument("run")

@@ -64,9 +64,9 @@ class Calibration:
         there, here = self.command_seconds
         longest, typical = self.late_ms
         return (
-            f"a command takes {there:.2f} s on a host and {here:.2f} s on this machine: waits are {self.pace.work:.1f} "
-            f"times as long; a sleeper beside it wakes up to {longest:.0f} ms late (median {typical:.1f} ms): the "
-            f"failure detector's times are {self.pace.timing:.1f} times the default"
+            f"a command takes {there:.2f} s on a host and {here:.2f} s on this machine ({there / here:.1f} times as "
+            f"long); a sleeper beside a busy loop wakes up to {longest:.0f} ms late (median {typical:.1f} ms): waits, "
+            f"bounds and the failure detector's times are {self.pace.factor:.1f} times as long as here"
         )
 
 

@@ -1,4 +1,4 @@
-"""The Toxiproxy server of the lab: the real one, which the set-up builds from its module together with our own toxics."""
+"""The Toxiproxy server of the lab: the real one, built by the set-up from its module together with our own toxics."""
 
 from __future__ import annotations
 

@@ -47,14 +47,14 @@ def cli(context: click.Context, directory: Path) -> None:
 @click.option("--provider", type=click.Choice(_PROVIDERS), default=LIBVIRT, show_default=True)
 @click.pass_obj
 def up(directory: Path, provider: str) -> None:
-    """Bring the lab up; called again, it goes on where it stopped."""
+    """Bring the lab up; called again, it goes on where it stopped, and brings in what has changed."""
     bring_up(directory, provider=provider, progress=_progress)
 
 
 @cli.command()
 @click.pass_obj
 def down(directory: Path) -> None:
-    """Take the lab down and leave nothing behind."""
+    """Take the lab down and leave nothing behind but the box and the wheels, in .state/."""
     begin = time.monotonic()
     there = take_down(directory, progress=_progress)
     _progress(f"the lab is down after {time.monotonic() - begin:.0f} s" if there else "there was no lab")
@@ -63,7 +63,10 @@ def down(directory: Path) -> None:
 @cli.command()
 @click.pass_obj
 def smoke(directory: Path) -> None:
-    """Up, five scenarios of five fault families, their Allure report, down; exits with pytest's status."""
+    """Up, the hosts' checks, five scenarios of five fault families, their Allure report; exits with pytest's status.
+
+    Then down, unless the lab was up before.
+    """
     raise click.exceptions.Exit(run_smoke(directory, progress=_progress))
 
 

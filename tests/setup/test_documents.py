@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "SPECIFICATION.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "SPECIFICATION.md", "lab/README.md", "lab/box/README.md")),
+    *(ROOT / name for name in ("harness/lab/README.md", "ftvmm/guests/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 ENFORCER = re.compile(r"`([\w/.]+\.(?:py|rs))::(\w+)`")
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.evidence.capture import Capture, Frame, frames_from_vm, read_capture
+from harness.evidence.capture_counts import CaptureCount, read_capture_counts
 from harness.evidence.clock_samples import read_clock_record
 from harness.evidence.clocks import Clocks, Pair
 from harness.evidence.connections import ConnectionEvent, read_connections
@@ -83,6 +84,12 @@ class EvidenceDirectory:
         """The captures by host."""
         paths = sorted((self.path / "captures").glob("*.pcap"))
         return {path.stem: read_capture(path, path.stem) for path in paths}
+
+    @cached_property
+    def capture_counts(self) -> dict[str, CaptureCount]:
+        """What the captures took in and missed, by host; a host that nobody counted for is none of them."""
+        path = self.path / "captures" / "reports.json"
+        return read_capture_counts(path) if path.exists() else {}
 
     @cached_property
     def frames_from_vm(self) -> dict[str, list[Frame]]:

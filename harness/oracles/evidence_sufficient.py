@@ -62,6 +62,9 @@ def _judge_captures(evidence: EvidenceDirectory) -> Iterator[Finding]:
     for host, capture in evidence.captures.items():
         if capture.torn:
             yield _insufficient("capture-torn", f"the capture of {host} ends within a frame")
+    for host, count in evidence.capture_counts.items():
+        if count.dropped:
+            yield _insufficient("capture-incomplete", f"the capture of {host} missed {count.dropped} frames")
 
 
 def _judge_operations(evidence: EvidenceDirectory, counted: dict[str, object]) -> Iterator[Finding]:

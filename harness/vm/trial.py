@@ -13,6 +13,7 @@ from typing import Any
 
 from fault_injectors.fault import Fault, FaultLog, FaultRecord
 from harness.evidence.allure_report import PromiseBrokenError, raise_if_broken, report
+from harness.evidence.capture_counts import CaptureCount, write_capture_counts
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.disk import collect_disk
 from harness.evidence.scenario import Scenario
@@ -175,7 +176,7 @@ class Trial:
     def collect(self) -> None:
         """Gathers the evidence: traces, captures, history, what the disk holds."""
         end_ns = time.time_ns()
-        self.lab.collect_captures(self.directory / "captures")
+        self._collect_captures()
         with self._clocks.around():
             self._faults.end_all()
         self._status()
@@ -192,6 +193,13 @@ class Trial:
         if self.pair.guest.block:
             traces = EvidenceDirectory(self.directory).traces
             collect_disk(self.lab.storage_host, topology.STORAGE_IMAGE, traces, self.directory / "disk.json")
+
+    def _collect_captures(self) -> None:
+        """Copies the captures, and writes down how many frames each of them missed."""
+        directory = self.directory / "captures"
+        reports = self.lab.collect_captures(directory)
+        counts = {report.path.stem: CaptureCount(report.frames_captured, report.frames_dropped) for report in reports}
+        write_capture_counts(directory / "reports.json", counts)
 
     def _collect_arbiter(self) -> None:
         """Copies the arbiter's own record, as the storage host has it: generation to incarnation."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
 from fault_injectors.host import PowerOff
 from fault_injectors.logging_network import LogReset
 from harness.evidence.verdicts import Verdict
+from harness.lab.interface import CaptureReport
 from tests.mutants.conftest import Judge, Start
 
 
@@ -33,3 +39,15 @@ def test_a_failover_that_nobody_watches(start: Start, judge: Judge) -> None:
     trial.inject(PowerOff(trial.lab, trial.primary.host))
     trial.pair.wait_until_alone(survivor)
     judge(trial).assert_caught("evidence-sufficient", "too-few-after", verdict=Verdict.INSUFFICIENT)
+
+
+def test_captures_that_missed_frames(start: Start, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What went by uncaptured may be what a node must not have said."""
+    trial = start(expects_failover=False, expects_faults=False)
+    collect = trial.lab.collect_captures
+
+    def collect_with_gaps(directory: Path) -> list[CaptureReport]:
+        return [replace(report, frames_dropped=3) for report in collect(directory)]
+
+    monkeypatch.setattr(trial.lab, "collect_captures", collect_with_gaps)
+    judge(trial).assert_caught("evidence-sufficient", "capture-incomplete", verdict=Verdict.INSUFFICIENT)

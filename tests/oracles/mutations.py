@@ -385,6 +385,11 @@ def the_captures_are_silent(run: Run) -> None:
     run.captures = {host: [] for host in run.captures}
 
 
+@breaks("evidence-sufficient", "capture-incomplete")
+def a_capture_missed_frames(run: Run) -> None:
+    run.dropped[BACKUP] = 7
+
+
 @breaks("evidence-sufficient", "clock-stepped")
 def the_wall_clock_was_stepped(run: Run) -> None:
     for events in run.traces.values():

@@ -15,6 +15,7 @@ from typing import Any
 import dpkt
 
 from harness.evidence.capture import Frame, write_capture
+from harness.evidence.capture_counts import CaptureCount, write_capture_counts
 from harness.evidence.digest import digest
 from harness.evidence.disk import SECTOR_BYTES, Extent, write_disk
 from harness.evidence.scenario import Scenario
@@ -49,6 +50,8 @@ class Run:
     scenario: Record = field(default_factory=dict)
     traces: dict[str, list[Record]] = field(default_factory=lambda: {PRIMARY: [], BACKUP: []})
     captures: dict[str, list[Frame]] = field(default_factory=lambda: {PRIMARY: [], BACKUP: []})
+    # How many frames each capture missed; none where nothing is said.
+    dropped: dict[str, int] = field(default_factory=dict)
     history: list[Record] = field(default_factory=list)
     connections: list[Record] = field(default_factory=list)
     faults: list[Record] = field(default_factory=list)
@@ -83,6 +86,8 @@ class Run:
             _write_lines(directory / "hosts" / host / "trace.jsonl", ordered)
         for host, frames in self.captures.items():
             write_capture(directory / "captures" / f"{host}.pcap", sorted(frames, key=lambda one: one.wall_ns))
+        counts = {host: CaptureCount(len(each), self.dropped.get(host, 0)) for host, each in self.captures.items()}
+        write_capture_counts(directory / "captures" / "reports.json", counts)
         for name in ("history", "connections", "faults", "ticks"):
             if records := getattr(self, name):
                 _write_lines(directory / f"{name}.jsonl", records)

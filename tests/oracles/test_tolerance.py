@@ -11,6 +11,7 @@ from harness.evidence.failover import find_failovers
 from harness.evidence.json_lines import EvidenceError
 from harness.evidence.trace import read_trace
 from harness.evidence.verdicts import Verdict
+from harness.oracles.registry import judge
 from tests.oracles.conftest import JudgeRun
 from tests.oracles.run_builder import LIVE_MS, PRIMARY, Run, segment
 
@@ -48,6 +49,11 @@ def test_a_torn_last_line_is_counted_and_a_torn_middle_is_named(run: Run, tmp_pa
     path.write_bytes(b"".join([*lines[:6], b'{"event":"outp\n', *lines[6:]]))
     with pytest.raises(EvidenceError, match=r"trace\.jsonl:7: no JSON"):
         read_trace(path, PRIMARY)
+
+
+def test_evidence_that_does_not_say_what_captures_missed_is_judged_all_the_same(run: Run, tmp_path: Path) -> None:
+    (run.write(tmp_path) / "captures" / "reports.json").unlink()
+    assert {judgement.verdict for judgement in judge(EvidenceDirectory(tmp_path))} == {Verdict.PASSED}
 
 
 def test_a_capture_keeps_its_nanoseconds(run: Run, tmp_path: Path) -> None:

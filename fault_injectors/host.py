@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
 from fault_injectors.base import HostFault
 from fault_injectors.fault import Confirmation
 from fault_injectors.probes import answers_ping, answers_ssh, witness
-from harness.lab.interface import Capability, LabError
+from harness.lab.interface import Capability
 from harness.lab.topology import MANAGEMENT
 from harness.lab.waiting import wait_until
 
@@ -53,11 +52,17 @@ class PowerOff(SilencedHost):
     name = "power-off"
 
     def inject(self) -> None:
-        with contextlib.suppress(LabError):  # off already: the confirmation says so
+        if self.host.is_powered:
             self.host.power_off()
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
-        return self._confirm_silent(timeout_seconds, pings_too=True)
+        """The host has no power any more, and neither SSH nor pings are answered, as SSH was before.
+
+        A host that only stands still is silent too.
+        """
+        if self.host.is_powered:
+            return Confirmation.of(False, f"{self.host.name} still has power")
+        return self._confirm_silent(timeout_seconds, pings_too=True, also=f"{self.host.name} has no power")
 
     def heal(self) -> None:
         if not self.host.is_powered:

@@ -14,11 +14,12 @@ from fault_injectors.cable import PulledCable
 from fault_injectors.device_mapper import Target, parse_table
 from fault_injectors.fault import Verdict
 from fault_injectors.file_system import FullFileSystem
+from fault_injectors.host import PowerOff
 from fault_injectors.logging_network import LogDelay, LogThrottle
 from fault_injectors.memory import killed_processes
 from fault_injectors.registry import FAULTS
 from fault_injectors.traffic import NetemCounters, PacketReordering, checksum_errors, netem_counters
-from harness.lab.interface import Pace
+from harness.lab.interface import LabError, Pace
 from harness.lab.namespaces import run_inside
 from harness.lab.netns.lab import NetnsLab
 from harness.lab.registry import LABS
@@ -64,6 +65,43 @@ class SlowLab:
     """A lab that is nothing but slow."""
 
     pace: Pace = field(default_factory=lambda: Pace(work=4.0, timing=2.5))
+
+
+@dataclass
+class HalfDeadHost:
+    """A host whose power stays on when it is to be cut: it stands still and is silent from then on.
+
+    `error` is what the lab says of it, if anything.
+    """
+
+    error: str = ""
+    name: str = "host-a"
+    is_powered: bool = True
+    is_frozen: bool = False
+
+    def is_alive(self, *, timeout_seconds: float) -> bool:
+        return not self.is_frozen
+
+    def power_off(self) -> None:
+        self.is_frozen = True
+        if self.error:
+            raise LabError(self.error)
+
+
+def test_a_host_that_keeps_its_power_has_not_lost_it_however_silent_it_is() -> None:
+    fault = PowerOff(SlowLab(), HalfDeadHost())
+    fault.prepare()
+    fault.inject()
+    confirmation = fault.confirm(0.1)
+    assert confirmation.verdict is Verdict.MISMATCH
+    assert confirmation.evidence == ("host-a still has power",)
+
+
+def test_a_power_off_that_fails_says_so() -> None:
+    fault = PowerOff(SlowLab(), HalfDeadHost("host-a does not stand still"))
+    fault.prepare()
+    with pytest.raises(LabError, match="does not stand still"):
+        fault.inject()
 
 
 def test_netem_counts() -> None:

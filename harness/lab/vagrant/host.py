@@ -107,9 +107,11 @@ class VagrantHost(SshHost):
         # The port goes with the machine's process, and a capture that has not taken all from it is not whole: so the
         # machine stands still first, from when on nothing leaves it.
         self.freeze()
-        self.end_captures()
-        self._machines.cut_power(self._plan)
-        self._ssh.close()
+        try:
+            self.end_captures()
+        finally:
+            self._machines.cut_power(self._plan)
+            self._ssh.close()
 
     def read_file(self, path: str) -> bytes:
         if self.is_powered:

@@ -1,0 +1,60 @@
+"""What a host does to its machine from outside, tried on one that is made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from harness.lab.capture_source import CaptureSource
+from harness.lab.interface import LabError
+from harness.lab.keys import SshKey
+from harness.lab.topology import HOSTS, HostPlan
+from harness.lab.vagrant.host import VagrantHost
+from harness.lab.vagrant.machines import Machines
+from harness.lab.vagrant.state import Door
+
+_, HOST_A, *_ = HOSTS
+
+
+class OneMachine:
+    """A machine that has power and stands still when it is told to."""
+
+    def __init__(self) -> None:
+        self.running, self.frozen = True, False
+
+    def is_running(self, plan: HostPlan) -> bool:
+        return self.running
+
+    def cut_power(self, plan: HostPlan) -> None:
+        self.running = False
+
+    def freeze(self, plan: HostPlan) -> None:
+        self.frozen = True
+
+    def is_frozen(self, plan: HostPlan) -> bool:
+        return self.frozen
+
+
+class TornCapture:
+    """A capture that cannot say that it has taken all."""
+
+    def stop(self) -> None:
+        raise LabError("tcpdump wrote 3 of 5 frames only")
+
+
+def test_the_power_is_cut_even_when_a_capture_does_not_end_well(tmp_path: Path) -> None:
+    machine, key = OneMachine(), SshKey.generate()
+    host = VagrantHost(
+        HOST_A,
+        machines=cast(Machines, machine),
+        door=Door("127.0.0.1", 22, key.public),
+        key=key.as_paramiko(),
+        captures=tmp_path,
+        stretch=lambda seconds: seconds,
+    )
+    host.captures.append(cast(CaptureSource, TornCapture()))
+    with pytest.raises(LabError, match="3 of 5 frames"):
+        host.power_off()
+    assert not host.is_powered

@@ -11,7 +11,7 @@ from fault_injectors.direction import Direction
 from fault_injectors.fault import Confirmation
 from fault_injectors.packet_filter import DropRule, PacketFilter
 from fault_injectors.probes import accepts_tcp, answers_ping, witness_on
-from harness.lab.interface import Host, HostRole, LabError
+from harness.lab.interface import Host, HostRole
 from harness.lab.topology import CLIENT, LOGGING, MANAGEMENT, VM_ADDRESS
 from harness.lab.waiting import wait_until
 
@@ -191,8 +191,6 @@ class ArbiterUnreachable(LabFault):
         )
 
     def heal(self) -> None:
-        for packet_filter in self._filters:
-            try:
+        for host, packet_filter in zip(self.hosts, self._filters, strict=False):
+            if host.is_powered:  # one that is off has lost its rules already
                 packet_filter.remove()
-            except LabError:
-                continue  # a host that is off has lost its rules already

@@ -15,9 +15,11 @@ _FIELD = re.compile(r"\b(bytes_sent|bytes_received|bytes_retrans):(\d+)")
 class LogTraffic:
     """Bytes of the proxy's open connections by the kernel's account (tcp_info): entries, and acknowledgements.
 
-    What has come in and not gone out is held up, or lost, in the proxy.
+    What has come in and not gone out is held up, or lost, in the proxy. A connection that closes takes its bytes out of
+    the account: a reading says something of an earlier one only if it `follows` it.
     """
 
+    # The sockets on both sides of the proxy, each by its local and its peer's address.
     connections: frozenset[str]
     entries_in: int
     entries_out: int
@@ -27,15 +29,22 @@ class LogTraffic:
     @classmethod
     def read(cls, host: Host) -> LogTraffic:
         """Read the account on the host where the log lands."""
-        outside = _sockets(host, f"sport = :{LOGGING_PROXY_PORT}")
-        inside = _sockets(host, f"dport = :{LOGGING_PORT} and dst {host.addresses[LOGGING]}")
+        # Both sides in one listing: what passes between two of them would look as if it were held up.
+        to_listener = f"dport = :{LOGGING_PORT} and dst {host.addresses[LOGGING]}"
+        sockets = _sockets(host, f"sport = :{LOGGING_PROXY_PORT} or ( {to_listener} )")
+        outside = {name: counts for name, counts in sockets.items() if f":{LOGGING_PROXY_PORT} " in name}
+        inside = {name: counts for name, counts in sockets.items() if name not in outside}
         return cls(
-            connections=frozenset(outside),
+            connections=frozenset(sockets),
             entries_in=sum(counts.get("bytes_received", 0) for counts in outside.values()),
             entries_out=sum(_sent(counts) for counts in inside.values()),
             acknowledgements_in=sum(counts.get("bytes_received", 0) for counts in inside.values()),
             acknowledgements_out=sum(_sent(counts) for counts in outside.values()),
         )
+
+    def follows(self, earlier: LogTraffic) -> bool:
+        """Whether it counts the same connections as an earlier reading."""
+        return self.connections == earlier.connections
 
     def arrived(self, stream: str) -> int:
         """Bytes that reached the proxy on a Toxiproxy stream, `upstream` or `downstream`."""
@@ -44,6 +53,10 @@ class LogTraffic:
     def left(self, stream: str) -> int:
         """Bytes that left the proxy on a Toxiproxy stream."""
         return self.entries_out if stream == "upstream" else self.acknowledgements_out
+
+    def waiting(self, stream: str) -> int:
+        """Bytes that reached the proxy on a Toxiproxy stream and have not left it."""
+        return self.arrived(stream) - self.left(stream)
 
 
 def _sent(counts: dict[str, int]) -> int:

@@ -224,7 +224,7 @@ class LogDelay(_LogToxic):
 class LogThrottle(_LogToxic):
     """The log passes at a bounded rate; what comes faster queues up.
 
-    `rate_kib_per_second` is as for this machine: a slower lab's guest needs less, and so gets less, 1 at least.
+    `rate_kib_per_second` is as for this machine: a slower lab's guest needs less, and so gets less.
     """
 
     rate_kib_per_second: int = 16
@@ -232,14 +232,16 @@ class LogThrottle(_LogToxic):
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        return {**super().parameters, "rate_kib_per_second": self._lab_rate}
+        parameters = {name: value for name, value in super().parameters.items() if name != "rate_kib_per_second"}
+        return {**parameters, "bytes_per_second": self._lab_rate}
 
     @property
     def _lab_rate(self) -> int:
-        return max(1, round(self.rate_kib_per_second / self.lab.pace.factor))  # Toxiproxy takes whole KiB only
+        """In bytes a second: the queue of a rate means something beside T_ACK only, which is longer in a slower lab."""
+        return max(1, round(self.rate_kib_per_second * 1024 / self.lab.pace.factor))
 
     def prepare(self) -> None:
-        self._prepare(_toxic("bandwidth", self.stream, rate=self._lab_rate))
+        self._prepare(_toxic("throttle", self.stream, rate=self._lab_rate))
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
         """More has come into the proxy than went out, and it goes out no faster than the rate (and a quarter)."""
@@ -254,13 +256,13 @@ class LogThrottle(_LogToxic):
         last, seconds = LogTraffic.read(self.host), time.monotonic() - started
         if not last.follows(first):
             return Confirmation.of(None, _CHANGED.format(self.host.name))
-        rate = (last.left(self.stream) - first.left(self.stream)) / 1024 / seconds
+        rate = (last.left(self.stream) - first.left(self.stream)) / seconds
         is_bounded = rate <= self._lab_rate * 1.25
         # With nothing left to send it may be the sender who is slow.
         is_known = not is_bounded or last.waiting(self.stream) > 0
         return Confirmation.of(
             is_bounded if is_known else None,
-            f"{rate:.1f} KiB/s of the log left the proxy over {seconds:.1f} s",
+            f"{rate:.0f} bytes/s of the log left the proxy over {seconds:.1f} s",
             f"{last.waiting(self.stream)} bytes were waiting in it",
         )
 

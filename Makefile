@@ -101,4 +101,4 @@ lab-down: lab-setup  ## Take the Vagrant lab down; nothing of it stays but box a
 clean:  ## Remove everything that was built or installed into this tree (Debian packages stay)
 	@[ ! -e .state/lab/state.json ] || { echo "The Vagrant lab is up: run \`make lab-down\` first." >&2; exit 2; }
 	rm -rf .venv .tools .state ftvmm/_core*.so ftvmm/core/target ftvmm/guests/target ftvmm/guests/images
-	rm -rf reports/allure-results* reports/allure-report* reports/evidence reports/bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf reports/allure-results* reports/allure-report* reports/evidence* reports/bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,18 +7,26 @@ from harness.lab.interface import Host, Lab
 _PING_SECONDS = 0.3
 _CONNECT_SECONDS = 0.5
 _SSH_SECONDS = 2.0
+# What the command itself needs beside the wait that it is there for.
+_COMMAND_SECONDS = 5.0
+# A soft NFS mount whose server refuses answers a read when it has tried twice: 30 to 32 s were seen.
+_READ_SECONDS = 120.0
 
 
 def answers_ping(lab: Lab, host: Host, address: str) -> bool:
     """Whether at least one of three echo requests that `host` sends is answered, each within 300 ms."""
     wait = lab.pace.stretch(_PING_SECONDS)
-    return host.run(f"ping -q -n -c 3 -i 0.05 -W {wait:g} {address} >/dev/null 2>&1").succeeded
+    limit = wait + lab.pace.stretch(_COMMAND_SECONDS)
+    command = f"ping -q -n -c 3 -i 0.05 -W {wait:g} {address} >/dev/null 2>&1"
+    return host.run(command, timeout_seconds=limit).succeeded
 
 
 def accepts_tcp(lab: Lab, host: Host, address: str, port: int) -> bool:
     """Whether `host` can open a TCP connection within half a second."""
     wait = lab.pace.stretch(_CONNECT_SECONDS)
-    return host.run(["timeout", f"{wait:g}", "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]).succeeded
+    limit = wait + lab.pace.stretch(_COMMAND_SECONDS)
+    command = ["timeout", f"{wait:g}", "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]
+    return host.run(command, timeout_seconds=limit).succeeded
 
 
 def answers_ssh(lab: Lab, host: Host, *, timeout_seconds: float | None = None) -> bool:
@@ -31,7 +39,7 @@ def answers_ssh(lab: Lab, host: Host, *, timeout_seconds: float | None = None) -
 def read_error(host: Host, path: str) -> str:
     """What a read of the first 4 KiB of a file or device says; O_DIRECT, so that no cached page answers."""
     read = ["dd", f"if={path}", "of=/dev/null", "bs=4096", "count=1", "iflag=direct", "status=none"]
-    result = host.run(["env", "LC_ALL=C", *read])
+    result = host.run(["env", "LC_ALL=C", *read], timeout_seconds=_READ_SECONDS)
     return "" if result.succeeded else result.stderr.strip()
 
 

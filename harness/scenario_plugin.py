@@ -15,7 +15,7 @@ from harness.lab.interface import Lab
 from harness.lab.registry import LABS
 from harness.vm.trial import Trial
 
-EVIDENCE = Path(__file__).resolve().parents[1] / "reports" / "evidence"
+REPORTS = Path(__file__).resolve().parents[1] / "reports"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,6 +54,11 @@ def why_not(lab: Lab, names: Sequence[str]) -> str:
     return ""
 
 
+def evidence_of(lab: Lab) -> Path:
+    """Where the scenarios leave what they saw: not where another lab's leave it, which may run at the same time."""
+    return REPORTS / ("evidence" if lab.name == "netns" else f"evidence-{lab.name}")
+
+
 @pytest.fixture
 def trial(request: pytest.FixtureRequest, lab: Lab) -> Trial:
     """A VM that runs protected and under load, and everything that is needed to break it."""
@@ -63,7 +68,7 @@ def trial(request: pytest.FixtureRequest, lab: Lab) -> Trial:
     seed = request.config.getoption("--seed")
     trial = Trial(
         lab,
-        EVIDENCE / name,
+        evidence_of(lab) / name,
         name=name,
         client=_argument(node, "client", "key-value"),
         seed=zlib.crc32(name.encode()) if seed is None else seed,

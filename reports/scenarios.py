@@ -4,6 +4,7 @@ Ends with one line that says how many scenarios passed and where the report is; 
 """
 
 import os
+import platform
 import shlex
 import shutil
 import signal
@@ -44,6 +45,7 @@ def main() -> int:
     JUNIT.parent.mkdir(parents=True, exist_ok=True)
     JUNIT.unlink(missing_ok=True)
     status = _run_pytest()
+    _write_environment()
     report = _make_report()
     print(closing_line(_count(), status=status, report=report), flush=True)
     return status
@@ -82,6 +84,30 @@ def _run_pytest() -> int:
     with subprocess.Popen(command, cwd=ROOT) as pytest:
         signal.signal(signal.SIGTERM, lambda *_: pytest.terminate())
         return pytest.wait()
+
+
+def _write_environment() -> None:
+    """What the report says of where it comes from: who signs it off has to know which commit it judges."""
+    if not RESULTS.is_dir():
+        return
+    values = {
+        "lab": LAB,
+        "commit": _commit(),
+        "kernel": platform.release(),
+        "processors": os.cpu_count(),
+        "Python": platform.python_version(),
+    }
+    lines = [f"{name}={value}\n" for name, value in values.items()]
+    (RESULTS / "environment.properties").write_text("".join(lines))
+
+
+def _commit() -> str:
+    describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def _make_report() -> str:

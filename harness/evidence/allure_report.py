@@ -95,19 +95,6 @@ def verdict_page(judgements: Sequence[Judgement], failovers: Sequence[Failover] 
     return f"<!doctype html><meta charset='utf-8'><style>{style}</style>{tables}"
 
 
-def write_environment(results: Path, values: dict[str, str]) -> None:
-    """Write `environment.properties` into Allure's results."""
-    results.mkdir(parents=True, exist_ok=True)
-    lines = [f"{name.replace(' ', '_')}={value}" for name, value in values.items()]
-    (results / "environment.properties").write_text("\n".join(lines) + "\n")
-
-
-def write_categories(results: Path, categories: Path) -> None:
-    """Copy `reports/categories.json` into Allure's results, checked to be JSON."""
-    results.mkdir(parents=True, exist_ok=True)
-    (results / "categories.json").write_text(json.dumps(json.loads(categories.read_text()), indent=2) + "\n")
-
-
 def _failover_rows(failovers: Sequence[Failover]) -> str:
     names = [*PARTS, "total", "client stall"]
     head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in ("survivor", *names))

@@ -109,12 +109,6 @@ class OutputDone(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replayed(Event):
-    position: int
-    output: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class ReplayedOutput(Event):
     index: int
     kind: str
@@ -148,8 +142,7 @@ class Attached(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Announced(Event):
-    # Digests of the frames that the node sends by itself; without them they are known by being gratuitous ARP or RARP.
-    digests: list[str] = field(default_factory=list)
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +188,6 @@ KINDS: dict[str, type[Event]] = {
     "output-withheld": OutputWithheld,
     "disk-error": DiskError,
     "output-done": OutputDone,
-    "replayed": Replayed,
     "replayed-output": ReplayedOutput,
     "lag": Lag,
     "closed-log": ClosedLog,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.trace import Trace
-from harness.evidence.trace_events import Acknowledged, Drained, Output, OutputDone, Replayed
+from harness.evidence.trace_events import Acknowledged, Drained, Output, OutputDone
 from harness.evidence.verdicts import Finding
 
 
@@ -50,7 +50,7 @@ def _judge_uncertainty(
         (
             event.earliest_wall_ns
             for event in own.events
-            if isinstance(event, Acknowledged | Replayed) and event.wall_ns <= first_ns
+            if isinstance(event, Acknowledged) and event.wall_ns <= first_ns
         ),
         default=0,
     )

@@ -24,7 +24,7 @@ from harness.lab.namespaces import run_inside
 from harness.lab.netns.lab import NetnsLab
 from harness.lab.registry import LABS
 from harness.lab.topology import LOGGING
-from harness.scenario_plugin import why_not
+from harness.scenario_plugin import evidence_of, why_not
 from harness.vm.node_file import Timing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,6 +206,10 @@ def test_the_smoke_scenarios_are_five_of_five_families() -> None:
 def pytest_output(*arguments: str) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_no_lab_writes_over_the_evidence_of_another() -> None:
+    assert len({evidence_of(kind()) for kind in LABS.values()}) == len(LABS)
 
 
 def test_bounds_of_time_follow_the_pace() -> None:

@@ -21,6 +21,14 @@ def leave_result(directory: Path, name: str) -> None:
     (directory / f"{identity}-result.json").write_text(json.dumps(result))
 
 
+def leave_failure(directory: Path, name: str, message: str, status: str) -> None:
+    """One more result, of a scenario that did not pass."""
+    identity = str(uuid.uuid4())
+    result = {"uuid": identity, "name": name, "fullName": name, "status": status, "start": 1, "stop": 2}
+    result["statusDetails"] = {"message": message}
+    (directory / f"{identity}-result.json").write_text(json.dumps(result))
+
+
 def names_in(report: Path) -> set[str]:
     return {json.loads(path.read_text())["name"] for path in (report / "data" / "test-results").glob("*.json")}
 
@@ -32,3 +40,25 @@ def test_a_second_report_takes_the_place_of_the_first(tmp_path: Path, monkeypatc
         leave_result(tmp_path / "results", name)
         assert "index.html" in scenarios._make_report()
         assert names_in(tmp_path / "report") == {name}
+
+
+def test_a_report_says_where_it_comes_from_and_which_promise_was_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, report = tmp_path / "results", tmp_path / "report"
+    monkeypatch.setattr(scenarios, "RESULTS", results)
+    monkeypatch.setattr(scenarios, "REPORT", report)
+    leave_result(results, "passed")
+    leave_failure(results, "spoke early", "oracle output-rule: failed\n  frame-before-acknowledgement: ...", "failed")
+    leave_failure(results, "lost a host", "LabError: host-a does not answer", "broken")
+    scenarios._write_environment()
+    assert "index.html" in scenarios._make_report()
+    widgets = report / "widgets"
+    told = json.loads((widgets / "allure_environment.json").read_text())
+    environment = {each["name"]: each["values"] for each in told}
+    assert environment["commit"] == [scenarios._commit()] != ["unknown"]
+    assert environment["lab"] == ["netns"]
+    categories = next(widgets.rglob("categories.json")).read_text()
+    assert "Output rule broken" in categories
+    assert "Lab or harness" in categories
+    assert "Split brain" not in categories

@@ -140,7 +140,7 @@ class Timeline:
             loc="upper right",
             ncols=len(handles) or 1,
             frameon=False,
-            bbox_to_anchor=(0.99, 0.985),
+            bbox_to_anchor=(0.99, 0.951),  # beneath the title, which can be long
             fontsize=9,
             handlelength=1.1,
             handleheight=1.0,
@@ -303,28 +303,18 @@ class Timeline:
         parts = {name: value for name, value in failover.parts_ms().items() if value is not None}
         total = sum(parts.values()) or 1.0
         left = 0.0
-        narrow = 0
+        narrow = []
         for name, value in parts.items():
-            axes.barh(0, value, left=left, height=0.5, color=PART_COLOURS[name], linewidth=0)
-            label = f"{name.replace('_', ' ')}\n{value:.1f} ms"
+            part, duration = name.replace("_", " "), f"{value:.1f} ms"
+            bar = axes.barh(0, value, left=left, height=0.5, color=PART_COLOURS[name], linewidth=0)
+            bar.set_label(f"{part} {duration}")
             if value > 0.09 * total:
-                axes.text(left + value / 2, 0, label, ha="center", va="center", fontsize=9)
+                axes.text(left + value / 2, 0, f"{part}\n{duration}", ha="center", va="center", fontsize=9)
             else:
-                # Too narrow for its own label: above and below in turn, so that neighbours do not collide.
-                side = 1 if narrow % 2 == 0 else -1
-                narrow += 1
-                crowded = left + value > 0.93 * total
-                axes.annotate(
-                    label.replace("\n", " "),
-                    (left + value / 2, 0.25 * side),
-                    xytext=(4 if crowded else 0, 9 * side),
-                    textcoords="offset points",
-                    ha="right" if crowded else "center",
-                    va="bottom" if side > 0 else "top",
-                    fontsize=9,
-                    arrowprops={"arrowstyle": "-", "color": _FAINT, "linewidth": 0.8},
-                )
+                narrow.append(bar)
             left += value
+        # Too narrow for their own labels.
+        axes.legend(handles=narrow, loc="lower right", bbox_to_anchor=(1, -0.05), frameon=False, fontsize=9, ncols=5)
         axes.set_ylim(-0.85, 0.85)
         axes.set_xlim(0, left * 1.02)
         axes.set_yticks([0], ["failover"])

@@ -110,20 +110,33 @@ func (t *throttleToxic) Pipe(stub *toxics.ToxicStub) {
 	}
 }
 
+// How long bytes are offered to a connection that may have closed, and has nobody to take them.
+const flushSeconds = 5
+
 // trickle sends a chunk on piece by piece. Interrupted, it sends the rest at once, or it would be lost, and says so.
 func (t *throttleToxic) trickle(stub *toxics.ToxicStub, chunk *stream.StreamChunk) bool {
 	rate := max(t.Rate, 1)
 	piece := max(rate/throttleStepsPerSecond, 1)
 	for rest := chunk.Data; len(rest) > 0; {
 		size := min(piece, int64(len(rest)))
-		select {
-		case <-stub.Interrupt:
-			stub.Output <- &stream.StreamChunk{Data: rest, Timestamp: chunk.Timestamp}
-			return false
-		case <-time.After(time.Duration(size) * time.Second / time.Duration(rate)):
-			stub.Output <- &stream.StreamChunk{Data: rest[:size], Timestamp: chunk.Timestamp}
-			rest = rest[size:]
+		due := time.After(time.Duration(size) * time.Second / time.Duration(rate))
+		var output chan<- *stream.StreamChunk // nil, and not chosen, until the piece is due
+	piece:
+		for {
+			select {
+			case <-stub.Interrupt:
+				all := &stream.StreamChunk{Data: rest, Timestamp: chunk.Timestamp}
+				if err := stub.WriteOutput(all, flushSeconds*time.Second); err != nil {
+					toxicLogger.Warn().Err(err).Str("toxic", "throttle").Int("bytes", len(rest)).Msg("not taken")
+				}
+				return false
+			case <-due:
+				output = stub.Output
+			case output <- &stream.StreamChunk{Data: rest[:size], Timestamp: chunk.Timestamp}:
+				break piece
+			}
 		}
+		rest = rest[size:]
 	}
 	return true
 }

@@ -60,15 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         try:
             figures += measure()
-        except (
-            LabError,
-            PairError,
-            ClientError,
-            PromiseBrokenError,
-            EvidenceInsufficientError,
-            OSError,
-            ValueError,
-        ) as error:
+        except FAILURES as error:
             failures.append(f"{name} could not be measured: {error}")
     print_table(figures, console)
     for failure in failures:

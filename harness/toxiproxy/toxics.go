@@ -18,6 +18,24 @@ func registerToxics(logger zerolog.Logger) {
 	toxics.Register("throttle", new(throttleToxic))
 }
 
+// eachChunk gives what comes in to `pass`, until that says no, the toxic is interrupted, or the stream ends.
+func eachChunk(stub *toxics.ToxicStub, pass func(*stream.StreamChunk) bool) {
+	for {
+		select {
+		case <-stub.Interrupt:
+			return
+		case chunk := <-stub.Input:
+			if chunk == nil {
+				stub.Close()
+				return
+			}
+			if !pass(chunk) {
+				return
+			}
+		}
+	}
+}
+
 // corruptToxic flips bits of bytes that pass. A flip is logged as `flipped` with its offset in the connection's stream,
 // counted from when the toxic was added, and with the byte before and after.
 type corruptToxic struct {
@@ -40,19 +58,11 @@ func (t *corruptToxic) NewState() interface{} { return new(corruptState) }
 
 func (t *corruptToxic) Pipe(stub *toxics.ToxicStub) {
 	state := stub.State.(*corruptState)
-	for {
-		select {
-		case <-stub.Interrupt:
-			return
-		case chunk := <-stub.Input:
-			if chunk == nil {
-				stub.Close()
-				return
-			}
-			t.corrupt(chunk, state)
-			stub.Output <- chunk
-		}
-	}
+	eachChunk(stub, func(chunk *stream.StreamChunk) bool {
+		t.corrupt(chunk, state)
+		stub.Output <- chunk
+		return true
+	})
 }
 
 func (t *corruptToxic) corrupt(chunk *stream.StreamChunk, state *corruptState) {
@@ -94,20 +104,7 @@ type throttleToxic struct {
 const throttleStepsPerSecond = 10
 
 func (t *throttleToxic) Pipe(stub *toxics.ToxicStub) {
-	for {
-		select {
-		case <-stub.Interrupt:
-			return
-		case chunk := <-stub.Input:
-			if chunk == nil {
-				stub.Close()
-				return
-			}
-			if !t.trickle(stub, chunk) {
-				return
-			}
-		}
-	}
+	eachChunk(stub, func(chunk *stream.StreamChunk) bool { return t.trickle(stub, chunk) })
 }
 
 // How long bytes are offered to a connection that may have closed, and has nobody to take them.

@@ -19,6 +19,7 @@ KVM_API_VERSION = 12
 PYTHON_MINIMUM = (3, 11)
 RUST_MINIMUM = (1, 91)
 """What the guests' TCP/IP stack (smoltcp) asks for."""
+_RUST_OR_NEWER = f"Rust {RUST_MINIMUM[0]}.{RUST_MINIMUM[1]} or newer"
 
 
 class Missing(Exception):
@@ -92,7 +93,7 @@ def _check_rust(machine: Machine) -> None:
         program = machine.program(name)
         if program is None:
             raise Missing(
-                f"Rust is not installed ({name} is neither on PATH nor in ~/.cargo/bin): install Rust 1.91 or newer "
+                f"Rust is not installed ({name} is neither on PATH nor in ~/.cargo/bin): install {_RUST_OR_NEWER} "
                 "with rustup (https://rustup.rs) and run this again."
             )
         environment = {**os.environ, "PATH": machine.search_path, "HOME": str(machine.home)}
@@ -101,13 +102,13 @@ def _check_rust(machine: Machine) -> None:
                 [program, "--version"], capture_output=True, text=True, check=False, env=environment, cwd="/"
             )
         except OSError as error:
-            raise Missing(f"{program} does not start ({error.strerror}): install Rust 1.91 or newer again.") from None
+            raise Missing(f"{program} does not start ({error.strerror}): install {_RUST_OR_NEWER} again.") from None
         match = re.match(rf"{name} (\d+)\.(\d+)", answer.stdout)
         if answer.returncode != 0 or match is None:
             raise Missing(f"`{program} --version` fails: run `rustup default stable` and then this again.")
         if (int(match[1]), int(match[2])) < RUST_MINIMUM:
             raise Missing(
-                f"{program} is Rust {match[1]}.{match[2]}, which is too old: install Rust 1.91 or newer with rustup "
+                f"{program} is Rust {match[1]}.{match[2]}, which is too old: install {_RUST_OR_NEWER} with rustup "
                 "(`rustup update stable`) and put it first on PATH."
             )
 

@@ -16,13 +16,11 @@ def leave_result(directory: Path, name: str) -> None:
     directory.mkdir(exist_ok=True)
     for old in directory.iterdir():
         old.unlink()
-    identity = str(uuid.uuid4())
-    result = {"uuid": identity, "name": name, "fullName": name, "status": "passed", "start": 1, "stop": 2}
-    (directory / f"{identity}-result.json").write_text(json.dumps(result))
+    add_result(directory, name, "passed", "")
 
 
-def leave_failure(directory: Path, name: str, message: str, status: str) -> None:
-    """One more result, of a scenario that did not pass."""
+def add_result(directory: Path, name: str, status: str, message: str) -> None:
+    """One more result, with what the scenario said."""
     identity = str(uuid.uuid4())
     result = {"uuid": identity, "name": name, "fullName": name, "status": status, "start": 1, "stop": 2}
     result["statusDetails"] = {"message": message}
@@ -49,8 +47,8 @@ def test_a_report_says_where_it_comes_from_and_which_promise_was_broken(
     monkeypatch.setattr(scenarios, "RESULTS", results)
     monkeypatch.setattr(scenarios, "REPORT", report)
     leave_result(results, "passed")
-    leave_failure(results, "spoke early", "oracle output-rule: failed\n  frame-before-acknowledgement: ...", "failed")
-    leave_failure(results, "lost a host", "LabError: host-a does not answer", "broken")
+    add_result(results, "spoke early", "failed", "oracle output-rule: failed\n  frame-before-acknowledgement: ...")
+    add_result(results, "lost a host", "broken", "LabError: host-a does not answer")
     scenarios._write_environment()
     assert "index.html" in scenarios._make_report()
     widgets = report / "widgets"

@@ -34,6 +34,7 @@ PACKAGES = {
 SERVICES = {"openssh-server": ("ssh",), "libvirt-daemon-system": ("libvirtd", "virtlogd", "libvirt-guests")}
 """Package name to the services that it would have started at the machine's next boot."""
 
+INIT_SCRIPTS = Path("/etc/init.d")
 POLICY_FILE = Path("/usr/sbin/policy-rc.d")
 POLICY_MARK = "ftvmm set-up: services stay stopped while packages are being installed"
 POLICY = f"#!/bin/sh\n# {POLICY_MARK}\nexit 101\n"
@@ -94,11 +95,10 @@ class DebianPackages:
                 POLICY_FILE.unlink(missing_ok=True)
         # These turn themselves on for the next boot, which would open a machine that had no sshd before, or put a
         # libvirt with bridges and filter rules on it. The labs start their own.
-        for package, services in SERVICES.items():
-            for service in services if package in missing else ():
-                shell.run(
-                    ["update-rc.d", service, "disable"], failure=f"{service}, just installed, could not be disabled."
-                )
+        for service in _services_to_disable(missing):
+            shell.run(
+                ["update-rc.d", service, "disable"], failure=f"{service}, just installed, could not be disabled."
+            )
 
     def _wanted(self) -> list[str]:
         wanted = list(self.packages)
@@ -116,6 +116,12 @@ def _missing(packages: list[str]) -> list[str]:
     )
     installed = {line.split()[0] for line in answer.stdout.splitlines() if line.endswith(" installed")}
     return [package for package in packages if package not in installed]
+
+
+def _services_to_disable(installed: list[str]) -> list[str]:
+    """A service without an init script has nothing to disable, and update-rc.d calls that an error."""
+    services = [service for package in installed for service in SERVICES.get(package, ())]
+    return [service for service in services if (INIT_SCRIPTS / service).exists()]
 
 
 def _forget_policy_left_behind() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.clients.control import ClientControl, Progress
 from harness.lab import topology
-from harness.lab.interface import Lab, RemoteProcess
+from harness.lab.interface import Lab, LabError, RemoteProcess
 from harness.vm.guests import KEY_VALUE_PORT, TICKER_PORT
 
 _DIRECTORY = "/var/lib/ftvmm"
@@ -55,17 +54,17 @@ class Client:
         self._process = self._host.start(
             f"{self._host.python} -m {command} --control 127.0.0.1:{_CONTROL_PORT}", log=log
         )
-        deadline = time.monotonic() + self._pace.stretch(30)
-        while self._control is None:
-            try:
-                self._control = self.control()
-                self._control.progress()
-            except (OSError, ValueError) as error:
-                self._control = None
-                if time.monotonic() > deadline or not self._process.is_running():
-                    printed = self._host.run(f"tail -c 2000 {log}").stdout
-                    raise ClientError(f"the client cannot be reached ({error}); it printed: {printed}") from error
-                time.sleep(0.05)
+        # Asked of the host and not by connecting: paramiko tells each refused channel aloud.
+        listens = f"ss -Hltn 'sport = :{_CONTROL_PORT}' | grep -q ."
+        wait = f"until {listens}; do kill -0 {self._process.pid} 2>/dev/null || exit 1; sleep 0.02; done"
+        try:
+            self._host.run(wait, timeout_seconds=self._pace.stretch(30), check=True)
+            self._control = self.control()
+            self._control.progress()
+        except (LabError, OSError, ValueError) as error:
+            self._control = None
+            printed = self._host.run(f"tail -c 2000 {log}").stdout
+            raise ClientError(f"the client cannot be reached ({error}); it printed: {printed}") from error
         self.wait_for_answers(20)
 
     def control(self) -> ClientControl:

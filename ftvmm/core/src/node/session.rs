@@ -157,8 +157,8 @@ pub struct Channel {
     pub numbers: Arc<AtomicU64>,
 }
 
-/// u16 length of the header, the header, u64 first position, u32 count, the entries.
-fn entries_payload(header: &[u8], batch: &Batch) -> Vec<u8> {
+/// The payload of a frame of entries: u16 length of the header, the header, u64 first position, u32 count, the entries.
+pub fn entries_payload(header: &[u8], batch: &Batch) -> Vec<u8> {
     let mut payload = Vec::with_capacity(14 + header.len() + batch.bytes.len());
     payload.extend_from_slice(&(header.len() as u16).to_le_bytes());
     payload.extend_from_slice(header);

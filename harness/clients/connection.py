@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import selectors
 import socket
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ import hiredis
 from harness.clients.clock import now_ns
 from harness.clients.journal import Journal
 from harness.clients.workload import Operation
+
+# Nobody answered, whoever gave up first: the client's kernel (ARP, SYN) or the client itself.
+_SILENCE = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 
 @dataclass
@@ -27,24 +31,56 @@ class ConnectionLostError(Exception):
 
 
 class Connection:
-    """A non-blocking TCP connection that speaks RESP2, one operation in flight at a time."""
+    """A non-blocking TCP connection that speaks RESP2, one operation in flight at a time.
 
-    def __init__(self, *, client: int, target: tuple[str, int], log: Journal, timeout_seconds: float) -> None:
-        """Connect within `timeout_seconds`; `OSError` when that fails (recorded)."""
+    Args:
+        client: its number in the evidence.
+        target: the server's address and port.
+        log: where its life is recorded.
+        long_lived: whether it is to stay open to the end.
+    """
+
+    def __init__(self, *, client: int, target: tuple[str, int], log: Journal, long_lived: bool = True) -> None:
+        """Begin to connect; `finish_connecting` when the socket is writable."""
         self.client = client
+        self.long_lived = long_lived
+        self.is_open = False
         self.pending: Pending | None = None
         self.due_ns = 0
+        self.asked_ns = now_ns()
         self._log = log
-        try:
-            self.socket = socket.create_connection(target, timeout=timeout_seconds)
-        except OSError as error:
-            log.write({"client": client, "event": "refused", "at_ns": now_ns(), "local_port": 0, "error": str(error)})
-            raise
+        self._local_port = 0
+        self._outgoing = b""
+        self._reader = hiredis.Reader(encoding="utf-8", errors="backslashreplace")
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.local_port: int = self.socket.getsockname()[1]
-        self._reader = hiredis.Reader(encoding="utf-8", errors="backslashreplace")
+        # What fails at once is told by SO_ERROR or the next attempt as well.
+        self._failure = self.socket.connect_ex(target)
+
+    @property
+    def events(self) -> int:
+        """What a selector is to wait for."""
+        if not self.is_open:
+            return selectors.EVENT_WRITE
+        return selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outgoing else 0)
+
+    def finish_connecting(self) -> None:
+        """The socket is writable: it is connected, or `ConnectionLostError` (recorded)."""
+        failure = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not failure and self._failure not in (0, errno.EINPROGRESS):
+            failure = self._failure
+        if failure:
+            self._record("timed-out" if failure in _SILENCE else "refused", errno.errorcode.get(failure, str(failure)))
+            raise ConnectionLostError(errno.errorcode.get(failure, str(failure)))
+        self._local_port = self.socket.getsockname()[1]
+        self.is_open = True
         self._record("opened", None)
+
+    def give_up_connecting(self) -> None:
+        """Nobody answered for too long, which is recorded."""
+        self._record("timed-out", "no answer")
+        self.socket.close()
 
     def send(self, operation: Operation, phase: str) -> None:
         """Send a command. The call stamp is taken before the first byte leaves.
@@ -53,16 +89,22 @@ class Connection:
         nobody knows whether its bytes arrived.
         """
         self.pending = Pending(operation, phase, now_ns())
+        self._outgoing = hiredis.pack_command(operation.arguments)  # type: ignore[arg-type]  # stub says 1-tuple
+        self.send_rest()
+
+    def send_rest(self) -> None:
+        """Send as much as the socket's buffer takes of what is not out yet; raises as `send` does."""
         try:
-            # One small command after an answered one: it always fits into the socket buffer.
-            self.socket.send(hiredis.pack_command(operation.arguments))  # type: ignore[arg-type]  # stub says 1-tuple
+            self._outgoing = self._outgoing[self.socket.send(self._outgoing) :] if self._outgoing else b""
+        except BlockingIOError:
+            return
         except OSError as error:
             raise self._lost(error) from error
 
     def receive(self) -> list[tuple[object, int]]:
         """The replies that are there, each with its return stamp; `ConnectionLostError` when the peer ended it."""
         try:
-            data = self.socket.recv(65536)
+            data = self.socket.recv(1 << 18)
         except BlockingIOError:
             return []
         except OSError as error:
@@ -93,5 +135,13 @@ class Connection:
 
     def _record(self, event: str, error: str | None) -> None:
         self._log.write(
-            {"client": self.client, "event": event, "at_ns": now_ns(), "local_port": self.local_port, "error": error}
+            {
+                "client": self.client,
+                "event": event,
+                "at_ns": now_ns(),
+                "asked_ns": self.asked_ns,
+                "local_port": self._local_port,
+                "long_lived": self.long_lived,
+                "error": error,
+            }
         )

@@ -3,16 +3,17 @@
     python -m harness.clients.key_value --target 10.0.0.2:6379 --control 127.0.0.1:7500 \\
         --history history.jsonl --connections-log connections.jsonl
 
-Its connections stay open from start to end; one that breaks is recorded and stays broken. Each operation is written
-with the stamps of its call and return (CLOCK_BOOTTIME). SIGTERM, SIGINT or the control port's `stop` end the load;
-then every key is read a last time, operations without an answer are written as such, and an `end` line seals the file.
+Its long-lived connections stay open from start to end; one that breaks is recorded and stays broken. All the while
+visitors come: connections that are opened, ask a few things, and are closed again. Each operation is written with the
+stamps of its call and return (CLOCK_BOOTTIME), long values as `harness.clients.workload.spell` has them. SIGTERM,
+SIGINT or the control port's `stop` end the load; then every key is read a last time, operations without an answer are
+written as such, and an `end` line seals the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import bisect
-import contextlib
 import selectors
 import signal
 import socket
@@ -27,9 +28,14 @@ from harness.clients.clock import now_ns, reading
 from harness.clients.connection import Connection, ConnectionLostError
 from harness.clients.control import ControlServer, Progress
 from harness.clients.journal import Journal
-from harness.clients.workload import Operation, Workload
+from harness.clients.workload import Operation, Workload, spell
 
 SECOND_NS = 1_000_000_000
+# So long a visitor waits to be connected: the client's kernel asks at 0, 1 and 3 s.
+_VISITOR_PATIENCE_NS = 3_200_000_000
+# As many visitors fit into their patience; the server has room for them beside the long-lived connections.
+_VISITORS_MAX = 32
+_VISITOR_OPERATIONS = 2
 
 
 class KeyValueClient:
@@ -42,6 +48,9 @@ class KeyValueClient:
         self._connections_log = Journal(options.connections_log)
         self._selector = selectors.DefaultSelector()
         self._connections: list[Connection] = []
+        # Each with how many operations it has yet to ask.
+        self._visitors: dict[Connection, int] = {}
+        self._next_visit_ns = 0
         self._opened = 0
         self._lost = 0
         self._answered_calls_ns: list[int] = []
@@ -95,21 +104,28 @@ class KeyValueClient:
     def _open_connections(self) -> None:
         deadline_ns = now_ns() + int(self._options.connect_seconds * SECOND_NS)
         while len(self._connections) < self._options.connections and not self._stopping:
-            try:
-                self._open(max(0.1, (deadline_ns - now_ns()) / SECOND_NS))
-            except OSError:
+            if not self._open_long_lived(deadline_ns):
                 if now_ns() > deadline_ns:
                     return
                 time.sleep(0.1)  # The guest may still be booting, and nothing announces that it listens.
 
-    def _open(self, timeout_seconds: float) -> Connection:
-        client = self._opened
-        self._opened += 1
-        connection = Connection(
-            client=client, target=self._options.target, log=self._connections_log, timeout_seconds=timeout_seconds
-        )
+    def _open_long_lived(self, deadline_ns: int) -> bool:
+        """Open one and wait until that is settled; whether it is open."""
+        connection = self._begin(long_lived=True)
         self._connections.append(connection)
-        self._selector.register(connection.socket, selectors.EVENT_READ, connection)
+        while connection in self._connections and not connection.is_open:
+            if now_ns() > deadline_ns:
+                self._give_up(connection)
+            else:
+                self._wait(deadline_ns)
+        return connection.is_open
+
+    def _begin(self, *, long_lived: bool) -> Connection:
+        connection = Connection(
+            client=self._opened, target=self._options.target, log=self._connections_log, long_lived=long_lived
+        )
+        self._opened += 1
+        self._selector.register(connection.socket, connection.events, connection)
         return connection
 
     def _load(self) -> None:
@@ -117,28 +133,49 @@ class KeyValueClient:
         end_ns = now_ns() + int(self._options.duration * SECOND_NS) if self._options.duration else None
         for number, connection in enumerate(self._connections):
             connection.due_ns = now_ns() + number * period_ns // len(self._connections)
-        while self._connections and not self._stopping and (end_ns is None or now_ns() < end_ns):
+        self._next_visit_ns = now_ns()
+        while not self._stopping and (end_ns is None or now_ns() < end_ns):
             for connection in [one for one in self._connections if one.pending is None and one.due_ns <= now_ns()]:
                 # Counted from now, not from when it was due: after a stall there is no burst to catch up.
                 connection.due_ns = now_ns() + int(period_ns * self._workload.jitter(0.2))
                 self._send(connection, self._workload.draw(connection.client))
+            self._invite_visitor()
             due_ns = [connection.due_ns for connection in self._connections if connection.pending is None]
-            self._wait(min([*due_ns, end_ns or due_ns[0]] if due_ns else [end_ns or now_ns() + SECOND_NS]))
-        while not self._stopping and (end_ns is None or now_ns() < end_ns):
-            self._wait(end_ns or now_ns() + SECOND_NS)  # All connections are lost: stay reachable until told to stop.
+            self._wait(min([*due_ns, self._next_visit_ns, end_ns or self._next_visit_ns]))
+
+    def _invite_visitor(self) -> None:
+        for visitor in [one for one in self._visitors if not one.is_open]:
+            if now_ns() - visitor.asked_ns > _VISITOR_PATIENCE_NS:
+                self._give_up(visitor)
+        if now_ns() < self._next_visit_ns:
+            return
+        self._next_visit_ns = now_ns() + int(SECOND_NS / self._options.visitors * self._workload.jitter(0.2))
+        if len(self._visitors) < _VISITORS_MAX:
+            self._visitors[self._begin(long_lived=False)] = _VISITOR_OPERATIONS
+
+    def _serve_visitor(self, visitor: Connection) -> None:
+        """It is idle: it asks on, or goes."""
+        if self._visitors[visitor]:
+            self._visitors[visitor] -= 1
+            self._send(visitor, self._workload.draw(visitor.client))
+        else:
+            self._forget(visitor)
+            visitor.close()
 
     def _settle(self, seconds: float) -> None:
-        """Wait for the answers that are still out."""
+        """Wait for the answers that are still out, and for the visitors to be connected and to go."""
+        self._visitors = {visitor: min(1, left) for visitor, left in self._visitors.items()}
         deadline_ns = now_ns() + int(seconds * SECOND_NS)
-        while any(connection.pending for connection in self._connections) and now_ns() < deadline_ns:
+        while self._visitors or any(connection.pending for connection in self._connections):
+            if now_ns() > deadline_ns:
+                return
             self._wait(deadline_ns)
 
     def _final_reads(self) -> None:
         self._phase = "final"
         deadline_ns = now_ns() + int(self._options.drain_seconds * SECOND_NS)
         if not any(connection.pending is None for connection in self._connections):
-            with contextlib.suppress(OSError):
-                self._open(self._options.drain_seconds)
+            self._open_long_lived(deadline_ns)
         keys = list(self._workload.keys)
         while now_ns() < deadline_ns:
             for connection in [one for one in self._connections if one.pending is None]:
@@ -151,9 +188,12 @@ class KeyValueClient:
 
     def _seal(self) -> None:
         unanswered = self._progress().unanswered
-        for connection in self._connections:
+        for connection in [*self._connections, *self._visitors]:
             self._record(connection, None, None, "no answer")
-            connection.close()
+            if connection.is_open:
+                connection.close()
+            else:
+                connection.give_up_connecting()
         self._history.write(
             {"event": "end", "answered": len(self._answered_calls_ns), "unanswered": unanswered, **reading()}
         )
@@ -164,17 +204,39 @@ class KeyValueClient:
             self._control.close()
 
     def _wait(self, until_ns: int) -> None:
-        for key, _ in self._selector.select(max(0.0, (until_ns - now_ns()) / SECOND_NS)):
+        for key, events in self._selector.select(max(0.0, (until_ns - now_ns()) / SECOND_NS)):
             if isinstance(key.data, Connection):
-                self._receive(key.data)
+                self._handle(key.data, events)
             else:
                 key.data()
+
+    def _handle(self, connection: Connection, events: int) -> None:
+        try:
+            if not connection.is_open:
+                connection.finish_connecting()
+            elif events & selectors.EVENT_WRITE:
+                connection.send_rest()
+        except ConnectionLostError as error:
+            self._drop(connection, str(error))
+            return
+        if events & selectors.EVENT_READ:
+            self._receive(connection)
+        if connection in self._visitors and connection.is_open and connection.pending is None:
+            self._serve_visitor(connection)
+        self._attend(connection)
+
+    def _attend(self, connection: Connection) -> None:
+        """Let the selector wait for what the connection waits for."""
+        if connection in self._connections or connection in self._visitors:
+            self._selector.modify(connection.socket, connection.events, connection)
 
     def _send(self, connection: Connection, operation: Operation) -> None:
         try:
             connection.send(operation, self._phase)
         except ConnectionLostError as error:
             self._drop(connection, str(error))
+            return
+        self._attend(connection)
 
     def _receive(self, connection: Connection) -> None:
         try:
@@ -198,11 +260,22 @@ class KeyValueClient:
             self._control.note_answers()
 
     def _drop(self, connection: Connection, error: str) -> None:
+        """It was lost, or never came to be, which is recorded already."""
         self._record(connection, None, None, error)
-        self._selector.unregister(connection.socket)
-        self._connections.remove(connection)
-        self._lost += 1
+        self._lost += connection.is_open
+        self._forget(connection)
         connection.discard()
+
+    def _give_up(self, connection: Connection) -> None:
+        self._forget(connection)
+        connection.give_up_connecting()
+
+    def _forget(self, connection: Connection) -> None:
+        self._selector.unregister(connection.socket)
+        if connection.long_lived:
+            self._connections.remove(connection)
+        else:
+            del self._visitors[connection]
 
     def _record(self, connection: Connection, reply: object, return_ns: int | None, error: str | None) -> None:
         pending, connection.pending = connection.pending, None
@@ -218,8 +291,8 @@ class KeyValueClient:
                 "client": connection.client,
                 "operation": pending.operation.name,
                 "key": pending.operation.key,
-                "value": pending.operation.value,
-                "result": reply,
+                "value": None if pending.operation.value is None else spell(pending.operation.value),
+                "result": spell(reply) if isinstance(reply, str) else reply,
                 "call_ns": pending.call_ns,
                 "return_ns": return_ns,
                 "error": error,
@@ -235,7 +308,7 @@ class KeyValueClient:
             now_ns=now_ns(),
             phase=self._phase,
             answered=len(self._answered_calls_ns),
-            unanswered=sum(connection.pending is not None for connection in self._connections),
+            unanswered=sum(one.pending is not None for one in (*self._connections, *self._visitors)),
             open_connections=len(self._connections),
             lost_connections=self._lost,
             last_return_ns=self._last_return_ns,
@@ -257,6 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--keys", type=int, default=16)
     parser.add_argument("--rate", type=float, default=300, help="operations a second over all connections")
+    parser.add_argument("--visitors", type=float, default=10, help="short-lived connections a second beside them")
     parser.add_argument("--duration", type=float, default=0, help="seconds of load; 0: until told to stop")
     parser.add_argument("--connect-seconds", type=float, default=15, help="how long to try at the start")
     parser.add_argument("--drain-seconds", type=float, default=5, help="how long to wait for answers at the end")

@@ -7,19 +7,23 @@ from pathlib import Path
 
 from harness.evidence.json_lines import decode, read_lines
 
-EVENTS = ("opened", "refused", "reset", "failed", "closed", "closed-by-client")
+EVENTS = ("opened", "refused", "timed-out", "reset", "failed", "closed", "closed-by-client")
 LOST_EVENTS = ("reset", "failed", "closed")
 
 
 @dataclass(frozen=True)
 class ConnectionEvent:
-    """One event. `closed`: by the peer; `failed`: by an error other than a reset, such as a time-out."""
+    """One event. `closed`: by the peer; `failed`: by an error other than a reset; `timed-out`: nobody let it in."""
 
     client: int
     event: str
     at_ns: int
     local_port: int
     error: str | None
+    # When the client asked to be connected.
+    asked_ns: int
+    # Whether it is to stay open to the end; the others come, ask a few things, and go.
+    long_lived: bool = True
     # How far `at_ns` may be from the truth, where the client host has clocks of its own.
     uncertainty_ns: int = 0
 

@@ -74,9 +74,14 @@ class ClientMapping:
 
     def connections(self, events: Sequence[ConnectionEvent]) -> list[ConnectionEvent]:
         """What happened to the connections."""
-        at = self.locate(event.at_ns for event in events)
+        at = self.locate(stamp_ns for event in events for stamp_ns in (event.asked_ns, event.at_ns))
         return [
-            replace(event, at_ns=at[event.at_ns].monotonic_ns, uncertainty_ns=at[event.at_ns].uncertainty_ns)
+            replace(
+                event,
+                at_ns=at[event.at_ns].monotonic_ns,
+                asked_ns=at[event.asked_ns].monotonic_ns,
+                uncertainty_ns=at[event.at_ns].uncertainty_ns,
+            )
             for event in events
         ]
 

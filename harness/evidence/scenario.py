@@ -29,8 +29,12 @@ class Scenario:
     # The VM is to answer again at the end. False where safety demands that it stops.
     expects_service: bool = True
     expects_faults: bool = True
-    # Longest time without an answer that the client may see.
+    # Longest time that any of the client's connections may wait for an answer, or to be connected.
     stall_ms_max: float = 2000.0
+    # "Nobody notices": by how much a wait may be longer than the longest before the first fault; None: by any.
+    latency_over_before_ms_max: float | None = None
+    # How errors may begin that the server answers, or with which it refuses a connection, such as `IOERR`.
+    errors_allowed: list[str] = field(default_factory=list)
     # Answered operations wanted before the first fault, and after the last one.
     operations_before_min: int = 50
     operations_after_min: int = 50

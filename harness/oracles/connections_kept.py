@@ -42,8 +42,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
         findings.append(Finding("no-segments", message, Verdict.INSUFFICIENT))
     counted = {
         "connections_opened": opened,
-        "connections_kept": sum(event.event == "closed-by-client" for event in evidence.connections),
-        "connections_refused": sum(event.event == "refused" for event in evidence.connections),
+        "long_lived_kept": sum(one.event == "closed-by-client" and one.long_lived for one in evidence.connections),
         "segments": segments,
     }
     return Judgement.of(NAME, findings, counted)

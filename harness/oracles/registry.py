@@ -11,6 +11,7 @@ from harness.evidence.json_lines import EvidenceError
 from harness.evidence.scenario import Scenario
 from harness.evidence.verdicts import Finding, Judgement, Verdict, write_verdicts
 from harness.oracles import (
+    answers_clean,
     connections_kept,
     durable,
     evidence_sufficient,
@@ -50,6 +51,7 @@ ORACLES: tuple[Oracle, ...] = tuple(
             linearizable,
             durable,
             connections_kept,
+            answers_clean,
             stall_bounded,
             ticks_complete,
             output_rule,

@@ -1,50 +1,28 @@
-"""Transparent failover: the client sees at most a stall, and the stall is within the scenario's bound."""
+"""Transparent failover: no connection waits longer than the scenario's bound, and every question gets its answer.
+
+A wait is the latency of an operation or of a handshake, on each connection by itself: one that hangs is not excused by
+others that go on.
+"""
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 from harness.evidence.directory import EvidenceDirectory
-from harness.evidence.history import History
 from harness.evidence.scenario import Scenario
 from harness.evidence.verdicts import Finding, Judgement, Verdict
+from harness.evidence.waits import (
+    ClosedDoor,
+    Wait,
+    closed_doors,
+    handshake_waits,
+    operation_waits,
+    silence_of_handshake,
+)
 
 NAME = "stall-bounded"
 PROMISE = "transparent-failover"
-
-
-@dataclass(frozen=True)
-class Stall:
-    """A time without any answer (CLOCK_BOOTTIME nanoseconds)."""
-
-    start_ns: int
-    end_ns: int
-    # By how much it may be shorter, by the client's clock.
-    uncertainty_ns: int = 0
-
-    @property
-    def milliseconds(self) -> float:
-        """Its length."""
-        return (self.end_ns - self.start_ns) / 1e6
-
-    @property
-    def milliseconds_at_least(self) -> float:
-        """The length that it certainly has."""
-        return self.milliseconds - self.uncertainty_ns / 1e6
-
-
-def longest_stall(history: History) -> Stall | None:
-    """The longest gap between two answers that follow each other under load; None with fewer than two."""
-    answers = [one for one in history.answers if one.phase == "load"]
-    return max(
-        (
-            Stall(before.return_ns or 0, after.return_ns or 0, before.uncertainty_ns + after.uncertainty_ns)
-            for before, after in itertools.pairwise(answers)
-        ),
-        key=lambda stall: stall.milliseconds_at_least,
-        default=None,
-    )
 
 
 def applies(scenario: Scenario) -> bool:
@@ -53,28 +31,81 @@ def applies(scenario: Scenario) -> bool:
 
 
 def judge(evidence: EvidenceDirectory) -> Judgement:
-    """Judge the gap between answers, the latency of each operation, and that each got an answer at all."""
-    bound_ms = evidence.scenario.stall_ms_max
-    history = evidence.history
-    findings = []
-    stall = longest_stall(history)
-    if stall is None:
-        findings.append(Finding("no-answers", "fewer than two operations were answered", Verdict.INSUFFICIENT))
-    elif stall.milliseconds_at_least > bound_ms:
-        message = f"no answer for {stall.milliseconds:.0f} ms, the bound is {bound_ms:.0f} ms"
-        findings.append(Finding("stall-too-long", message, at_ns=stall.start_ns))
-    latencies_ns = [one.latency_ns for one in history.operations if one.latency_ns is not None]
-    for operation in history.operations:
-        what = f"client {operation.client}: {operation.operation} {operation.key}"
-        if not operation.is_answered:
-            findings.append(Finding("unanswered", f"{what}: {operation.error}", at_ns=operation.call_ns))
-        elif ((operation.latency_ns or 0) - 2 * operation.uncertainty_ns) / 1e6 > bound_ms:
-            message = f"{what} took {(operation.latency_ns or 0) / 1e6:.0f} ms, the bound is {bound_ms:.0f} ms"
-            findings.append(Finding("operation-too-long", message, at_ns=operation.call_ns))
+    """Judge every connection's longest wait, and that each question got an answer at all."""
+    scenario = evidence.scenario
+    bound_ms = scenario.stall_ms_max
+    operations = operation_waits(evidence.history)
+    handshakes = handshake_waits(evidence.connections)
+    doors = closed_doors(evidence.connections)
+    longest = _longest_by_client(operations)
+    findings = [Finding("unanswered", f"{one}: no answer", at_ns=one.start_ns) for one in operations if not one.ended]
+    findings += [
+        Finding("stall-too-long", f"{one} took {one.milliseconds:.0f} ms, {_spell(bound_ms)}", at_ns=one.start_ns)
+        for one in longest.values()
+        if one.milliseconds_at_least > bound_ms
+    ]
+    findings += _judge_handshakes(handshakes, doors, bound_ms)
+    findings += _judge_notice(evidence, [*operations, *handshakes])
+    if not longest:
+        findings.append(Finding("no-answers", "no operation was answered", Verdict.INSUFFICIENT))
+    faults_ns = evidence.fault_times_ns()
+    if not any(one.start_ns > max(faults_ns, default=0) for one in handshakes):
+        findings.append(Finding("no-newcomer", "nobody connected after the last fault", Verdict.INSUFFICIENT))
+    long_lived = {event.client for event in evidence.connections if event.long_lived}
+    stalls = {client: round(one.milliseconds, 1) for client, one in sorted(longest.items())}
     counted = {
-        "answered": len(latencies_ns),
-        "stall_ms": round(stall.milliseconds, 1) if stall else None,
-        "latency_ms_max": round(max(latencies_ns, default=0) / 1e6, 1),
+        "answered": sum(one.ended for one in operations),
+        "stall_ms": max(stalls.values(), default=None),
         "stall_ms_max": bound_ms,
+        "stall_ms_by_long_lived_connection": {client: ms for client, ms in stalls.items() if client in long_lived},
+        "handshakes": len(handshakes),
+        "handshake_ms": round(max((one.milliseconds for one in handshakes), default=0.0), 1),
+        "closed_to_newcomers_ms": round(max((door.length_ms for door in doors), default=0.0), 1),
     }
     return Judgement.of(NAME, findings, counted)
+
+
+def _longest_by_client(waits: Sequence[Wait]) -> dict[int, Wait]:
+    by_client: dict[int, list[Wait]] = defaultdict(list)
+    for wait in waits:
+        by_client[wait.client].append(wait)
+    return {client: max(each, key=lambda one: one.milliseconds_at_least) for client, each in by_client.items()}
+
+
+def _judge_handshakes(handshakes: Sequence[Wait], doors: Sequence[ClosedDoor], bound_ms: float) -> Iterator[Finding]:
+    for one in handshakes:
+        silence_ms = silence_of_handshake(one)
+        if silence_ms > bound_ms:
+            message = f"{one} took {one.milliseconds:.0f} ms, {silence_ms:.0f} ms of it in silence, {_spell(bound_ms)}"
+            yield Finding("handshake-too-long", message, at_ns=one.start_ns)
+    for door in doors:
+        if not door.wait.ended:
+            message = f"{door.wait}: nobody was let in from here to the end, {door.length_ms:.0f} ms"
+            yield Finding("nobody-let-in", message, at_ns=door.wait.start_ns)
+        elif door.wait.milliseconds_at_least > bound_ms:
+            message = f"{door.wait}: nobody was let in for {door.length_ms:.0f} ms, {_spell(bound_ms)}"
+            yield Finding("nobody-let-in", message, at_ns=door.wait.start_ns)
+        for one in door.ignored:
+            message = f"{one} was in vain for {one.milliseconds:.0f} ms, while others were let in"
+            yield Finding("connection-ignored", message, at_ns=one.start_ns)
+
+
+def _judge_notice(evidence: EvidenceDirectory, waits: Sequence[Wait]) -> Iterator[Finding]:
+    """Nobody notices: no wait is much longer than the longest that ended before the first fault."""
+    allowed_ms = evidence.scenario.latency_over_before_ms_max
+    if allowed_ms is None:
+        return
+    faults_ns = evidence.fault_times_ns()
+    before = [one for one in waits if one.ended and faults_ns and one.end_ns < faults_ns[0]]
+    if not before:
+        yield Finding("nothing-to-compare", "no wait ended before the first fault", Verdict.INSUFFICIENT)
+        return
+    usual_ms = max(one.milliseconds for one in before)
+    for one in _longest_by_client(waits).values():
+        if one.milliseconds_at_least > usual_ms + allowed_ms:
+            message = f"{one} took {one.milliseconds:.0f} ms, and none before the fault more than {usual_ms:.0f} ms"
+            yield Finding("stall-noticed", message, at_ns=one.start_ns)
+
+
+def _spell(bound_ms: float) -> str:
+    return f"the bound is {bound_ms:.0f} ms"

@@ -66,10 +66,47 @@ def test_history_is_whole_and_sealed(start: Start, tmp_path: Path) -> None:
     assert all(record["call_ns"] < record["return_ns"] for record in records)  # type: ignore[operator]
     assert sum(record["phase"] == "final" for record in records) == 16
     assert {record["operation"] for record in records} == {"GET", "SET", "APPEND", "DEL", "INCR"}
-    written = [record["value"] for record in records if record["value"]]
+    # A value of a few bytes has no room for a name.
+    written = [record["value"] for record in records if str(record["value"]).startswith(("<", "#"))]
+    assert len(written) > 20
     assert len(written) == len(set(written))
-    events = [line["event"] for line in lines(tmp_path / "connections.jsonl")]
-    assert events.count("opened") == events.count("closed-by-client") == 8
+    connections = lines(tmp_path / "connections.jsonl")[1:-1]
+    kept = [line["event"] for line in connections if line["long_lived"]]
+    assert kept == ["opened"] * 8 + ["closed-by-client"] * 8
+
+
+def test_visitors_come_and_go_beside_the_long_lived_connections(start: Start, tmp_path: Path) -> None:
+    process, control = start("--visitors", "200")
+    control.wait_answered(100)
+    control.stop()
+    assert process.wait(5) == 0
+    visits = [line for line in lines(tmp_path / "connections.jsonl")[1:-1] if not line["long_lived"]]
+    events = [line["event"] for line in visits]
+    assert events.count("opened") == events.count("closed-by-client") > 5
+    assert all(line["asked_ns"] <= line["at_ns"] for line in visits)  # type: ignore[operator]
+    visitors = {line["client"] for line in visits}
+    records = lines(tmp_path / "history.jsonl")[1:-1]
+    assert any(record["client"] in visitors for record in records)
+    assert all(record["return_ns"] for record in records)
+
+
+def test_long_values_are_told_by_length_and_digest(start: Start, tmp_path: Path) -> None:
+    process, control = start("--rate", "3000", "--keys", "8")
+    while not {1, 64 * 1024} <= (lengths := value_lengths(tmp_path / "history.jsonl")):
+        control.wait_answered(50, called_after_ns=control.progress().now_ns)
+    control.stop()
+    assert process.wait(5) == 0
+    assert max(lengths) == 64 * 1024
+    records = [line for line in lines(tmp_path / "history.jsonl")[1:-1] if ":blob:" in str(line["key"])]
+    written = {record["value"] for record in records if record["operation"] == "SET"}
+    read = {record["result"] for record in records if record["operation"] == "GET"}
+    assert read <= written | {None}
+    assert any(str(value).startswith("#65536:") for value in read)
+
+
+def value_lengths(history: Path) -> set[int]:
+    values = [str(line["value"]) for line in lines(history) if line.get("operation") == "SET"]
+    return {int(value[1:].split(":")[0]) if value.startswith("#") else len(value) for value in values}
 
 
 def test_lost_connections_are_recorded_and_not_renewed(
@@ -81,10 +118,10 @@ def test_lost_connections_are_recorded_and_not_renewed(
     server[0].wait()
     control.stop()
     assert process.wait(5) == 0
-    events = [line["event"] for line in lines(tmp_path / "connections.jsonl")]
-    assert events.count("opened") == 8
-    assert events.count("closed") + events.count("reset") == 8
-    assert "refused" in events  # the connection for the last reads was tried, and its failure is told
+    kept = [line["event"] for line in lines(tmp_path / "connections.jsonl")[1:-1] if line["long_lived"]]
+    assert kept.count("opened") == 8
+    assert kept.count("closed") + kept.count("reset") == 8
+    assert "refused" in kept  # the connection for the last reads was tried, and its failure is told
 
 
 def test_unanswered_operations_are_written(
@@ -94,7 +131,7 @@ def test_unanswered_operations_are_written(
     control.wait_answered(20)
     server[0].send_signal(19)  # SIGSTOP: it neither answers nor closes
     before = control.progress()
-    while before.unanswered < 8:
+    while before.unanswered < 8 + 2:  # visitors too: the server's kernel still connects them
         before = control.progress()
     control.stop()
     assert process.wait(5) == 0

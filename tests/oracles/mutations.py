@@ -17,6 +17,7 @@ from tests.oracles.run_builder import (
     Record,
     Run,
     boot_ns,
+    connection,
     gratuitous_arp,
     segment,
     wall_ns,
@@ -295,14 +296,12 @@ def the_guest_reads_back_something_else(run: Run) -> None:
 
 @breaks("connections-kept", "connection-reset")
 def a_connection_is_reset(run: Run) -> None:
-    event = {"client": 2, "event": "reset", "at_ns": boot_ns(1300), "local_port": 40002, "error": "reset by peer"}
-    run.connections.append(event)
+    run.connections.append(connection(2, "reset", 1300, error="reset by peer"))
 
 
 @breaks("connections-kept", "connection-closed")
 def a_connection_is_closed_by_the_vm(run: Run) -> None:
-    event = {"client": 2, "event": "closed", "at_ns": boot_ns(1300), "local_port": 40002, "error": "closed"}
-    run.connections.append(event)
+    run.connections.append(connection(2, "closed", 1300, error="closed"))
 
 
 @breaks("connections-kept", "segment-rst")
@@ -326,14 +325,88 @@ def the_stall_is_longer_than_the_bound(run: Run) -> None:
     run.scenario["stall_ms_max"] = 200.0
 
 
+@breaks("stall-bounded", "stall-too-long")
+def one_connection_waits_longer_than_the_others(run: Run) -> None:
+    _answers(run, "GET")[10]["return_ns"] += 700_000_000
+
+
 @breaks("stall-bounded", "unanswered")
 def an_operation_gets_no_answer(run: Run) -> None:
     _answers(run, "GET")[-1] |= {"return_ns": None, "error": "no answer", "result": None}
 
 
-@breaks("stall-bounded", "operation-too-long")
-def one_client_waits_longer_than_the_others(run: Run) -> None:
-    _answers(run, "GET")[10]["return_ns"] += 700_000_000
+@breaks("stall-bounded", "handshake-too-long")
+def a_new_connection_opens_late(run: Run) -> None:
+    run.connections.append(connection(90, "opened", 700, asked_ms=100, long_lived=False))
+
+
+@breaks("stall-bounded", "handshake-too-long")
+def a_new_connection_opens_at_the_third_asking(run: Run) -> None:
+    run.scenario["stall_ms_max"] = 900.0
+    run.connections.append(connection(90, "opened", 3101, asked_ms=100, long_lived=False))
+
+
+@breaks("stall-bounded", "nobody-let-in")
+def nobody_new_is_let_in_any_more(run: Run) -> None:
+    gone = [one for one in run.connections if not one["long_lived"] and one["asked_ns"] > boot_ns(KILL_MS)]
+    for one in gone:
+        if one["event"] == "opened":
+            one |= {"event": "timed-out", "at_ns": boot_ns(END_MS), "error": "no answer"}
+    run.connections = [one for one in run.connections if one not in gone or one["event"] == "timed-out"]
+
+
+@breaks("stall-bounded", "nobody-let-in")
+def nobody_new_is_let_in_for_too_long(run: Run) -> None:
+    failed = {"at_ms": 1400, "asked_ms": 750, "long_lived": False, "error": "no answer"}
+    run.connections = [one for one in run.connections if not boot_ns(749) < one["asked_ns"] < boot_ns(1301)]
+    run.connections.append(connection(90, "timed-out", **failed))  # type: ignore[arg-type]
+
+
+@breaks("stall-bounded", "connection-ignored")
+def one_new_connection_is_never_let_in(run: Run) -> None:
+    run.connections.append(connection(90, "timed-out", 3500, asked_ms=301, long_lived=False, error="no answer"))
+
+
+@breaks("stall-bounded", "no-newcomer")
+def nobody_connects_after_the_fault(run: Run) -> None:
+    run.connections = [one for one in run.connections if one["asked_ns"] < boot_ns(KILL_MS)]
+
+
+@breaks("stall-bounded", "stall-noticed")
+def somebody_notices(run: Run) -> None:
+    run.scenario["latency_over_before_ms_max"] = 100.0
+
+
+@breaks("stall-bounded", "nothing-to-compare")
+def nothing_tells_what_is_usual(run: Run) -> None:
+    run.scenario["latency_over_before_ms_max"] = 100.0
+    run.faults[0]["injected_ns"] = wall_ns(1)
+
+
+@breaks("answers-clean", "error-answered")
+def a_write_is_answered_with_an_error(run: Run) -> None:
+    error = "IOERR the storage device cannot write: the write at byte 512 failed"
+    _answers(run, "SET")[-1] |= {"result": None, "error": error}
+
+
+@breaks("answers-clean", "error-answered")
+def a_read_is_answered_with_another_error_than_is_allowed(run: Run) -> None:
+    run.scenario["errors_allowed"] = ["IOERR"]
+    _answers(run, "GET")[-1] |= {"result": None, "error": "DAMAGED the record of this key is damaged"}
+
+
+@breaks("answers-clean", "connection-refused")
+def a_new_connection_is_refused_after_the_takeover(run: Run) -> None:
+    run.connections.append(
+        connection(90, "refused", LIVE_MS + 50, asked_ms=LIVE_MS + 49, long_lived=False, error="ECONNREFUSED")
+    )
+
+
+@breaks("answers-clean", "no-answers")
+def nobody_was_answered(run: Run) -> None:
+    for one in run.history:
+        if "return_ns" in one:
+            one |= {"return_ns": None, "result": None, "error": "no answer"}
 
 
 # Faults and evidence

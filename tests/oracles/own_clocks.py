@@ -98,7 +98,7 @@ class OwnClocks:
     def _of_client(self, record: dict[str, Any]) -> None:
         if "monotonic_ns" in record:
             self._both(CLIENT, record)
-        for name in ("call_ns", "return_ns", "at_ns", "arrived_ns"):
+        for name in ("call_ns", "return_ns", "at_ns", "asked_ns", "arrived_ns"):
             if record.get(name) is not None:
                 record[name] = self.boot(CLIENT, record[name])[1].boottime(record[name])
 

@@ -186,7 +186,7 @@ class Builder:
         run.trace(BACKUP, 6.5, "committed", 1, session=1, position=0)
         run.trace(BACKUP, 7, "role", 1, **{"from": "JOINING", "to": "BACKUP", "reason": "committed"})
         for client in range(CLIENTS):
-            run.connections.append(_connection(client, "opened", 10))
+            run.connections.append(connection(client, "opened", 10))
 
     def _exchange(
         self,
@@ -294,14 +294,22 @@ class Builder:
                 at_ms = 20 + step * (49 if host == PRIMARY else 98)
                 generation = 1 if at_ms < KILL_MS else 2
                 run.trace(host, at_ms, "lag", generation, entries=step % 4, milliseconds=0.4 * (step % 5))
+        for number, at_ms in enumerate((*range(100, 1000, 100), *range(1300, 2000, 100))):
+            visitor = CLIENTS + number
+            run.connections.append(connection(visitor, "opened", at_ms + 0.5, asked_ms=at_ms, long_lived=False))
+            run.connections.append(connection(visitor, "closed-by-client", at_ms + 5, asked_ms=at_ms, long_lived=False))
         for client in range(CLIENTS):
-            run.connections.append(_connection(client, "closed-by-client", END_MS))
+            run.connections.append(connection(client, "closed-by-client", END_MS))
         end = {"event": "end", "monotonic_ns": boot_ns(END_MS), "wall_ns": wall_ns(END_MS)}
         run.history.append({**end, "answered": answered, "unanswered": 0})
 
 
-def _connection(client: int, event: str, at_ms: float) -> Record:
-    return {"client": client, "event": event, "at_ns": boot_ns(at_ms), "local_port": 40000 + client, "error": None}
+def connection(
+    client: int, event: str, at_ms: float, *, asked_ms: float = 9.5, long_lived: bool = True, error: str | None = None
+) -> Record:
+    """What happened to a client's connection."""
+    record = {"client": client, "event": event, "at_ns": boot_ns(at_ms), "asked_ns": boot_ns(asked_ms)}
+    return record | {"local_port": 40000 + client, "long_lived": long_lived, "error": error}
 
 
 def _operation(number: int, client: int) -> tuple[str, str, str | None]:

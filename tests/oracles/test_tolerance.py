@@ -13,7 +13,7 @@ from harness.evidence.trace import read_trace
 from harness.evidence.verdicts import Verdict
 from harness.oracles.registry import judge
 from tests.oracles.conftest import JudgeRun
-from tests.oracles.run_builder import LIVE_MS, PRIMARY, Run, segment
+from tests.oracles.run_builder import LIVE_MS, PRIMARY, Run, connection, segment
 
 
 def test_a_frame_past_its_check_is_counted_apart(run: Run, judge_run: JudgeRun) -> None:
@@ -69,3 +69,25 @@ def test_the_parts_of_a_failover_add_up(run: Run, tmp_path: Path) -> None:
     assert (parts["detect"], parts["drain"], parts["arbitrate"]) == (150.0, 8.0, 62.0)
     assert sum(value or 0 for value in parts.values()) == pytest.approx(failover.total_ms)
     assert failover.stall_ms == pytest.approx(238.95)
+
+
+def test_who_asked_during_the_stall_waits_for_the_kernel_to_ask_again(run: Run, judge_run: JudgeRun) -> None:
+    late = {"asked_ms": LIVE_MS - 200, "long_lived": False}
+    run.connections.append(connection(90, "opened", LIVE_MS + 801, **late))  # type: ignore[arg-type]
+    judgement = judge_run(run)["stall-bounded"]
+    assert judgement.findings == []
+    assert judgement.counted["handshake_ms"] == pytest.approx(1001)
+
+
+def test_errors_that_the_scenario_allows_are_answers_too(run: Run, judge_run: JudgeRun) -> None:
+    run.scenario["errors_allowed"] = ["IOERR"]
+    answered = next(one for one in run.history if one.get("operation") == "GET")
+    answered |= {"result": None, "error": "IOERR no"}
+    judgement = judge_run(run)["answers-clean"]
+    assert judgement.findings == []
+    assert judgement.counted["errors"] == {"IOERR": 1}
+
+
+def test_the_refusals_of_a_vm_that_boots_are_none(run: Run, judge_run: JudgeRun) -> None:
+    run.connections.insert(0, connection(91, "refused", 5, asked_ms=4, error="ECONNREFUSED"))
+    assert judge_run(run)["answers-clean"].findings == []

@@ -1,0 +1,131 @@
+"""How long each of the client's connections waited: for the answers to its operations, and to be connected at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from harness.evidence.connections import ConnectionEvent
+from harness.evidence.history import History
+
+# When the client's kernel asks to be connected, counted from the first time (RFC 6298: 1 s, then doubled). So whoever's
+# first SYN is lost in a stall is connected after 1 s, however soon the VM answers again.
+_SYN_NS = tuple(((1 << times) - 1) * 1_000_000_000 for times in range(8))
+# By then its ARP has been asked a third time and its SYN a second.
+_ASKED_AGAIN_MS = 2000.0
+
+
+@dataclass(frozen=True)
+class Wait:
+    """From a question to its answer (CLOCK_BOOTTIME nanoseconds); `ended`: the answer came."""
+
+    client: int
+    what: str
+    start_ns: int
+    end_ns: int
+    ended: bool = True
+    # By how much it may be shorter, by the client's clock.
+    uncertainty_ns: int = 0
+
+    @property
+    def milliseconds(self) -> float:
+        """Its length, up to the end of the load where it has no end."""
+        return (self.end_ns - self.start_ns) / 1e6
+
+    @property
+    def milliseconds_at_least(self) -> float:
+        """The length that it certainly has."""
+        return self.milliseconds - self.uncertainty_ns / 1e6
+
+    def __str__(self) -> str:
+        return f"client {self.client}: {self.what}"
+
+
+def operation_waits(history: History) -> list[Wait]:
+    """One for each operation; those without an answer last to the end of the history, where that is known."""
+    ends_ns = [one.return_ns or one.call_ns for one in history.operations]
+    ends_ns += [pair.monotonic_ns for pair in history.clocks]
+    end_ns = max(ends_ns)
+    return [
+        Wait(
+            one.client,
+            f"{one.operation} {one.key}",
+            one.call_ns,
+            end_ns if one.return_ns is None else one.return_ns,
+            one.is_answered,
+            2 * one.uncertainty_ns,
+        )
+        for one in history.operations
+    ]
+
+
+def handshake_waits(events: Iterable[ConnectionEvent]) -> list[Wait]:
+    """One for each connection that opened after the first."""
+    return [
+        Wait(event.client, "connecting", event.asked_ns, event.at_ns, uncertainty_ns=2 * event.uncertainty_ns)
+        for event in _after_first(events)
+        if event.event == "opened"
+    ]
+
+
+def silence_of_handshake(wait: Wait) -> float:
+    """How many milliseconds at least nobody answered; the rest of a handshake is the kernel's waiting to ask again."""
+    asked_ns = [syn_ns for syn_ns in _SYN_NS if syn_ns <= wait.end_ns - wait.start_ns]
+    unanswered_ns = asked_ns[-2] if len(asked_ns) > 1 else 0
+    since_last_ns = wait.end_ns - wait.start_ns - asked_ns[-1]
+    return (max(unanswered_ns, since_last_ns) - wait.uncertainty_ns) / 1e6
+
+
+@dataclass(frozen=True)
+class ClosedDoor:
+    """A time in which nobody could connect, and the attempts that failed in it."""
+
+    wait: Wait
+    attempts: list[Wait]
+
+    @property
+    def ignored(self) -> list[Wait]:
+        """Attempts that went on failing when others were let in: the kernel asked again, and nobody answered."""
+        return [one for one in self.attempts if self.wait.ended and one.milliseconds > _ASKED_AGAIN_MS > self.length_ms]
+
+    @property
+    def length_ms(self) -> float:
+        """How long it was closed at most."""
+        return self.wait.milliseconds
+
+
+def closed_doors(events: Iterable[ConnectionEvent]) -> list[ClosedDoor]:
+    """Each from an attempt that nobody answered to the next that somebody did.
+
+    Attempts are made all the while, so that this tells how long the VM let nobody in, whatever the kernel's timers are.
+    """
+    attempts = sorted(
+        (event for event in _after_first(events) if event.event in ("opened", "timed-out")),
+        key=lambda event: event.asked_ns,
+    )
+    doors: list[ClosedDoor] = []
+    failed: list[Wait] = []
+    for event in attempts:
+        attempt = Wait(
+            event.client,
+            f"connecting ({event.error})" if event.error else "connecting",
+            event.asked_ns,
+            event.at_ns,
+            event.event == "opened",
+            2 * event.uncertainty_ns,
+        )
+        if not attempt.ended:
+            failed.append(attempt)
+        elif failed:
+            doors.append(ClosedDoor(replace(failed[0], end_ns=attempt.start_ns, ended=True), failed))
+            failed = []
+    if failed:
+        doors.append(ClosedDoor(replace(failed[0], end_ns=max(one.end_ns for one in failed)), failed))
+    return doors
+
+
+def _after_first(events: Iterable[ConnectionEvent]) -> list[ConnectionEvent]:
+    """What went before the first connection was the VM's boot."""
+    events = list(events)
+    opened_ns = [event.at_ns for event in events if event.event == "opened"]
+    return [event for event in events if opened_ns and event.asked_ns >= min(opened_ns)]

@@ -22,7 +22,7 @@ _MIME_TYPES = {
     ".jsonl": "application/x-ndjson",
     ".json": "application/json",
     ".log": "text/plain",
-    ".pcap": "application/vnd.tcpdump.pcap",
+    ".gz": "application/gzip",
     ".html": "text/html",
     ".png": "image/png",
     ".toml": "text/plain",

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
-from harness.evidence.capture import Capture, Frame, frames_from_vm, read_capture
+from harness.evidence.capture import Direction, Frame, capture_name, read_frames
 from harness.evidence.capture_counts import CaptureCount, read_capture_counts
 from harness.evidence.clock_samples import read_clock_record
 from harness.evidence.clocks import Clocks, Pair
@@ -43,6 +43,7 @@ class EvidenceDirectory:
     def __init__(self, path: Path, *, uncertainty_ns_max: int | None = None) -> None:
         self.path = path
         self._uncertainty_ns_max = uncertainty_ns_max
+        self._frames: dict[tuple[str, str, Direction], list[Frame]] = {}
 
     @cached_property
     def host_clocks(self) -> HostClocks | None:
@@ -79,23 +80,30 @@ class EvidenceDirectory:
         """What the ticker's listener received."""
         return self._client.ticks(self._own_ticks) if self._client else self._own_ticks
 
-    @cached_property
-    def captures(self) -> dict[str, Capture]:
-        """The captures by host."""
-        paths = sorted((self.path / "captures").glob("*.pcap"))
-        return {path.stem: read_capture(path, path.stem) for path in paths}
+    def frames(self, network: str, host: str, direction: Direction) -> list[Frame]:
+        """What a host sent into a network or received from it, in order of time; empty without such a file."""
+        key = network, host, direction
+        if key not in self._frames:
+            path = self.path / "captures" / capture_name(*key)
+            self._frames[key] = read_frames(path, *key) if path.exists() else []
+        return self._frames[key]
 
     @cached_property
     def capture_counts(self) -> dict[str, CaptureCount]:
-        """What the captures took in and missed, by host; a host that nobody counted for is none of them."""
-        path = self.path / "captures" / "reports.json"
+        """What the captures took in and missed, by `<network>.<host>`; a port that was not captured is none of them."""
+        path = self.path / "captures" / "counts.json"
         return read_capture_counts(path) if path.exists() else {}
 
     @cached_property
-    def frames_from_vm(self) -> dict[str, list[Frame]]:
-        """The frames that the VM sent through each FT host's port (the client's own port is none of them)."""
-        captures = {host: capture for host, capture in self.captures.items() if host != "client"}
-        return frames_from_vm(captures, self.scenario.mac)
+    def vm_frames(self) -> dict[str, list[Frame]]:
+        """The frames that each FT host sent into the client network under the VM's address, by host."""
+        source = bytes.fromhex(self.scenario.mac.replace(":", ""))
+        hosts = [port.removeprefix("client.") for port in self.capture_counts if port.startswith("client.")]
+        return {
+            host: [frame for frame in self.frames("client", host, Direction.SENT) if frame.source == source]
+            for host in hosts
+            if host != "client"
+        }
 
     @cached_property
     def traces(self) -> dict[str, Trace]:

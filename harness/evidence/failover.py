@@ -140,7 +140,7 @@ def _first_frame(evidence: EvidenceDirectory, host: str, since: Event) -> int | 
     # Compared by the wall clock, which both files have at first hand; before its go-live no frame is its own.
     frames = [
         frame.wall_ns
-        for frame in evidence.frames_from_vm.get(host, [])
+        for frame in evidence.vm_frames.get(host, [])
         if frame.wall_ns >= since.earliest_wall_ns and not frame.is_announcement
     ]
     return clocks.to_monotonic_ns(min(frames)) if frames else None

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from harness.evidence.capture_counts import CaptureCount
+
 
 class LabError(Exception):
     """The lab could not do what was asked of it; the message says what to do or where to look."""
@@ -298,15 +300,6 @@ class Storage(Protocol):
         """Make the host's next reads of the disk ask the storage host."""
 
 
-@dataclass(frozen=True)
-class CaptureReport:
-    """What a capture holds, and whether it is whole."""
-
-    path: Path
-    frames_captured: int
-    frames_dropped: int
-
-
 class Lab(Protocol):
     """Hosts and networks. A scenario cannot tell which lab it runs in."""
 
@@ -363,5 +356,9 @@ class Lab(Protocol):
     def keep(self) -> str:
         """Leave everything as it is, for somebody to look at; says how. `stop` changes nothing then."""
 
-    def collect_captures(self, directory: Path) -> Sequence[CaptureReport]:
-        """Write what passed the client network's port of each FT host so far, as `<host>.pcap` (nanosecond stamps)."""
+    def collect_captures(self, directory: Path) -> Mapping[str, CaptureCount]:
+        """Write what has passed the switch's ports so far, as `<network>.<host>.<sent|received>.pcap.gz`
+        (nanosecond stamps of CLOCK_REALTIME; `sent`: by the host).
+
+        Gives the frames captured and missed, by `<network>.<host>`; a port that was not captured is none of them.
+        """

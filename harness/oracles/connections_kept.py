@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
+from harness.evidence.capture import Direction
 from harness.evidence.clocks import Clocks
 from harness.evidence.connections import LOST_EVENTS, ConnectionEvent
 from harness.evidence.directory import EvidenceDirectory
@@ -53,23 +55,23 @@ def _judge_captures(evidence: EvidenceDirectory, clocks: Clocks) -> tuple[int, l
     source = bytes.fromhex(evidence.scenario.mac.replace(":", ""))
     segments = 0
     findings = []
-    for capture in evidence.captures.values():
-        for frame in capture.frames:
-            content = frame.tcp()
-            if content is None:
-                continue
-            _, segment = content
-            from_vm = frame.source == source
-            port = segment.dport if from_vm else segment.sport
-            at_ns = clocks.to_monotonic_ns(frame.wall_ns)
-            if not any(opened <= at_ns < closed for opened, closed in lives.get(port, [])):
-                continue
-            segments += 1
-            if segment.flags & _RST or (segment.flags & _FIN and from_vm):
-                flag = "RST" if segment.flags & _RST else "FIN"
-                who = "the VM" if from_vm else "the client's kernel"
-                message = f"{who} sent a {flag} on the connection of port {port} ({frame})"
-                findings.append(Finding(f"segment-{flag.lower()}", message, at_ns=at_ns))
+    from_client = evidence.frames("client", "client", Direction.SENT)
+    for frame in chain(from_client, *evidence.vm_frames.values()):
+        content = frame.tcp()
+        if content is None:
+            continue
+        _, segment = content
+        from_vm = frame.source == source
+        port = segment.dport if from_vm else segment.sport
+        at_ns = clocks.to_monotonic_ns(frame.wall_ns)
+        if not any(opened <= at_ns < closed for opened, closed in lives.get(port, [])):
+            continue
+        segments += 1
+        if segment.flags & _RST or (segment.flags & _FIN and from_vm):
+            flag = "RST" if segment.flags & _RST else "FIN"
+            who = "the VM" if from_vm else "the client's kernel"
+            message = f"{who} sent a {flag} on the connection of port {port} ({frame})"
+            findings.append(Finding(f"segment-{flag.lower()}", message, at_ns=at_ns))
     return segments, findings
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.evidence.capture import Direction
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.scenario import Scenario
 from harness.evidence.trace_events import Live, NodeStarted
 from harness.evidence.verdicts import Finding, Judgement, Verdict
 
 NAME = "evidence-sufficient"
+_NODE_NETWORKS = ("client", "logging", "management")
 PROMISE = "evidence"
 # Clock pairs are read by two calls that the scheduler can part; a step of the wall clock is far longer.
 CLOCK_SPREAD_NS_MAX = 100_000_000
@@ -25,7 +27,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     scenario = evidence.scenario
     counted: dict[str, object] = {
         "traces": len(evidence.traces),
-        "frames": {host: len(frames) for host, frames in evidence.frames_from_vm.items()},
+        "frames": {host: len(frames) for host, frames in evidence.vm_frames.items()},
         "torn_lines": sum(trace.torn_lines for trace in evidence.traces.values()),
         "mutants": sorted({mutant for trace in evidence.traces.values() for mutant in trace.mutants}),
     }
@@ -54,17 +56,20 @@ def _judge_nodes(evidence: EvidenceDirectory) -> Iterator[Finding]:
 
 
 def _judge_captures(evidence: EvidenceDirectory) -> Iterator[Finding]:
+    counts = evidence.capture_counts
     for host in evidence.traces:
-        if host not in evidence.captures:
-            yield _insufficient("no-capture", f"{host} ran a node and its port was not captured")
-    if not any(evidence.frames_from_vm.values()):
+        for network in _NODE_NETWORKS:
+            if f"{network}.{host}" not in counts:
+                yield _insufficient("no-capture", f"{host} ran a node and its port {network} was not captured")
+    if not any(evidence.vm_frames.values()):
         yield _insufficient("capture-silent", "no frame of the VM was captured")
-    for host, capture in evidence.captures.items():
-        if capture.torn:
-            yield _insufficient("capture-torn", f"the capture of {host} ends within a frame")
-    for host, count in evidence.capture_counts.items():
+    for port, count in counts.items():
+        network, _, host = port.partition(".")
+        held = sum(len(evidence.frames(network, host, direction)) for direction in Direction)
+        if held != count.captured:
+            yield _insufficient("capture-torn", f"the capture of {port} holds {held} of {count.captured} frames")
         if count.dropped:
-            yield _insufficient("capture-incomplete", f"the capture of {host} missed {count.dropped} frames")
+            yield _insufficient("capture-incomplete", f"the capture of {port} missed {count.dropped} frames")
 
 
 def _judge_operations(evidence: EvidenceDirectory, counted: dict[str, object]) -> Iterator[Finding]:

@@ -32,7 +32,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     """Judge every captured frame of the VM, every traced output, and every re-issue."""
     acknowledgements = Acknowledgements(evidence.traces)
     outputs = {host: emissions(trace) for host, trace in evidence.traces.items()}
-    sent = evidence.frames_from_vm
+    sent = evidence.vm_frames
     findings: list[Finding] = []
     matched = announcements = 0
     for host, frames in sent.items():

@@ -44,7 +44,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     """Judge the traces, the arbiter's record, and every captured frame of the VM."""
     claims = list(_claims(evidence))
     findings = [*_judge_claims(claims), *_judge_lives(evidence), *_judge_arbiter(evidence, claims)]
-    frames = [frame for sent in evidence.frames_from_vm.values() for frame in sent]
+    frames = [frame for sent in evidence.vm_frames.values() for frame in sent]
     judge_frame = FrameJudge(evidence, claims)
     for frame in sorted(frames, key=lambda one: one.wall_ns):
         findings += judge_frame(frame)

@@ -13,7 +13,7 @@ from typing import Any
 
 from fault_injectors.fault import Fault, FaultLog, FaultRecord
 from harness.evidence.allure_report import PromiseBrokenError, raise_if_broken, report
-from harness.evidence.capture_counts import CaptureCount, write_capture_counts
+from harness.evidence.capture_counts import write_capture_counts
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.disk import collect_disk
 from harness.evidence.scenario import Scenario
@@ -176,7 +176,6 @@ class Trial:
     def collect(self) -> None:
         """Gathers the evidence: traces, captures, history, what the disk holds."""
         end_ns = time.time_ns()
-        self._collect_captures()
         with self._clocks.around():
             self._faults.end_all()
         self._status()
@@ -189,6 +188,8 @@ class Trial:
                     (target / Path(path).name).write_bytes(node.host.read_file(path))
         self.client.collect(self.directory)
         self._collect_arbiter()
+        # Last: what nobody was to say any more is looked at as well.
+        self._collect_captures()
         self._write_scenario(end_ns)
         if self.pair.guest.block:
             traces = EvidenceDirectory(self.directory).traces
@@ -197,9 +198,7 @@ class Trial:
     def _collect_captures(self) -> None:
         """Copies the captures, and writes down how many frames each of them missed."""
         directory = self.directory / "captures"
-        reports = self.lab.collect_captures(directory)
-        counts = {report.path.stem: CaptureCount(report.frames_captured, report.frames_dropped) for report in reports}
-        write_capture_counts(directory / "reports.json", counts)
+        write_capture_counts(directory / "counts.json", self.lab.collect_captures(directory))
 
     def _collect_arbiter(self) -> None:
         """Copies the arbiter's own record, as the storage host has it: generation to incarnation."""

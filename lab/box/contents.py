@@ -17,7 +17,6 @@ PACKAGES = {
     "iputils-ping": "reachability as a person asks for it",
     "nftables": "cuts of networks",
     "ethtool": "whole checksums and real segment sizes",
-    "tcpdump": "packet captures",
     "redis-tools": "redis-cli and redis-benchmark against the kv guest",
     "nfs-kernel-server": "the storage host's export",
     "nfs-common": "mounts of it",

@@ -14,7 +14,7 @@ needed=(python3 nftables iproute2 iputils-ping ethtool kmod procps e2fsprogs dms
 case $ROLE in
     storage) needed+=(nfs-kernel-server) ;;
     fault-tolerant) needed+=(nfs-common) ;;
-    client) needed+=(redis-tools tcpdump) ;;
+    client) needed+=(redis-tools) ;;
 esac
 missing=()
 for package in "${needed[@]}"; do

@@ -12,7 +12,6 @@ from lab.provision.step import Shell, StepFailed, Tree
 PACKAGES = {
     "iproute2": "hosts' namespaces, links and bridges",
     "nftables": "cuts of networks",
-    "tcpdump": "packet captures on the client bridge",
     "iputils-ping": "reachability as a person asks for it",
     "ethtool": "whole checksums and real segment sizes on the lab's cables",
     "openssh-server": "each host's own sshd",

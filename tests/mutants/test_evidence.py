@@ -9,8 +9,8 @@ import pytest
 
 from fault_injectors.host import PowerOff
 from fault_injectors.logging_network import LogReset
+from harness.evidence.capture_counts import CaptureCount
 from harness.evidence.verdicts import Verdict
-from harness.lab.interface import CaptureReport
 from tests.mutants.conftest import Judge, Start
 
 
@@ -46,8 +46,8 @@ def test_captures_that_missed_frames(start: Start, judge: Judge, monkeypatch: py
     trial = start(expects_failover=False, expects_faults=False)
     collect = trial.lab.collect_captures
 
-    def collect_with_gaps(directory: Path) -> list[CaptureReport]:
-        return [replace(report, frames_dropped=3) for report in collect(directory)]
+    def collect_with_gaps(directory: Path) -> dict[str, CaptureCount]:
+        return {port: replace(count, dropped=3) for port, count in collect(directory).items()}
 
     monkeypatch.setattr(trial.lab, "collect_captures", collect_with_gaps)
     judge(trial).assert_caught("evidence-sufficient", "capture-incomplete", verdict=Verdict.INSUFFICIENT)

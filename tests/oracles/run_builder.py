@@ -6,15 +6,17 @@ builder are milliseconds since its start; both clocks run at the same rate, a co
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import dpkt
 
-from harness.evidence.capture import Frame, write_capture
+from harness.evidence.capture import Direction, Frame, capture_name
 from harness.evidence.capture_counts import CaptureCount, write_capture_counts
 from harness.evidence.digest import digest
 from harness.evidence.disk import SECTOR_BYTES, Extent, write_disk
@@ -49,6 +51,7 @@ class Run:
 
     scenario: Record = field(default_factory=dict)
     traces: dict[str, list[Record]] = field(default_factory=lambda: {PRIMARY: [], BACKUP: []})
+    # What each host sent into the client network.
     captures: dict[str, list[Frame]] = field(default_factory=lambda: {PRIMARY: [], BACKUP: []})
     # How many frames each capture missed; none where nothing is said.
     dropped: dict[str, int] = field(default_factory=dict)
@@ -71,7 +74,8 @@ class Run:
 
     def frame(self, host: str, at_ms: float, content: bytes) -> None:
         """Append a frame to a capture."""
-        self.captures[host].append(Frame(host, len(self.captures[host]) + 1, wall_ns(at_ms), content))
+        number = len(self.captures[host]) + 1
+        self.captures[host].append(Frame(host, "client", Direction.SENT, number, wall_ns(at_ms), content))
 
     def events(self, host: str, event: str, **wanted: Any) -> list[Record]:
         """The events of a trace with these fields."""
@@ -84,10 +88,12 @@ class Run:
         for host, events in self.traces.items():
             ordered = sorted(events, key=lambda one: one["monotonic_ns"])
             _write_lines(directory / "hosts" / host / "trace.jsonl", ordered)
+        counts = {}
         for host, frames in self.captures.items():
-            write_capture(directory / "captures" / f"{host}.pcap", sorted(frames, key=lambda one: one.wall_ns))
-        counts = {host: CaptureCount(len(each), self.dropped.get(host, 0)) for host, each in self.captures.items()}
-        write_capture_counts(directory / "captures" / "reports.json", counts)
+            write_frames(directory / "captures", sorted(frames, key=lambda one: one.wall_ns))
+            counts[f"client.{host}"] = CaptureCount(len(frames), self.dropped.get(host, 0))
+            counts |= {f"{network}.{host}": CaptureCount(0, 0) for network in ("logging", "management")}
+        write_capture_counts(directory / "captures" / "counts.json", counts)
         for name in ("history", "connections", "faults", "ticks"):
             if records := getattr(self, name):
                 _write_lines(directory / f"{name}.jsonl", records)
@@ -106,6 +112,16 @@ class Run:
 def _write_lines(path: Path, records: list[Record]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_frames(directory: Path, frames: list[Frame]) -> None:
+    """Write a capture; all frames are of one port and direction."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if frames:
+        path = directory / capture_name(frames[0].network, frames[0].host, frames[0].direction)
+        with gzip.open(path, "wb", compresslevel=1) as file:
+            stamped = [(Decimal(frame.wall_ns).scaleb(-9), frame.content) for frame in frames]
+            dpkt.pcap.Writer(file, snaplen=1 << 18, nano=True).writepkts(stamped)
 
 
 def segment(client: int, number: int, payload: bytes, *, flags: int = dpkt.tcp.TH_ACK | dpkt.tcp.TH_PUSH) -> bytes:
@@ -280,7 +296,6 @@ class Builder:
         run.trace(BACKUP, KILL_MS + 222, "attached", 2)
         run.trace(BACKUP, KILL_MS + 224, "announced", 2)
         run.frame(BACKUP, KILL_MS + 224.1, gratuitous_arp())
-        run.frame(PRIMARY, KILL_MS + 224.105, gratuitous_arp())  # the switch floods a broadcast to the other port
         run.trace(BACKUP, LIVE_MS - 0.1, "role", 2, **{"from": "WON", "to": "ALONE", "reason": "live"})
         run.trace(BACKUP, LIVE_MS, "live", 2)
         run.trace(BACKUP, LIVE_MS + 0.15, "first-output", 2)

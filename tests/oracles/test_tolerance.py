@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
 
+from harness.evidence.capture import Direction
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.failover import find_failovers
 from harness.evidence.json_lines import EvidenceError
@@ -51,15 +53,35 @@ def test_a_torn_last_line_is_counted_and_a_torn_middle_is_named(run: Run, tmp_pa
         read_trace(path, PRIMARY)
 
 
-def test_evidence_that_does_not_say_what_captures_missed_is_judged_all_the_same(run: Run, tmp_path: Path) -> None:
-    (run.write(tmp_path) / "captures" / "reports.json").unlink()
-    assert {judgement.verdict for judgement in judge(EvidenceDirectory(tmp_path))} == {Verdict.PASSED}
+def test_evidence_that_does_not_say_what_captures_missed_is_too_little(run: Run, tmp_path: Path) -> None:
+    (run.write(tmp_path) / "captures" / "counts.json").unlink()
+    (judgement,) = [one for one in judge(EvidenceDirectory(tmp_path)) if one.oracle == "evidence-sufficient"]
+    assert judgement.verdict is Verdict.INSUFFICIENT
+    assert "no-capture" in {finding.code for finding in judgement.findings}
+
+
+def test_a_capture_that_lost_a_frame_after_it_was_counted_is_too_little(run: Run, tmp_path: Path) -> None:
+    counts = run.write(tmp_path) / "captures" / "counts.json"
+    held = len(run.captures[PRIMARY])
+    counts.write_text(counts.read_text().replace(f'"captured": {held}', f'"captured": {held + 1}'))
+    (judgement,) = [one for one in judge(EvidenceDirectory(tmp_path)) if one.oracle == "evidence-sufficient"]
+    assert [finding.code for finding in judgement.findings] == ["capture-torn"]
+
+
+def test_a_torn_capture_is_no_evidence(run: Run, tmp_path: Path) -> None:
+    path = run.write(tmp_path) / "captures" / f"client.{PRIMARY}.sent.pcap.gz"
+    whole, last = gzip.decompress(path.read_bytes()), max(run.captures[PRIMARY], key=lambda frame: frame.wall_ns)
+    torn = [gzip.compress(whole[:-missing]) for missing in (1, len(last.content), len(last.content) + 3)]
+    for content in [*torn, path.read_bytes()[:-9]]:
+        path.write_bytes(content)
+        with pytest.raises(EvidenceError, match="no whole pcap file"):
+            EvidenceDirectory(tmp_path).frames("client", PRIMARY, Direction.SENT)
 
 
 def test_a_capture_keeps_its_nanoseconds(run: Run, tmp_path: Path) -> None:
     run.frame(PRIMARY, 123.456789, segment(0, 1, b"x"))
     evidence = EvidenceDirectory(run.write(tmp_path))
-    stamps = [frame.wall_ns for frame in evidence.captures[PRIMARY].frames]
+    stamps = [frame.wall_ns for frame in evidence.frames("client", PRIMARY, Direction.SENT)]
     assert sorted(frame.wall_ns for frame in run.captures[PRIMARY]) == stamps
 
 

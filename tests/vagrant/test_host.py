@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import cast
 
 import pytest
 
-from harness.lab.capture_source import CaptureSource
+from harness.lab.capture import Captures
 from harness.lab.interface import LabError
 from harness.lab.keys import SshKey
 from harness.lab.topology import HOSTS, HostPlan
@@ -37,24 +36,23 @@ class OneMachine:
         return self.frozen
 
 
-class TornCapture:
-    """A capture that cannot say that it has taken all."""
+class EndedCaptures:
+    """Captures whose process has ended."""
 
-    def stop(self) -> None:
-        raise LabError("tcpdump wrote 3 of 5 frames only")
+    def detach(self, plan: HostPlan) -> None:
+        raise LabError("the captures have ended")
 
 
-def test_the_power_is_cut_even_when_a_capture_does_not_end_well(tmp_path: Path) -> None:
+def test_the_power_is_cut_even_when_the_captures_do_not_end_well() -> None:
     machine, key = OneMachine(), SshKey.generate()
     host = VagrantHost(
         HOST_A,
         machines=cast(Machines, machine),
         door=Door("127.0.0.1", 22, key.public),
         key=key.as_paramiko(),
-        captures=tmp_path,
+        captures=cast(Captures, EndedCaptures()),
         stretch=lambda seconds: seconds,
     )
-    host.captures.append(cast(CaptureSource, TornCapture()))
-    with pytest.raises(LabError, match="3 of 5 frames"):
+    with pytest.raises(LabError, match="captures have ended"):
         host.power_off()
     assert not host.is_powered

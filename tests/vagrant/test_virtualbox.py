@@ -236,15 +236,13 @@ def test_what_virtualbox_cannot_do_is_refused_and_not_promised(tmp_path: Path) -
     machines = VirtualBoxMachines()
     with pytest.raises(LabError, match="cannot sleep"):
         machines.wake(HOST_A, slept_seconds=0)
-    with pytest.raises(LabError, match="cannot be captured"):
-        machines.capture(HOST_A, CLIENT, tmp_path / "port.pcap")
     assert capabilities_of("libvirt") - capabilities_of("virtualbox") == {Capability.SLEEP, Capability.CAPTURE}
     assert VagrantLab(tmp_path).capabilities == capabilities_of("libvirt")
     state = LabState("virtualbox", "hardware", doors={"host-a": Door("127.0.0.1", 2200, "ssh-ed25519 AAAA")})
     state.write(tmp_path)
     lab = VagrantLab(tmp_path)
     assert lab.capabilities == capabilities_of("virtualbox")
-    assert lab.collect_captures(tmp_path / "captures") == []
+    assert lab.collect_captures(tmp_path / "captures") == {}
     assert isinstance(machines_of(state), VirtualBoxMachines)
     with pytest.raises(LabError, match="no provider 'xen'"):
         capabilities_of("xen")

@@ -14,7 +14,7 @@ from typing import Any
 import paramiko
 
 from harness.lab import topology
-from harness.lab.capture import PortCapture
+from harness.lab.capture import Captures
 from harness.lab.interface import HostRole, LabError
 from harness.lab.namespaces import connect_inside
 from harness.lab.netns.control_group import ControlGroup
@@ -38,19 +38,18 @@ class NetnsHost(SshHost):
         run_id: str,
         switch: Switch,
         disk: Disk,
-        captures: Path,
+        captures: Captures,
         key: paramiko.PKey,
         host_key: paramiko.PKey,
     ) -> None:
         super().__init__(plan, SshConnection(plan.name, self._connect, key, host_key))
         self._switch = switch
         self._disk = disk
-        self._captures_path = captures
+        self._captures = captures
         self._group = ControlGroup.create(run_id, plan.name)
         self._storage_group = ControlGroup.create(run_id, f"{plan.name}.storage")
         self._launcher: subprocess.Popen[str] | None = None
         self._init_pid = 0
-        self.captures: list[PortCapture] = []
 
     @property
     def interfaces(self) -> Mapping[str, str]:
@@ -123,9 +122,7 @@ class NetnsHost(SshHost):
             raise LabError(f"{self.name} did not boot: {(self._disk.path / 'boot.log').read_text().strip()}")
         self._init_pid = int(answer)
         self._switch.plug(self._plan, self._init_pid)
-        if self.role is HostRole.FAULT_TOLERANT:
-            path = self._captures_path / f"{self.name}.{len(self.captures)}.pcap"
-            self.captures.append(PortCapture(self._switch.rack_pid, self._plan.port(topology.CLIENT), path))
+        self._captures.attach(self._plan)
         self._launcher.stdin.write("plugged\n")
         self._launcher.stdin.close()
         # Connecting before the host has its addresses would cost a second: that is when ARP asks again.
@@ -137,9 +134,9 @@ class NetnsHost(SshHost):
             raise LabError(f"{self.name} is off already")
         # Off the networks first: nothing that the dying kernel's sockets send (FIN, RST) may reach anybody.
         self._switch.unplug(self._plan)
+        # What they try to say from now on never left the host.
+        self._captures.detach(self._plan)
         self._die()
-        for capture in self.captures:
-            capture.stop()
         self._switch.remove(self._plan)
 
     def _die(self) -> None:
@@ -193,8 +190,6 @@ class NetnsHost(SshHost):
     def discard(self) -> None:
         """End the host at once, for the lab's end."""
         self._ssh.close()
-        for capture in self.captures:
-            capture.discard()
         if self._launcher is not None:
             self._group.kill()
             self._storage_group.kill()

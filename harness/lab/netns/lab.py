@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from harness.lab.capture import merge
+from harness.evidence.capture_counts import CaptureCount
+from harness.lab.capture import Captures
 from harness.lab.host_table import HostTable
-from harness.lab.interface import Capability, CaptureReport, LabError, Pace
+from harness.lab.interface import Capability, LabError, Pace
 from harness.lab.netns import run_directory
 from harness.lab.netns.host import PROJECT, NetnsHost
 from harness.lab.netns.prerequisites import check_prerequisites
@@ -37,6 +38,7 @@ class NetnsLab(HostTable[NetnsHost]):
         self._disk_bytes = disk_mib << 20
         self._run: RunDirectory | None = None
         self._keeper: subprocess.Popen[str] | None = None
+        self._captures: Captures | None = None
         self.storage = NetnsStorage(self._hosts)
 
     @property
@@ -70,8 +72,6 @@ class NetnsLab(HostTable[NetnsHost]):
                 start_new_session=True,
             )
         keys = RunKeys.generate()
-        captures = run.path / "captures"
-        captures.mkdir()
         disks = {plan.name: Disk(run.path / "disks" / plan.name) for plan in HOSTS}
         for plan in HOSTS:
             provision(disks[plan.name], plan, keys, toxiproxy, self._disk_bytes)
@@ -85,13 +85,14 @@ class NetnsLab(HostTable[NetnsHost]):
             raise LabError(f"the lab's keeper did not start: {(run.path / 'keeper.log').read_text().strip()}")
         switch = Switch(int(rack))
         switch.start()
+        self._captures = Captures(switch.rack_pid, run.path / "captures")
         for plan in HOSTS:
             self._hosts[plan.name] = NetnsHost(
                 plan,
                 run_id=run.run_id,
                 switch=switch,
                 disk=disks[plan.name],
-                captures=captures,
+                captures=self._captures,
                 key=keys.operator.as_paramiko(),
                 host_key=keys.hosts[plan.name].as_paramiko(),
             )
@@ -101,6 +102,7 @@ class NetnsLab(HostTable[NetnsHost]):
         for host in self._hosts.values():
             host.discard()
         self._hosts.clear()
+        self._end_captures()
         if self._keeper is not None:
             assert self._keeper.stdin is not None
             assert self._keeper.stdout is not None
@@ -132,9 +134,16 @@ class NetnsLab(HostTable[NetnsHost]):
         if self._keeper.stdout.readline().strip() != "kept":
             raise LabError("the lab's keeper did not answer")
         run_id, self._run, self._keeper = self._run.run_id, None, None
+        self._end_captures()
         self._hosts.clear()
         return run_id
 
-    def collect_captures(self, directory: Path) -> Sequence[CaptureReport]:
-        directory.mkdir(parents=True, exist_ok=True)
-        return [merge(host.captures, directory / f"{host.name}.pcap") for host in self.fault_tolerant_hosts]
+    def collect_captures(self, directory: Path) -> Mapping[str, CaptureCount]:
+        if self._captures is None:
+            raise LabError("the lab is not up")
+        return self._captures.collect(directory)
+
+    def _end_captures(self) -> None:
+        if self._captures is not None:
+            self._captures.stop()
+            self._captures = None

@@ -16,7 +16,6 @@ _PROGRAMS = {
     "ip": "iproute2",
     "ss": "iproute2",
     "nft": "nftables",
-    "tcpdump": "tcpdump",
     "ethtool": "ethtool",
     "ping": "iputils-ping",
     "ps": "procps",

@@ -41,7 +41,7 @@ class Switch:
         self._ip(lines)
 
     def unplug(self, plan: HostPlan) -> None:
-        """Take the host off every network at once. The ports stay up, so that captures on them end whole."""
+        """Take the host off every network at once. The ports stay, so that captures on them end whole."""
         self._ip([f"link set {plan.port(network)} nomaster" for network in plan.networks])
 
     def remove(self, plan: HostPlan) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import paramiko
 
 from harness.lab import topology
-from harness.lab.capture_source import CaptureSource
+from harness.lab.capture import Captures
 from harness.lab.interface import HostRole, HostUnreachableError, LabError
 from harness.lab.ssh import SshConnection
 from harness.lab.ssh_host import SshHost
@@ -35,7 +35,7 @@ class VagrantHost(SshHost):
         machines: the hypervisor.
         door: its sshd.
         key: the operator's.
-        captures: directory for what passes its port of the client network; None where that cannot be captured.
+        captures: what passes its ports; None where that cannot be captured.
         stretch: makes a bound on time fit the lab's pace.
     """
 
@@ -46,7 +46,7 @@ class VagrantHost(SshHost):
         machines: Machines,
         door: Door,
         key: paramiko.PKey,
-        captures: Path | None,
+        captures: Captures | None,
         stretch: Callable[[float], float],
     ) -> None:
         host_key = paramiko.Ed25519Key(data=base64.b64decode(door.host_key.split()[1]))
@@ -54,9 +54,8 @@ class VagrantHost(SshHost):
             plan, SshConnection(plan.name, lambda: machines.connect(door.address, door.port), key, host_key)
         )
         self._machines = machines
-        self._captures_path = captures
+        self._captures = captures
         self._stretch = stretch
-        self.captures: list[CaptureSource] = []
 
     @property
     def interfaces(self) -> Mapping[str, str]:
@@ -75,10 +74,9 @@ class VagrantHost(SshHost):
             self.await_storage()
 
     def begin_capture(self) -> None:
-        """Capture what passes the host's port of the client network, from now until its power goes."""
-        if self.role is HostRole.FAULT_TOLERANT and self._captures_path is not None:
-            path = self._captures_path / f"{self.name}.{len(self.captures)}.pcap"
-            self.captures.append(self._machines.capture(self._plan, topology.CLIENT, path))
+        """Capture what passes the host's ports, from now until its power goes."""
+        if self._captures is not None:
+            self._captures.attach(self._plan)
 
     def await_storage(self) -> None:
         """Wait until the host sees the disk image and the arbiter's directory."""
@@ -104,11 +102,11 @@ class VagrantHost(SshHost):
         self.connect()
 
     def power_off(self) -> None:
-        # The port goes with the machine's process, and a capture that has not taken all from it is not whole: so the
-        # machine stands still first, from when on nothing leaves it.
+        # The ports go with the machine's process, which says nothing any more once it is frozen.
         self.freeze()
         try:
-            self.end_captures()
+            if self._captures is not None:
+                self._captures.detach(self._plan)
         finally:
             self._machines.cut_power(self._plan)
             self._ssh.close()
@@ -121,11 +119,6 @@ class VagrantHost(SshHost):
             self.power_on()
             return super().read_file(path)
         return content
-
-    def end_captures(self) -> None:
-        """Stop the captures that run; what they hold stays."""
-        for capture in self.captures:
-            capture.stop()
 
     def freeze(self) -> None:
         self._machines.freeze(self._plan)
@@ -160,8 +153,5 @@ class VagrantHost(SshHost):
         return self._machines.is_asleep(self._plan)
 
     def disconnect(self) -> None:
-        """Let go of the host: its connection and its captures end, the machine runs on."""
+        """Let go of the host: its connection ends, the machine runs on."""
         self._ssh.close()
-        for capture in self.captures:
-            capture.discard()
-        self.captures.clear()

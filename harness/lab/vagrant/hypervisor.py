@@ -19,7 +19,9 @@ _EVERYWHERE = frozenset(
         Capability.STORAGE_SERVER,
     }
 )
-# Without captures the oracles say that the evidence is insufficient: see `VirtualBoxMachines.capture`.
+# Without captures the oracles say that the evidence is insufficient. VirtualBox's own trace is none: `nictrace`
+# (DrvNetSniffer.cpp, Pcap.cpp) writes both directions without telling them apart, its stamps count from the start of
+# the machine's process, and it does not say how many frames it lost; its internal networks have no port to listen at.
 _CAPABILITIES = {LIBVIRT: _EVERYWHERE | {Capability.CAPTURE, Capability.SLEEP}, VIRTUALBOX: _EVERYWHERE}
 
 

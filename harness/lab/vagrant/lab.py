@@ -5,16 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import paramiko
 
+from harness.evidence.capture_counts import CaptureCount
 from harness.lab.calibration import Calibration, calibrate
-from harness.lab.capture import merge
+from harness.lab.capture import Captures
 from harness.lab.host_table import HostTable
-from harness.lab.interface import Capability, CaptureReport, LabError, Pace
+from harness.lab.interface import Capability, LabError, Pace
 from harness.lab.topology import HOSTS
 from harness.lab.vagrant.host import VagrantHost
 from harness.lab.vagrant.hypervisor import capabilities_of, machines_of
@@ -41,6 +42,7 @@ class VagrantLab(HostTable[VagrantHost]):
         self._directory = directory
         self._calibrated = calibrated
         self._lock: int | None = None
+        self._captures: Captures | None = None
         self.calibration: Calibration | None = None
 
     @property
@@ -66,16 +68,14 @@ class VagrantLab(HostTable[VagrantHost]):
         try:
             machines = machines_of(state)
             key = paramiko.Ed25519Key.from_private_key_file(str(self._directory / "operator_key"))
-            captures = self._directory / "captures"
-            shutil.rmtree(captures, ignore_errors=True)
-            captures.mkdir()
+            self._captures = self._begin_captures(state)
             for plan in HOSTS:
                 self._hosts[plan.name] = VagrantHost(
                     plan,
                     machines=machines,
                     door=state.doors[plan.name],
                     key=key,
-                    captures=captures if Capability.CAPTURE in self.capabilities else None,
+                    captures=self._captures,
                     stretch=self._stretch,
                 )
             _restore(machines, state)
@@ -86,6 +86,13 @@ class VagrantLab(HostTable[VagrantHost]):
         except BaseException:
             self.stop()
             raise
+
+    def _begin_captures(self, state: LabState) -> Captures | None:
+        if state.rack is None or Capability.CAPTURE not in self.capabilities:
+            return None
+        directory = self._directory / "captures"
+        shutil.rmtree(directory, ignore_errors=True)
+        return Captures(state.rack.pid, directory)
 
     def reset(self) -> None:
         """Put every machine back to the snapshot, and let go of them."""
@@ -116,14 +123,15 @@ class VagrantLab(HostTable[VagrantHost]):
         for host in self._hosts.values():
             host.disconnect()
         self._hosts.clear()
+        if self._captures is not None:
+            self._captures.stop()
+            self._captures = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def collect_captures(self, directory: Path) -> Sequence[CaptureReport]:
-        directory.mkdir(parents=True, exist_ok=True)
-        hosts = [host for host in self.fault_tolerant_hosts if host.captures]
-        return [merge(host.captures, directory / f"{host.name}.pcap") for host in hosts]
+    def collect_captures(self, directory: Path) -> Mapping[str, CaptureCount]:
+        return self._captures.collect(directory) if self._captures else {}
 
     def keep(self) -> str:
         """Let go of the machines as they are; says how to look at them."""

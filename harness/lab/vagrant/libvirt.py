@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from harness.lab.capture import PortCapture
 from harness.lab.interface import LabError
 from harness.lab.namespaces import connect_inside, run_inside
 from harness.lab.process_identity import is_stopped, parse_stat
@@ -148,9 +147,6 @@ class LibvirtMachines:
         if self.is_frozen(plan):
             self.thaw(plan)
         self.virsh("snapshot-revert", self._domain(plan), name, "--running", "--force")
-
-    def capture(self, plan: HostPlan, network: str, path: Path) -> PortCapture:
-        return PortCapture(self._rack_pid, plan.port(network), path)
 
     def address_of(self, plan: HostPlan, hardware_address: str, *, timeout_seconds: float = 120) -> str:
         """The IPv4 address that the operator's network has leased to this hardware address."""

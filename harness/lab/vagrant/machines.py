@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 from typing import Protocol
 
-from harness.lab.capture_source import CaptureSource
 from harness.lab.topology import HostPlan
 
 
@@ -57,6 +55,3 @@ class Machines(Protocol):
 
     def restore_snapshot(self, plan: HostPlan, name: str) -> None:
         """Make the machine run from there again, whatever it is now."""
-
-    def capture(self, plan: HostPlan, network: str, path: Path) -> CaptureSource:
-        """Begin to capture what passes the switch's port to the machine on a network."""

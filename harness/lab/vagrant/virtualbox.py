@@ -15,7 +15,6 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.lab.capture_source import CaptureSource
 from harness.lab.interface import LabError
 from harness.lab.process_identity import ProcessIdentity, is_stopped
 from harness.lab.topology import OPERATOR, HostPlan
@@ -197,12 +196,3 @@ class VirtualBoxMachines:
         self._await_off(plan)
         self._manage("snapshot", self._name(plan), "restore", name)
         self._manage("startvm", self._name(plan), "--type", "headless")
-
-    def capture(self, plan: HostPlan, network: str, path: Path) -> CaptureSource:
-        """Never: VirtualBox's own trace is no evidence, and its internal networks have no port to listen at.
-
-        `nictrace` (DrvNetSniffer.cpp, Pcap.cpp) writes both directions without telling them apart, so a frame under the
-        VM's address may have come from this host or from another's. Time would tell, but its stamps count from the
-        start of the machine's process, not from a time of day. And it does not say how many frames it lost.
-        """
-        raise LabError(f"what passes {plan.name}'s adapter cannot be captured under VirtualBox as the oracles need it")

@@ -92,6 +92,12 @@ class _Table:
             raise self.fail(key, f"must be from {least} to {most}, found {value}")
         return value
 
+    def optional_natural(self, key: str) -> int | None:
+        return self.natural(key) if self.has(key) else self.get(key, int, None)
+
+    def has(self, key: str) -> bool:
+        return key in self._content
+
     def address(self, key: str) -> str:
         value: str = self.get(key, str)
         host, _, port = value.rpartition(":")
@@ -144,6 +150,7 @@ def load(path: Path) -> Configuration:
         "listen": logging.address("listen"),
         "peer": logging.address("peer"),
         "buffer_mib": logging.natural("buffer_mib", 64, most=16384),
+        "entries_per_message": logging.optional_natural("entries_per_message"),
     }
     logging.finish()
     arbiter = root.table("arbiter")
@@ -165,6 +172,7 @@ def load(path: Path) -> Configuration:
         if mutant not in MUTANTS:
             raise test.fail("mutants", f"unknown mutant {mutant!r} (known: {', '.join(MUTANTS)})")
     test.finish()
+    record = _record(root.table("record"), directory) if root.has("record") else None
     document = {
         "vm": vm,
         "node": {"name": name, "peer": peer, "directory": str(directory)},
@@ -172,6 +180,7 @@ def load(path: Path) -> Configuration:
         "heartbeat": [_heartbeat(table) for table in root.tables("heartbeat")],
         "timing": _timing(root.table("timing", required=False)),
         "output": {"policy": policy},
+        "record": record,
         "key": key,
         "mutants": mutants,
         "arbiter_timeout_ms": arbiter_timeout_ms,
@@ -246,6 +255,15 @@ def _timing(table: _Table) -> dict[str, int]:
     if timing["heartbeat_ms"] >= timing["lease_ms"]:
         raise table.fail("heartbeat_ms", "must be below lease_ms, or the lease runs out between two heartbeats")
     return timing
+
+
+def _record(table: _Table, node_directory: Path) -> dict[str, Any]:
+    document = {
+        "directory": table.get("directory", str, str(node_directory)),
+        "size_mib_max": table.natural("size_mib_max", 256, most=1 << 20),
+    }
+    table.finish()
+    return document
 
 
 def _key(table: _Table) -> str:

@@ -167,6 +167,12 @@ class Divergence(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordingEnded(Event):
+    position: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Halted(Event):
     reason: str
 
@@ -198,6 +204,7 @@ KINDS: dict[str, type[Event]] = {
     "first-output": FirstOutput,
     "paused": Paused,
     "divergence": Divergence,
+    "recording-ended": RecordingEnded,
     "halted": Halted,
     "stopped": Stopped,
 }

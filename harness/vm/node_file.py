@@ -62,6 +62,7 @@ def node_file(
     timing: Timing,
     mutants: Sequence[str] = (),
     policy: str = "resend",
+    entries_per_message: int | None = None,
 ) -> str:
     """The TOML text for the node on `host` whose partner runs on `peer`.
 
@@ -74,6 +75,8 @@ def node_file(
         timing: the protocol's bounds.
         mutants: how this node's VMM is broken on purpose.
         policy: what becomes of uncertain outputs.
+        entries_per_message: at most so many log entries go in one message, so that with 1 each shows by itself on the
+            wire; None: as many as fit.
     """
     here, there = host.addresses, peer.addresses
     parts = [
@@ -88,6 +91,7 @@ def node_file(
     parts.append(
         f'[logging]\nlisten = "{here[topology.LOGGING]}:{topology.LOGGING_PORT}"\n'
         f'peer = "{there[topology.LOGGING]}:{topology.LOGGING_PROXY_PORT}"'
+        + (f"\nentries_per_message = {entries_per_message}" if entries_per_message is not None else "")
     )
     parts.extend(
         f'[[heartbeat]]\nnetwork = "{network}"\nlisten = "{here[network]}:{topology.HEARTBEAT_PORT}"\n'
@@ -101,6 +105,7 @@ def node_file(
         f"acknowledge_ms = {timing.acknowledge_ms}\nlag_ms = {timing.lag_ms}"
     )
     parts.append(f'[output]\npolicy = "{policy}"')
+    parts.append("[record]")
     parts.append(f'[security]\nkey_file = "{KEY_PATH}"')
     parts.append(f"[test]\nmutants = {_quoted(mutants)}")
     return "\n".join(parts) + "\n"

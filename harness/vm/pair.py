@@ -98,6 +98,7 @@ class Pair:
         timing: the protocol's bounds, as for this machine.
         mutants: how the VMM is broken on purpose, for the tests of the oracles.
         policy: what becomes of uncertain outputs.
+        entries_per_message: at most so many log entries go in one message; None: as many as fit.
     """
 
     def __init__(
@@ -108,11 +109,12 @@ class Pair:
         timing: Timing | None = None,
         mutants: Sequence[str] = (),
         policy: str = "resend",
+        entries_per_message: int | None = None,
     ) -> None:
         self.lab, self.guest = lab, guest
         self.timing = (timing or Timing()).for_pace(lab.pace)
         self.vm = str(uuid.uuid4())
-        self._mutants, self._policy = mutants, policy
+        self._mutants, self._policy, self._entries_per_message = mutants, policy, entries_per_message
         self.nodes: dict[str, Node] = {}
 
     def start(self, primary: Host | None = None, backup: Host | None = None) -> None:
@@ -135,6 +137,7 @@ class Pair:
                 timing=self.timing,
                 mutants=self._mutants,
                 policy=self._policy,
+                entries_per_message=self._entries_per_message,
             )
             host.write_file(CONFIG_PATH, text.encode())
             flags = " --bootstrap" if host is primary else ""

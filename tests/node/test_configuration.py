@@ -71,6 +71,17 @@ def test_a_good_file_is_taken_with_its_defaults(write: Callable[[str], Path]) ->
         "lag_ms": 2000,
     }
     assert config.document["output"] == {"policy": "resend"}
+    assert config.document["logging"]["entries_per_message"] is None
+    assert config.document["record"] is None
+
+
+def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_path: Path) -> None:
+    text = GOOD.replace('peer = "127.0.0.1:7001"', 'peer = "127.0.0.1:7001"\nentries_per_message = 1')
+    config = configuration.load(write(text + "[record]\n"))
+    assert config.document["logging"]["entries_per_message"] == 1
+    assert config.document["record"] == {"directory": str(tmp_path / "state"), "size_mib_max": 256}
+    config = configuration.load(write(text + '[record]\ndirectory = "/srv/evidence"\nsize_mib_max = 8\n'))
+    assert config.document["record"] == {"directory": "/srv/evidence", "size_mib_max": 8}
 
 
 @pytest.mark.parametrize(
@@ -82,6 +93,13 @@ def test_a_good_file_is_taken_with_its_defaults(write: Callable[[str], Path]) ->
         ("memory_mib", "memory_mb", r"vm\.memory_mb: unknown key \(known here: .*memory_mib"),
         ('mac = "02:', 'mac = "03:', r"vm\.network\[0\]\.mac: must not be a multicast"),
         ('listen = "127.0.0.1:7000"', 'listen = "localhost:7000"', r"logging\.listen: must be ADDRESS:PORT"),
+        ("[arbiter]", "[record]\nsize_mib_max = 0\n[arbiter]", r"record\.size_mib_max: must be from 1 to"),
+        (
+            "[arbiter]",
+            "[record]\npath = 1\n[arbiter]",
+            r"record\.path: unknown key \(known here: directory, size_mib_max",
+        ),
+        (":7001", ':7001"\nentries_per_message = 0 #', r"logging\.entries_per_message: must be from 1 to .*, found 0"),
         ("lease_ms = 100", "lease_ms = 150", r"timing\.lease_ms: must be below detect_ms .*R20"),
         ("lease_ms = 100", "heartbeat_ms = 100", r"timing\.heartbeat_ms: must be below lease_ms"),
         ('kind = "file"', 'kind = "dice"', r"arbiter\.kind: must be 'file'"),

@@ -94,12 +94,7 @@ pub fn prepare_run(config: &RunConfig) -> Result<(Machine, World, Option<LogWrit
     let recording = match &config.record {
         None => None,
         Some(path) => {
-            let header = Header {
-                image_path: fs::canonicalize(&config.image).unwrap_or(config.image.clone()).display().to_string(),
-                image_digest: image.digest(),
-                config_digest: machine_config.digest(),
-                config: machine_config,
-            };
+            let header = Header::new(&config.image, image.digest(), machine_config);
             let log = LogWriter::create(path, &header);
             Some(log.map_err(|source| SetupError::Log { path: path.clone(), source })?)
         }

@@ -8,6 +8,8 @@
 //! | entry | tag 1, the entry as in `entry.rs` (with its own length and checksum) |
 //! | end | tag 2, `u8` kind, `i32` exit status, `u64` last position, fingerprint, state digest, checksum |
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -31,6 +33,15 @@ pub struct Header {
     pub image_digest: Fingerprint,
     pub config: MachineConfig,
     pub config_digest: Fingerprint,
+}
+
+impl Header {
+    /// The header of the log of a machine that runs this image under this configuration.
+    pub fn new(image_path: &Path, image_digest: Fingerprint, config: MachineConfig) -> Header {
+        // The log may be replayed from another directory.
+        let image_path = std::fs::canonicalize(image_path).unwrap_or_else(|_| image_path.to_owned());
+        Header { image_path: image_path.display().to_string(), image_digest, config_digest: config.digest(), config }
+    }
 }
 
 /// How a recorded run ended.

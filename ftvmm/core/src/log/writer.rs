@@ -11,6 +11,7 @@ use super::{End, Entry, Header, LogError};
 pub struct LogWriter {
     file: BufWriter<File>,
     entry: Vec<u8>,
+    bytes: u64,
 }
 
 fn failed(source: std::io::Error) -> LogError {
@@ -19,6 +20,9 @@ fn failed(source: std::io::Error) -> LogError {
 
 impl LogWriter {
     /// Creates the file, or empties the one that is there.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where the file cannot be made or written.
     pub fn create(path: &Path, header: &Header) -> Result<LogWriter, LogError> {
         let body = serde_json::to_vec(header).map_err(|error| failed(error.into()))?;
         if body.len() > HEADER_BODY_BYTES_MAX {
@@ -26,18 +30,38 @@ impl LogWriter {
         }
         let fixed = [&MAGIC[..], &VERSION.to_le_bytes(), &(body.len() as u32).to_le_bytes()].concat();
         let mut file = BufWriter::new(File::create(path).map_err(failed)?);
+        let mut bytes = 0;
         for part in [&fixed, &body, &checksum(&[&fixed, &body]).to_vec()] {
             file.write_all(part).map_err(failed)?;
+            bytes += part.len() as u64;
         }
-        Ok(LogWriter { file, entry: Vec::new() })
+        Ok(LogWriter { file, entry: Vec::new(), bytes })
+    }
+
+    /// Length of what was written so far, in bytes, what is still buffered included.
+    pub fn length_bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Appends an entry.
     pub fn append(&mut self, entry: &Entry) -> Result<(), LogError> {
-        self.entry.clear();
-        self.entry.push(TAG_ENTRY);
-        entry.encode(&mut self.entry);
-        self.file.write_all(&self.entry).map_err(failed)
+        let mut encoded = std::mem::take(&mut self.entry);
+        encoded.clear();
+        entry.encode(&mut encoded);
+        let appended = self.append_encoded(&encoded);
+        self.entry = encoded;
+        appended
+    }
+
+    /// Appends what [`Entry::encode`] has made.
+    pub fn append_encoded(&mut self, entry: &[u8]) -> Result<(), LogError> {
+        self.bytes += 1 + entry.len() as u64;
+        self.file.write_all(&[TAG_ENTRY]).and_then(|()| self.file.write_all(entry)).map_err(failed)
+    }
+
+    /// Hands everything to the operating system: what a process that is killed then has written stays written.
+    pub fn flush(&mut self) -> Result<(), LogError> {
+        self.file.flush().map_err(failed)
     }
 
     /// Writes the end record and brings everything to the disk.

@@ -23,6 +23,8 @@ pub struct NodeConfig {
     pub timing: TimingConfig,
     /// what becomes of uncertain outputs
     pub output: OutputConfig,
+    /// where what the guest is told live is recorded; absent: nowhere
+    pub record: Option<RecordConfig>,
     /// 64 hexadecimal digits, shared by both nodes
     pub key: String,
     /// test only: how this VMM is broken on purpose
@@ -93,6 +95,8 @@ pub struct LoggingConfig {
     pub peer: SocketAddr,
     /// the log in memory, in MiB; a primary whose log is full stalls
     pub buffer_mib: u64,
+    /// at most so many log entries in one message; absent: as many as fit
+    pub entries_per_message: Option<usize>,
 }
 
 /// One pair of heartbeat sockets.
@@ -131,6 +135,16 @@ pub enum OutputPolicy {
     Resend,
     /// frames are dropped, block writes and console bytes emitted again (R17)
     Drop,
+}
+
+/// The record of what the guest is told.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordConfig {
+    /// where the log file is made
+    pub directory: PathBuf,
+    /// the recording ends before the file grows beyond this, in MiB
+    pub size_mib_max: u64,
 }
 
 /// The output policy's table.

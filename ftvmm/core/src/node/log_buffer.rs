@@ -154,9 +154,9 @@ impl LogBuffer {
         }
     }
 
-    /// Primary: waits until an entry at or behind `from` is flushed or `give_up` says so, and returns up to
-    /// `bytes_max` of them. `None` when there is nothing to send.
-    pub fn batch(&self, from: u64, bytes_max: usize, give_up: impl Fn() -> bool) -> Option<Batch> {
+    /// Primary: waits until an entry at or behind `from` is flushed or `give_up` says so, and returns the ready ones:
+    /// at most `entries_max`, and beyond the first no more than fit in `bytes_max`. `None` when there is nothing to send.
+    pub fn batch(&self, from: u64, entries_max: usize, bytes_max: usize, give_up: impl Fn() -> bool) -> Option<Batch> {
         let mut state = self.state.lock();
         while state.flushed < from && !state.stopped && !give_up() {
             self.changed.wait(&mut state);
@@ -167,7 +167,7 @@ impl LogBuffer {
         }
         let ready = (state.flushed + 1).saturating_sub(from) as usize;
         let mut batch = Batch { first: from, count: 0, bytes: Vec::new() };
-        for held in state.entries.iter().skip(skip).take(ready) {
+        for held in state.entries.iter().skip(skip).take(ready.min(entries_max)) {
             if batch.count > 0 && batch.bytes.len() + held.bytes.len() > bytes_max {
                 break;
             }
@@ -267,6 +267,8 @@ pub fn split(count: u32, bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
 mod tests {
     use super::*;
 
+    const ALL: usize = usize::MAX;
+
     fn never() -> bool {
         false
     }
@@ -298,15 +300,33 @@ mod tests {
         for byte in 1..=3 {
             assert!(log.append(vec![byte; byte as usize], 0));
         }
-        assert_eq!(log.batch(1, 100, || true), None);
+        assert_eq!(log.batch(1, ALL, 100, || true), None);
         log.flush();
         log.append(vec![9], 0);
-        let batch = log.batch(2, 100, never).unwrap();
+        let batch = log.batch(2, ALL, 100, never).unwrap();
         assert_eq!((batch.first, batch.last()), (2, 3));
         assert_eq!(split(batch.count, &batch.bytes).unwrap(), vec![vec![2, 2], vec![3, 3, 3]]);
         log.truncate(2);
-        assert_eq!(log.batch(2, 100, never), None, "what was forgotten cannot be sent again");
-        assert_eq!(log.batch(3, 1, never).unwrap().count, 1, "one entry always fits");
+        assert_eq!(log.batch(2, ALL, 100, never), None, "what was forgotten cannot be sent again");
+        assert_eq!(log.batch(3, ALL, 1, never).unwrap().count, 1, "one entry always fits");
+    }
+
+    #[test]
+    fn no_position_is_hidden_where_a_batch_holds_one_entry() {
+        let log = LogBuffer::new(1000);
+        for byte in 1..=3 {
+            log.append(vec![byte], 0);
+        }
+        log.flush();
+        let mut firsts = Vec::new();
+        let mut next = 1;
+        while next <= 3 {
+            let batch = log.batch(next, 1, 100, never).unwrap();
+            assert_eq!(batch.count, 1);
+            firsts.push(batch.first);
+            next = batch.last() + 1;
+        }
+        assert_eq!(firsts, [1, 2, 3]);
     }
 
     #[test]
@@ -317,7 +337,7 @@ mod tests {
             let log = log.clone();
             std::thread::spawn(move || log.append(vec![1; 8], 0))
         };
-        let batch = log.batch(1, 100, never).unwrap();
+        let batch = log.batch(1, ALL, 100, never).unwrap();
         assert_eq!(batch.last(), 1, "a waiting primary flushes what it has");
         assert_eq!(log.newest(), 1);
         log.truncate(1);
@@ -330,7 +350,7 @@ mod tests {
         let log = LogBuffer::new(1000);
         log.append(vec![7; 10], 0);
         log.flush();
-        let batch = log.batch(1, 100, never).unwrap();
+        let batch = log.batch(1, ALL, 100, never).unwrap();
         assert!(split(2, &batch.bytes).unwrap_err().contains("offset 14"));
         assert!(split(1, &batch.bytes[..13]).unwrap_err().contains("longer than its frame"));
         assert!(split(0, &batch.bytes).unwrap_err().contains("14 bytes behind"));

@@ -11,6 +11,7 @@ pub mod heartbeat;
 pub mod log_buffer;
 pub mod mutant;
 pub mod outputs;
+pub mod recording;
 pub mod remark;
 pub mod runtime;
 pub mod session;

@@ -117,7 +117,10 @@ impl Session {
         let mut next = from;
         let closed = || self.closed.load(Ordering::Acquire);
         while !closed() {
-            let Some(batch) = self.channel.log.batch(next, BATCH_BYTES_MAX, closed) else { return };
+            let Some(batch) = self.channel.log.batch(next, self.channel.entries_per_message, BATCH_BYTES_MAX, closed)
+            else {
+                return;
+            };
             let mut writer = self.writer.lock();
             // Stamped under the writer's lock: no later stamp may overtake this one on the wire.
             let Some(header) = (self.channel.stamp)(self.number, batch.first, batch.last()) else { return };
@@ -153,6 +156,8 @@ pub struct Channel {
     pub events: Sender<SessionEvent>,
     /// the protocol's look
     pub stamp: Arc<Stamp>,
+    /// at most so many log entries go into one frame
+    pub entries_per_message: usize,
     /// connections so far, failed ones included
     pub numbers: Arc<AtomicU64>,
 }

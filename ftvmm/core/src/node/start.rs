@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::devices::DeviceError;
 use crate::image::{Image, ImageError};
+use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
 use crate::protocol::{Config, ConfigError, Node, Rules, Timing};
 
@@ -25,6 +26,7 @@ use super::heartbeat::Heartbeat;
 use super::log_buffer::LogBuffer;
 use super::mutant::Mutant;
 use super::outputs::{OutputQueue, Produced};
+use super::recording::{self, Recording};
 use super::runtime::{Command, Effect, Inbox, Runtime};
 use super::session::Channel;
 use super::shared::Shared;
@@ -63,6 +65,14 @@ pub enum NodeError {
         path: String,
         /// what is wrong with it
         source: ImageError,
+    },
+    /// the log file of the recording cannot be had
+    #[error("record.directory: {path}: {source}")]
+    Record {
+        /// the file
+        path: String,
+        /// why
+        source: LogError,
     },
     /// the machine: {0}
     #[error(transparent)]
@@ -137,6 +147,8 @@ impl RunningNode {
             }),
         );
 
+        let recording = start_recording(&config, incarnation, &image, &machine_config, &shared)?;
+
         let (session_events, sessions) = unbounded();
         let (datagram_events, datagrams) = unbounded();
         let (cpu_events, cpu) = unbounded();
@@ -151,6 +163,7 @@ impl RunningNode {
             stamp: Arc::new(move |session, first, through| {
                 protocol.lock().stamp_entries(session, first, through, clock::now())
             }),
+            entries_per_message: config.logging.entries_per_message.unwrap_or(usize::MAX),
             numbers: Arc::new(AtomicU64::new(0)),
         };
         channel.listen(listener);
@@ -158,7 +171,7 @@ impl RunningNode {
             heartbeat.receive(index, datagram_events.clone());
         }
         start_emitter(&config, &shared, console, done_events);
-        start_cpu(&config, &shared, machine, cpu_events, image, machine_config);
+        start_cpu(&config, &shared, machine, recording, cpu_events, image, machine_config);
         let runtime = Runtime {
             shared: shared.clone(),
             incarnation,
@@ -231,6 +244,21 @@ fn rules(mutants: &[Mutant]) -> Rules {
     rules
 }
 
+fn start_recording(
+    config: &NodeConfig,
+    incarnation: u64,
+    image: &Image,
+    machine: &MachineConfig,
+    shared: &Shared,
+) -> Result<Recording, NodeError> {
+    let Some(record) = &config.record else { return Ok(Recording::off(shared.trace.clone())) };
+    let header = Header::new(&config.vm.image, image.digest(), machine.clone());
+    Recording::start(record, incarnation, &header, shared.trace.clone()).map_err(|source| NodeError::Record {
+        path: recording::path(&record.directory, incarnation).display().to_string(),
+        source,
+    })
+}
+
 fn start_emitter(
     config: &NodeConfig,
     shared: &Shared,
@@ -267,6 +295,7 @@ fn start_cpu(
     config: &NodeConfig,
     shared: &Shared,
     machine: Machine,
+    recording: Recording,
     events: Sender<CpuEvent>,
     image: Image,
     machine_config: MachineConfig,
@@ -278,6 +307,7 @@ fn start_cpu(
         outputs: shared.outputs.clone(),
         devices: shared.world.attached(),
         trace: shared.trace.clone(),
+        recording,
         mutants: config.mutants.clone(),
         tell: move |event| {
             // The protocol's thread lives as long as this one.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex};
 use serde_json::json;
 
-use crate::log::Entry;
+use crate::log::{End, EndKind, Entry};
 use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request, TrapReport};
 
 use super::clock::{self, GuestClock};
@@ -15,6 +15,7 @@ use super::devices::Devices;
 use super::log_buffer::{LogBuffer, Next};
 use super::mutant::Mutant;
 use super::outputs::{Content, OutputQueue};
+use super::recording::Recording;
 use super::remark::remark;
 use super::thread;
 use super::trace::Trace;
@@ -195,6 +196,8 @@ pub struct VirtualCpu<Tell: Fn(CpuEvent)> {
     pub devices: Arc<Mutex<Option<Arc<Devices>>>>,
     /// evidence
     pub trace: Arc<Trace>,
+    /// what the guest is told live
+    pub recording: Recording,
     /// how this VMM is broken on purpose
     pub mutants: Vec<Mutant>,
     /// tells the protocol's thread
@@ -238,7 +241,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
                 // The guest's own doing, so the other replica does it too. It ends like a guest that halts: what it
                 // said before leaves, and nobody takes over what cannot run.
                 remark(&format!("ftvmm node: {report}"));
-                return Err(self.halt(TrapReport::EXIT_STATUS));
+                return Err(self.halt(EndKind::Trapped, TrapReport::EXIT_STATUS));
             }
             request => request.map_err(failed)?,
         };
@@ -248,7 +251,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             Request::BlockWrite { device, offset, data } => {
                 self.output(Content::Block { device, offset, bytes: data })?
             }
-            Request::Halt { exit_status } => return Err(self.halt(exit_status)),
+            Request::Halt { exit_status } => return Err(self.halt(EndKind::Halted { exit_status }, exit_status)),
             input => match self.input(&input)? {
                 Some(answer) => answer,
                 None => return Ok(()),
@@ -277,15 +280,16 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         if !replaying && !self.outputs.wait_for_room() {
             return Err(None);
         }
-        let index = self.outputs.produce(depends_on, content);
         if !replaying {
+            // Before the output can leave: what a killed node let out is to be had from what it recorded.
             self.flush();
         }
+        let index = self.outputs.produce(depends_on, content);
         (self.tell)(CpuEvent::Produced { index, depends_on });
         Ok(Answer::Done)
     }
 
-    fn halt(&mut self, exit_status: i32) -> Option<CpuEvent> {
+    fn halt(&mut self, kind: EndKind, exit_status: i32) -> Option<CpuEvent> {
         if self.control.mode() == Mode::Replaying {
             // The primary's guest halted too. Whether anyone saw its last outputs is the primary's to tell; without
             // it, this node goes live first and emits them.
@@ -297,12 +301,18 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             }
         } else {
             self.flush();
+            if self.recording.is_on() {
+                let (position, fingerprint) = (self.position(), self.machine.fingerprint());
+                self.recording.end(&End { kind, position, fingerprint, state_digest: self.machine.state_digest() });
+            }
         }
         Some(CpuEvent::Halted { exit_status })
     }
 
-    /// Lets the log's sender have what was appended: when an output waits for it, or the guest has nothing to do.
+    /// Lets the log's sender have what was appended, and the file what was recorded: when an output waits for it, or
+    /// the guest has nothing to do.
     fn flush(&mut self) {
+        self.recording.flush();
         let through = self.position();
         if through > self.flushed && self.control.mode() == Mode::Logging {
             self.flushed = through;
@@ -324,9 +334,13 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         }
         let answer = self.live_input(request)?;
         let position = self.position() + 1;
-        if self.control.mode() == Mode::Logging {
-            let mut bytes = Vec::new();
+        let logging = self.control.mode() == Mode::Logging;
+        let mut bytes = Vec::new();
+        if logging || self.recording.is_on() {
             Entry { position, fingerprint: self.machine.fingerprint(), answer: answer.clone() }.encode(&mut bytes);
+            self.recording.append(position, &bytes);
+        }
+        if logging {
             if !self.log.has_room(bytes.len()) {
                 // The protocol lets go only of what it knows of: without this it would never make room.
                 self.flush();

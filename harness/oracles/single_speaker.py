@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.evidence.capture import Frame
 from harness.evidence.directory import EvidenceDirectory
-from harness.evidence.json_lines import read_object
+from harness.evidence.ownership import read_arbiter_records
 from harness.evidence.scenario import Scenario
 from harness.evidence.trace_events import Arbiter, Attached, Event, Live, Role
 from harness.evidence.verdicts import Finding, Judgement, Verdict
@@ -114,15 +113,13 @@ def _judge_lives(evidence: EvidenceDirectory) -> Iterator[Finding]:
 
 
 def _judge_arbiter(evidence: EvidenceDirectory, claims: list[Claim]) -> Iterator[Finding]:
-    """Compare with `arbiter.json`, the arbiter's own record as the storage host has it (generation to incarnation)."""
-    path = evidence.path / "arbiter.json"
-    if not path.exists():
-        return
-    record = read_object(path).fields
+    """Compare with `arbiter.json`, the arbiter's own records as the storage host has them."""
+    records = read_arbiter_records(evidence.path / "arbiter.json")
+    holders = {record.generation: record.incarnation for record in records}
     for claim in claims:
-        holder = record.get(str(claim.generation))
-        if holder != claim.incarnation:
-            message = f"{claim.host} took generation {claim.generation}, which the arbiter gave to {json.dumps(holder)}"
+        holder = holders.get(claim.generation)
+        if records and holder != claim.incarnation:
+            message = f"{claim.host} took generation {claim.generation}, which the arbiter gave to {holder}"
             yield Finding("arbiter-disagrees", message)
 
 

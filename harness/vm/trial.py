@@ -22,6 +22,7 @@ from harness.lab import topology
 from harness.lab.interface import Lab, LabError
 from harness.oracles.registry import judge
 from harness.vm import guests
+from harness.vm.arbiter_log import ArbiterLog
 from harness.vm.client import Client
 from harness.vm.clock_log import ClockLog
 from harness.vm.pair import CONSOLE, NODE_LOG, TRACE, Node, Pair
@@ -65,11 +66,13 @@ class Trial:
         self.client = Client(lab, client, seed=seed)
         self._faults = FaultLog(lab, directory / "faults.jsonl")
         self._clocks = ClockLog(lab, directory / "clocks.json")
+        self._arbiter = ArbiterLog(lab, self.pair.vm)
         self._start_ns = time.time_ns()
         self.judgements: list[Judgement] = []
 
     def start(self) -> None:
         """Brings the VM up, protected and under load."""
+        self._arbiter.start()
         self.pair.start()
         self.client.start()
         self._clocks.sample()
@@ -187,7 +190,7 @@ class Trial:
                 with contextlib.suppress(OSError, LabError):
                     (target / Path(path).name).write_bytes(node.host.read_file(path))
         self.client.collect(self.directory)
-        self._collect_arbiter()
+        self._arbiter.collect(self.directory)
         # Last: what nobody was to say any more is looked at as well.
         self._collect_captures()
         self._write_scenario(end_ns)
@@ -199,14 +202,6 @@ class Trial:
         """Copies the captures, and writes down how many frames each of them missed."""
         directory = self.directory / "captures"
         write_capture_counts(directory / "counts.json", self.lab.collect_captures(directory))
-
-    def _collect_arbiter(self) -> None:
-        """Copies the arbiter's own record, as the storage host has it: generation to incarnation."""
-        directory = f"{topology.STORAGE_ARBITER}/{self.pair.vm.replace('-', '')}"
-        listing = self.lab.storage_host.run(f"cat {directory}/generation-*")
-        records = json.loads("[" + listing.stdout.replace("}{", "},{") + "]") if listing.succeeded else []
-        record = {str(each["generation"]): f"{each['incarnation']:016x}" for each in records}
-        (self.directory / "arbiter.json").write_text(json.dumps(record) + "\n")
 
     def _status(self) -> None:
         for node in self.pair.nodes.values():

@@ -53,6 +53,7 @@ test: setup lint test-rust test-python  ## ftvmm's own tests: lint, the Rust cor
 
 test-rust: setup  ## Of these the Rust core's and the guests' only
 	cargo test --locked --no-default-features --manifest-path $(CORE)
+	cargo test --locked --no-default-features --features lab --lib --manifest-path $(CORE) node::
 	$(MAKE) --no-print-directory -C ftvmm/guests test
 
 test-python: setup  ## Of these the ones in tests/ only (ARGS="-k word": pytest's)
@@ -61,6 +62,7 @@ test-python: setup  ## Of these the ones in tests/ only (ARGS="-k word": pytest'
 lint: setup  ## Formatting, lints and types, without changing anything
 	cargo fmt --check --manifest-path $(CORE)
 	cargo clippy --quiet --locked --all-targets --no-default-features --manifest-path $(CORE) -- -D warnings
+	cargo clippy --quiet --locked --all-targets --no-default-features --features lab --manifest-path $(CORE) -- -D warnings
 	$(MAKE) --no-print-directory -C ftvmm/guests lint
 	$(VENV_PYTHON) -m ruff check --quiet .
 	$(VENV_PYTHON) -m ruff format --quiet --check .

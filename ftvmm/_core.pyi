@@ -35,8 +35,11 @@ def examine_host() -> HostReport:
 def simulate(first: int, count: int, rules_off: str) -> tuple[str, bool]:
     """Runs fault schedules; the report, and whether every promise held. Raises `ValueError` for an unknown rule."""
 
+BUILD: str
+"""`shipped`, or `lab`."""
+
 MUTANTS: tuple[str, ...]
-"""How a VMM can be broken on purpose; `docs/architecture.md` says what each does."""
+"""How a VMM can be broken on purpose (`ftvmm/core/src/node/mutants.rs`). The lab's build alone has it."""
 
 class NodeError(Exception):
     """A node that cannot start; the message says why."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftvmm._core import MUTANTS
+from ftvmm import _core
 
 CLOCK_RATE_ERROR = 0.001
 """Rho of rule R20: how far a host's clock rate may be off."""
@@ -166,12 +166,6 @@ def load(path: Path) -> Configuration:
     security = root.table("security")
     key = _key(security)
     security.finish()
-    test = root.table("test", required=False)
-    mutants = test.strings("mutants")
-    for mutant in mutants:
-        if mutant not in MUTANTS:
-            raise test.fail("mutants", f"unknown mutant {mutant!r} (known: {', '.join(MUTANTS)})")
-    test.finish()
     record = _record(root.table("record"), directory) if root.has("record") else None
     document = {
         "vm": vm,
@@ -182,9 +176,12 @@ def load(path: Path) -> Configuration:
         "output": {"policy": policy},
         "record": record,
         "key": key,
-        "mutants": mutants,
         "arbiter_timeout_ms": arbiter_timeout_ms,
     }
+    if _core.BUILD == "lab":
+        document["test"] = _test(root.table("test", required=False))
+    elif root.has("test"):
+        raise root.fail("test", "only the lab's build takes this table (FTVMM_CORE=lab)")
     root.finish()
     if not document["heartbeat"]:
         raise ConfigurationError(f"{path}: heartbeat: at least one [[heartbeat]] network is needed, two are advised")
@@ -264,6 +261,15 @@ def _record(table: _Table, node_directory: Path) -> dict[str, Any]:
     }
     table.finish()
     return document
+
+
+def _test(table: _Table) -> dict[str, Any]:
+    mutants = table.strings("mutants")
+    for mutant in mutants:
+        if mutant not in _core.MUTANTS:
+            raise table.fail("mutants", f"unknown mutant {mutant!r} (known: {', '.join(_core.MUTANTS)})")
+    table.finish()
+    return {"mutants": mutants}
 
 
 def _key(table: _Table) -> str:

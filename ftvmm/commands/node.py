@@ -73,8 +73,9 @@ def _run(core: _core.Node, config: configuration.Configuration, *, bootstrap: bo
     except (ControlError, OSError) as error:
         click.echo(f"ftvmm node: {error}", err=True)
         return EXIT_BAD_INPUT
-    if mutants := config.document["mutants"]:
-        _remark(f"BROKEN ON PURPOSE, for tests only: {', '.join(mutants)}")
+    if _core.BUILD == "lab":
+        broken = ", ".join(config.document["test"]["mutants"])
+        _remark("THE LAB'S BUILD, for tests only" + (f", BROKEN ON PURPOSE: {broken}" if broken else ""))
     try:
         core.start(bootstrap)
         status = _carry_out(core, arbitration)

@@ -63,6 +63,8 @@ def _table(answer: dict[str, Any]) -> Table:
     }
     if answer["halt_reason"]:
         rows["halted"] = f"[red]{answer['halt_reason']}[/]"
+    if answer["build"] != "shipped":
+        rows["build"] = f"[red]{answer['build']}, for tests only[/]"
     if answer["mutants"]:
         rows["BROKEN ON PURPOSE"] = f"[red]{', '.join(answer['mutants'])}[/]"
     for name, value in rows.items():

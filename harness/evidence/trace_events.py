@@ -37,6 +37,7 @@ class Event:
 class NodeStarted(Event):
     vm: str
     pid: int
+    build: str = "shipped"
     mutants: list[str] = field(default_factory=list)
     timing: dict[str, Any] = field(default_factory=dict)
 

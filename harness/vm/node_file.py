@@ -73,7 +73,7 @@ def node_file(
         image_directory: where both hosts have the guest's image.
         guest: what the VM runs.
         timing: the protocol's bounds.
-        mutants: how this node's VMM is broken on purpose.
+        mutants: how this node's VMM is broken on purpose; with one, the lab's build of it has to run.
         policy: what becomes of uncertain outputs.
         entries_per_message: at most so many log entries go in one message, so that with 1 each shows by itself on the
             wire; None: as many as fit.
@@ -107,5 +107,6 @@ def node_file(
     parts.append(f'[output]\npolicy = "{policy}"')
     parts.append("[record]")
     parts.append(f'[security]\nkey_file = "{KEY_PATH}"')
-    parts.append(f"[test]\nmutants = {_quoted(mutants)}")
+    if mutants:
+        parts.append(f"[test]\nmutants = {_quoted(mutants)}")
     return "\n".join(parts) + "\n"

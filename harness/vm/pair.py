@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from harness.lab import topology
 from harness.lab.interface import CommandFailedError, Host, HostUnreachableError, Lab, LabError, Pace, RemoteProcess
 from harness.lab.kept_conversation import KeptConversation
 from harness.vm.node_file import CONFIG_PATH, KEY_PATH, Guest, Timing, node_file
@@ -31,11 +32,11 @@ class PairError(Exception):
 _STATUS = """
 import json, sys
 from pathlib import Path
-from ftvmm import configuration, control
+from ftvmm import control
 for line in sys.stdin:
     try:
-        answer = control.request(configuration.load(Path(sys.argv[1])).control_socket, "status")
-    except (configuration.ConfigurationError, control.ControlError):
+        answer = control.request(Path(sys.argv[1]), "status")
+    except control.ControlError:
         answer = None
     print(json.dumps(answer), flush=True)
 """
@@ -57,7 +58,7 @@ class Node:
 
     @cached_property
     def _status(self) -> KeptConversation:
-        return KeptConversation(self.host, _STATUS, CONFIG_PATH)
+        return KeptConversation(self.host, _STATUS, f"{topology.NODE_DIRECTORY}/control.sock")
 
     @property
     def name(self) -> str:
@@ -141,7 +142,9 @@ class Pair:
             )
             host.write_file(CONFIG_PATH, text.encode())
             flags = " --bootstrap" if host is primary else ""
-            process = host.start(f"{host.python} -m ftvmm node --config {CONFIG_PATH}{flags}", log=NODE_LOG)
+            # What is shipped is what is tested, wherever nothing is asked for that only the lab's build has.
+            build = "env FTVMM_CORE=lab " if self._mutants else ""
+            process = host.start(f"{build}{host.python} -m ftvmm node --config {CONFIG_PATH}{flags}", log=NODE_LOG)
             self.nodes[host.name] = Node(host, process, self.lab.pace)
             if host is backup:
                 self._wait_for_role(self.nodes[host.name], {"SPARE"})

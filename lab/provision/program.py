@@ -13,13 +13,21 @@ from lab.provision.go_tools import GoTools
 from lab.provision.guests import Guests
 from lab.provision.python_environment import PythonEnvironment
 from lab.provision.report_tools import ReportTools
-from lab.provision.rust_core import RustCore
+from lab.provision.rust_core import LabCore, RustCore
 from lab.provision.serialise import one_at_a_time
 from lab.provision.stamps import Stamps
 from lab.provision.step import Step, StepFailed, Tree, perform
 from lab.vagrant.packages import PACKAGES as LAB_PACKAGES
 
-STEPS: tuple[Step, ...] = (DebianPackages(), PythonEnvironment(), RustCore(), Guests(), GoTools(), ReportTools())
+STEPS: tuple[Step, ...] = (
+    DebianPackages(),
+    PythonEnvironment(),
+    RustCore(),
+    LabCore(),
+    Guests(),
+    GoTools(),
+    ReportTools(),
+)
 # What the Vagrant lab needs beside them: vagrant, libvirt, QEMU.
 LAB_STEPS: tuple[Step, ...] = (
     DebianPackages("lab-packages", "Debian packages of the Vagrant lab", {**LAB_PACKAGES, **BOX_PACKAGES}),

@@ -15,6 +15,7 @@ from harness.lab.vagrant.state import PROJECT
 
 # The hosts' Python is Debian 12's, whichever runs this.
 HOSTS_PYTHON = (3, 11)
+LAB_CORE = "_core_lab.abi3.so"
 _TARGET = (
     f"--python-version={HOSTS_PYTHON[0]}.{HOSTS_PYTHON[1]}",
     "--implementation=cp",
@@ -59,6 +60,8 @@ def install(wheelhouse: Path, directory: Path) -> None:
     ]
     pip += ["--find-links", str(wheelhouse), "--target", str(directory), "--no-compile", "ftvmm[hosts]"]
     _run(pip, "the wheels cannot be installed for the hosts")
+    # No wheel has the lab's build of the core, and nobody else needs it.
+    shutil.copy(PROJECT / "ftvmm" / LAB_CORE, directory / "ftvmm" / LAB_CORE)
     if sys.version_info[:2] == HOSTS_PYTHON:
         compileall.compile_dir(
             directory, quiet=1, stripdir=str(directory), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH

@@ -6,17 +6,20 @@ test here runs it with and without the mutant.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from fault_injectors.host import Freeze, PowerOff
 from fault_injectors.logging_network import LogDelay
 from fault_injectors.networks import HostPairCut
-from ftvmm._core import MUTANTS
 from harness.vm.trial import Trial
 from tests.mutants.conftest import Judge, Start
 
 
-@pytest.mark.mutant("release-before-acknowledgement")
+@pytest.mark.mutant("rule:R5-acknowledgement")
 def test_outputs_that_leave_before_their_acknowledgement(start: Start, judge: Judge) -> None:
     trial = start(expects_failover=False)
     with trial.under(LogDelay(trial.lab, trial.backup.host)):
@@ -118,4 +121,17 @@ def scrubbed_while_writes_are_held(start: Start) -> Trial:
 
 def test_every_mutant_is_caught() -> None:
     marks = [mark for test in globals().values() for mark in getattr(test, "pytestmark", [])]
-    assert {mark.args[0] for mark in marks if mark.name == "mutant"} == set(MUTANTS)
+    caught = {mark.args[0] for mark in marks if mark.name == "mutant"}
+    assert {mutant for mutant in mutants_of_the_lab() if not mutant.startswith("rule:")} <= caught
+
+
+def mutants_of_the_lab() -> list[str]:
+    # In a process of its own: this one has the shipped core.
+    program = "from ftvmm import _core; print(*_core.MUTANTS, sep='\\n')"
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "FTVMM_CORE": "lab"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()

@@ -40,8 +40,6 @@ directory = "{directory}/arbiter"
 lease_ms = 100
 [security]
 key_file = "{directory}/key"
-[test]
-mutants = []
 """
 
 
@@ -103,7 +101,7 @@ def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_
         ("lease_ms = 100", "lease_ms = 150", r"timing\.lease_ms: must be below detect_ms .*R20"),
         ("lease_ms = 100", "heartbeat_ms = 100", r"timing\.heartbeat_ms: must be below lease_ms"),
         ('kind = "file"', 'kind = "dice"', r"arbiter\.kind: must be 'file'"),
-        ("mutants = []", 'mutants = ["nice"]', r"test\.mutants: unknown mutant 'nice'"),
+        ("[vm]", "[test]\nmutants = []\n[vm]", r"node\.toml: test: only the lab's build takes this table"),
         ("[security]", "[sekurity]", r"security: missing"),
         ("kv.hvt", "gone.hvt", r"vm\.image: .*gone\.hvt is not a file"),
         ("[[heartbeat]]", "[[hartbeat]]", r"hartbeat: unknown key"),

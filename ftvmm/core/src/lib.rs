@@ -6,6 +6,7 @@ pub mod determinism;
 pub mod devices;
 pub mod execution;
 pub mod image;
+mod lab;
 pub mod log;
 pub mod machine;
 pub mod node;

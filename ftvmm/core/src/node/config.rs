@@ -5,7 +5,11 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::mutant::Mutant;
+#[cfg(feature = "lab")]
+use super::mutants::Mutants;
+
+/// Which build this is: the one that is shipped, or the lab's, which can be broken on purpose.
+pub const BUILD: &str = if cfg!(feature = "lab") { "lab" } else { "shipped" };
 
 /// Everything of one node.
 #[derive(Clone, Debug, Deserialize)]
@@ -27,10 +31,31 @@ pub struct NodeConfig {
     pub record: Option<RecordConfig>,
     /// 64 hexadecimal digits, shared by both nodes
     pub key: String,
-    /// test only: how this VMM is broken on purpose
-    pub mutants: Vec<Mutant>,
+    /// what the lab's build alone takes
+    #[cfg(feature = "lab")]
+    #[serde(default)]
+    pub test: TestConfig,
     /// the arbiter's answer must come within this time, in milliseconds
     pub arbiter_timeout_ms: u64,
+}
+
+impl NodeConfig {
+    /// How this VMM is broken on purpose: in the shipped build not at all.
+    pub fn mutants(&self) -> Vec<String> {
+        #[cfg(feature = "lab")]
+        return self.test.mutants.clone().into();
+        #[cfg(not(feature = "lab"))]
+        Vec::new()
+    }
+}
+
+/// What a node of the lab's build is told beside.
+#[cfg(feature = "lab")]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TestConfig {
+    /// how this VMM is broken on purpose
+    pub mutants: Mutants,
 }
 
 /// The virtual machine.

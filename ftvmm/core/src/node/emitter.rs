@@ -7,9 +7,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::json;
 
+use crate::lab::mutant;
+
 use super::config::OutputPolicy;
 use super::devices::Devices;
-use super::mutant::Mutant;
 use super::outputs::{Content, Next, OutputQueue, Produced};
 use super::trace::Trace;
 
@@ -34,8 +35,6 @@ pub struct Emitter {
     pub trace: Arc<Trace>,
     /// what becomes of uncertain frames
     pub policy: OutputPolicy,
-    /// how this VMM is broken on purpose
-    pub mutants: Vec<Mutant>,
 }
 
 impl Emitter {
@@ -45,7 +44,10 @@ impl Emitter {
     /// `may_release` is the protocol's pure look; `completed` tells it at once that an output has left well; `done` takes each completed output's index and what became of it.
     pub fn run(&self, may_release: impl Fn(&Produced) -> bool, completed: impl Fn(u64), done: impl Fn(u64, Emitted)) {
         loop {
-            match self.queue.next(&may_release) {
+            let next = self.queue.next(&may_release);
+            #[cfg(feature = "lab")]
+            self.emit_forgotten(&next);
+            match next {
                 Next::Stopped => return,
                 Next::Reissue(output) => {
                     let dropped = self.policy == OutputPolicy::Drop && matches!(output.content, Content::Frame { .. });
@@ -53,6 +55,7 @@ impl Emitter {
                         self.record(&output, "drop");
                         Emitted::Well
                     } else {
+                        #[cfg(feature = "lab")]
                         let output = self.altered(output.clone());
                         self.record(&output, "re-issue");
                         self.emit(&output.content)
@@ -80,7 +83,7 @@ impl Emitter {
 
     fn finish(&self, index: u64, emitted: Emitted, done: &impl Fn(u64, Emitted)) {
         if emitted == Emitted::Well {
-            self.queue.complete(index);
+            self.queue.complete();
         }
         done(index, emitted);
     }
@@ -96,14 +99,27 @@ impl Emitter {
         );
     }
 
+    #[cfg(feature = "lab")]
     fn altered(&self, mut output: Produced) -> Produced {
-        if self.mutants.contains(&Mutant::AlterReissue)
+        if mutant!(AlterReissue)
             && let Content::Frame { bytes, .. } = &mut output.content
             && let Some(last) = bytes.last_mut()
         {
             *last ^= 0xff;
         }
         output
+    }
+
+    /// For mutants: what the primary completed is emitted again at the first emission after a go-live.
+    #[cfg(feature = "lab")]
+    fn emit_forgotten(&self, next: &Next) {
+        if !matches!(next, Next::Stopped) && (mutant!(RepeatOutputs) || mutant!(AlterReissue)) {
+            for output in self.queue.forgotten_frames() {
+                let output = self.altered(output);
+                self.record(&output, "re-issue");
+                self.emit(&output.content);
+            }
+        }
     }
 
     fn emit(&self, content: &Content) -> Emitted {
@@ -118,7 +134,7 @@ impl Emitter {
                 devices.send_frame(*device, bytes);
                 Emitted::Well
             }
-            (Content::Block { .. }, Some(_)) if self.mutants.contains(&Mutant::LoseWrites) => Emitted::Well,
+            (Content::Block { .. }, Some(_)) if mutant!(LoseWrites) => Emitted::Well,
             (Content::Block { device, offset, bytes }, Some(devices)) => {
                 match devices.write_block(*device, *offset, bytes) {
                     Ok(()) => Emitted::Well,

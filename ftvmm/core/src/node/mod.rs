@@ -9,7 +9,8 @@ pub mod emitter;
 pub mod frame;
 pub mod heartbeat;
 pub mod log_buffer;
-pub mod mutant;
+#[cfg(feature = "lab")]
+pub mod mutants;
 pub mod outputs;
 pub mod recording;
 pub mod remark;

@@ -113,9 +113,11 @@ struct State {
     /// Taken by the emitting thread and not completed yet.
     in_flight: Option<Produced>,
     produced: u64,
-    completed: u64,
     /// Backup: outputs up to here need not be kept. The primary may have completed what replay has yet to produce.
     forgotten: u64,
+    /// The last frames of those, for mutants that emit them again.
+    #[cfg(feature = "lab")]
+    forgotten_frames: Vec<Produced>,
     /// A backup holds; a primary releases.
     releasing: bool,
     /// Outputs up to here are re-issued.
@@ -133,7 +135,11 @@ impl State {
             && let Some(output) = self.pending.pop_front()
         {
             self.bytes -= output.size();
+            #[cfg(feature = "lab")]
+            self.forgotten_frames.extend(matches!(output.content, Content::Frame { .. }).then_some(output));
         }
+        #[cfg(feature = "lab")]
+        self.forgotten_frames.drain(..self.forgotten_frames.len().saturating_sub(10));
     }
 }
 
@@ -175,17 +181,16 @@ impl OutputQueue {
         self.state.lock().produced
     }
 
-    /// Backup: the outputs up to `through` were completed by the primary; the last `kept` of them are remembered all
-    /// the same, for the mutant that repeats them.
-    pub fn forget(&self, through: u64, kept: u64) {
+    /// Backup: the outputs up to `through` were completed by the primary.
+    pub fn forget(&self, through: u64) {
         let mut state = self.state.lock();
-        state.drop_while(|output| output.index + kept <= through);
-        state.completed = state.completed.max(through);
-        state.forgotten = state.forgotten.max(through.saturating_sub(kept));
+        state.drop_while(|output| output.index <= through);
+        state.forgotten = state.forgotten.max(through);
         self.changed.notify_all();
     }
 
     /// For the mutant `lose-log-tail`: what comes is kept, although the primary completed outputs of these numbers.
+    #[cfg(feature = "lab")]
     pub fn forget_nothing(&self) {
         self.state.lock().forgotten = 0;
     }
@@ -198,12 +203,10 @@ impl OutputQueue {
         self.changed.notify_all();
     }
 
-    /// Go-live: outputs from `from` to `through` are emitted again, before any newer one; those before `from` are done,
-    /// and all but the last `kept` of them forgotten.
-    pub fn reissue(&self, from: u64, through: u64, kept: u64) {
+    /// Go-live: outputs from `from` to `through` are emitted again, before any newer one; those before `from` are done.
+    pub fn reissue(&self, from: u64, through: u64) {
         let mut state = self.state.lock();
-        state.drop_while(|output| output.index + kept < from);
-        state.completed = state.completed.max(from.saturating_sub(1));
+        state.drop_while(|output| output.index < from);
         state.reissue_through = through;
         state.releasing = true;
         state.hints += 1;
@@ -229,8 +232,7 @@ impl OutputQueue {
                 && let Some(output) = state.pending.pop_front()
             {
                 state.in_flight = Some(output.clone());
-                // What is completed already is there only for a mutant that emits it again.
-                return if output.index <= state.reissue_through.max(state.completed) {
+                return if output.index <= state.reissue_through {
                     Next::Reissue(output)
                 } else {
                     Next::Release(output)
@@ -242,6 +244,12 @@ impl OutputQueue {
         }
     }
 
+    /// For mutants: the last frames that the primary completed, oldest first. Given once.
+    #[cfg(feature = "lab")]
+    pub fn forgotten_frames(&self) -> Vec<Produced> {
+        std::mem::take(&mut self.state.lock().forgotten_frames)
+    }
+
     /// The output that `next` gave could not leave now: it goes back to the front.
     pub fn put_back(&self) {
         let mut state = self.state.lock();
@@ -251,12 +259,11 @@ impl OutputQueue {
     }
 
     /// The output that `next` gave has completed.
-    pub fn complete(&self, index: u64) {
+    pub fn complete(&self) {
         let mut state = self.state.lock();
         if let Some(output) = state.in_flight.take() {
             state.bytes -= output.size();
         }
-        state.completed = index;
         self.changed.notify_all();
     }
 
@@ -304,20 +311,20 @@ mod tests {
         for byte in 1..=4 {
             queue.produce(u64::from(byte), frame(byte));
         }
-        queue.forget(1, 0);
-        queue.reissue(3, 3, 0);
+        queue.forget(1);
+        queue.reissue(3, 3);
         assert_eq!(index(queue.next(|_| true)), ("re-issue", 3));
-        queue.complete(3);
+        queue.complete();
         assert_eq!(index(queue.next(|_| true)), ("release", 4));
         queue.put_back();
         assert_eq!(index(queue.next(|_| true)), ("release", 4));
-        queue.complete(4);
+        queue.complete();
     }
 
     #[test]
     fn what_the_primary_completed_before_replay_came_to_it_is_not_kept() {
         let queue = OutputQueue::default();
-        queue.forget(2, 0);
+        queue.forget(2);
         for byte in 1..=3 {
             queue.produce(0, frame(byte));
         }
@@ -338,7 +345,7 @@ mod tests {
         queue.release();
         assert_eq!(index(queue.next(|_| true)), ("release", 1));
         assert!(!reader.is_finished(), "a write in flight still counts");
-        queue.complete(1);
+        queue.complete();
         assert!(reader.join().unwrap());
     }
 
@@ -353,10 +360,10 @@ mod tests {
         queue.release();
         assert_eq!(index(queue.next(|_| true)), ("release", 1));
         assert!(!guest.is_finished(), "what is on its way out still takes up room");
-        queue.complete(1);
+        queue.complete();
         assert!(guest.join().unwrap());
         queue.produce(2, Content::Block { device: 1, offset: 0, bytes: vec![0; HELD_BYTES_MAX] });
-        queue.forget(2, 0);
+        queue.forget(2);
         assert!(queue.wait_for_room());
     }
 

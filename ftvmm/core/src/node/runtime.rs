@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crossbeam_channel::{Receiver, Sender, after, select_biased};
 
+use crate::lab::mutant;
 use crate::protocol::{
     ArbiterRecord, AskResult, Input, Instant, Output, OutputResult, Path, ReadResult, Role, TraceEvent,
 };
@@ -16,7 +17,8 @@ use super::announce;
 use super::clock;
 use super::emitter::Emitted;
 use super::heartbeat::{Datagram, Heartbeat};
-use super::mutant::Mutant;
+#[cfg(feature = "lab")]
+use super::mutants;
 use super::session::{Channel, EntriesFrame, Session, SessionEvent};
 use super::shared::Shared;
 use super::status;
@@ -28,8 +30,6 @@ use super::virtual_cpu::CpuEvent;
 const TICK_MAX: Duration = Duration::from_millis(10);
 /// How long a node that was itself paused lets its sockets' threads hand over before it judges its peer (R7).
 const DRAIN: Duration = Duration::from_millis(10);
-/// What the mutant `slow-go-live` waits.
-const SLOW_GO_LIVE: Duration = Duration::from_secs(3);
 /// When announcements are made, in milliseconds after the go-live: a late frame of the old host flips switch tables.
 const ANNOUNCEMENTS_MS: [u64; 8] = [0, 10, 50, 150, 400, 1000, 2000, 3000];
 
@@ -102,8 +102,6 @@ pub struct Runtime {
     pub heartbeats: Vec<Heartbeat>,
     /// what Python carries out
     pub effects: Sender<Effect>,
-    /// how this VMM is broken on purpose
-    pub mutants: Vec<Mutant>,
     /// open connections by number
     pub sessions: BTreeMap<u64, Session>,
     /// generations asked for, by request
@@ -322,11 +320,11 @@ impl Runtime {
             }
             Output::Attach { .. } => self.attach(),
             Output::Announce => self.announce(),
-            Output::Reissue { from, through } => self.reissue(from, through),
+            Output::Reissue { from, through } => self.shared.outputs.reissue(from, through),
             Output::GoLive => self.go_live(),
             Output::TryRelease => self.shared.outputs.hint(),
             Output::TruncateLog { through } => self.shared.log.truncate(through),
-            Output::ForgetOutputs { through } => self.forget(through),
+            Output::ForgetOutputs { through } => self.shared.outputs.forget(through),
             Output::StallGuest => self.shared.cpu.stall(true),
             Output::ResumeGuest => self.shared.cpu.stall(false),
             Output::DrainSockets { request } => self.drain = Some(request),
@@ -367,7 +365,7 @@ impl Runtime {
     }
 
     fn ask(&mut self, request: u64, generation: u64) {
-        if self.mutants.contains(&Mutant::SkipArbiter) && generation > 1 {
+        if mutant!(SkipArbiter) && generation > 1 {
             self.followed.push_back(Input::ArbiterAsked { request, result: AskResult::Won });
             return;
         }
@@ -386,8 +384,8 @@ impl Runtime {
     }
 
     fn attach(&mut self) {
-        if self.mutants.contains(&Mutant::SlowGoLive) {
-            std::thread::sleep(SLOW_GO_LIVE);
+        if mutant!(SlowGoLive) {
+            std::thread::sleep(Duration::from_secs(3));
         }
         match self.shared.world.attach() {
             Ok(()) => self.followed.push_back(Input::Attached),
@@ -416,16 +414,11 @@ impl Runtime {
         });
     }
 
-    fn reissue(&self, from: u64, through: u64) {
-        self.shared.outputs.reissue(from, through, Mutant::outputs_repeated(&self.mutants));
-    }
-
-    fn forget(&self, through: u64) {
-        self.shared.outputs.forget(through, Mutant::outputs_repeated(&self.mutants));
-    }
-
     fn go_live(&self) {
-        if self.mutants.contains(&Mutant::LoseLogTail) {
+        #[cfg(feature = "lab")]
+        mutants::note_go_live();
+        #[cfg(feature = "lab")]
+        if mutant!(LoseLogTail) {
             self.shared.outputs.forget_nothing();
         }
         self.shared.outputs.release();

@@ -16,15 +16,16 @@ use crate::devices::DeviceError;
 use crate::image::{Image, ImageError};
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
-use crate::protocol::{Config, ConfigError, Node, Rules, Timing};
+use crate::protocol::{Config, ConfigError, Node, Timing};
 
 use super::authentication::{Key, KeyError};
 use super::clock::{self, GuestClock};
-use super::config::{NodeConfig, TimingConfig};
+use super::config::{BUILD, NodeConfig, TimingConfig};
 use super::emitter::Emitter;
 use super::heartbeat::Heartbeat;
 use super::log_buffer::LogBuffer;
-use super::mutant::Mutant;
+#[cfg(feature = "lab")]
+use super::mutants;
 use super::outputs::{OutputQueue, Produced};
 use super::recording::{self, Recording};
 use super::runtime::{Command, Effect, Inbox, Runtime};
@@ -32,6 +33,8 @@ use super::session::Channel;
 use super::shared::Shared;
 use super::thread;
 use super::trace::Trace;
+#[cfg(feature = "lab")]
+use super::virtual_cpu::Rebuild;
 use super::virtual_cpu::{CpuControl, CpuEvent, VirtualCpu};
 use super::world::World;
 
@@ -110,6 +113,8 @@ impl RunningNode {
     /// [`NodeError`]: nothing was started then.
     pub fn start(document: &str) -> Result<RunningNode, NodeError> {
         let config: NodeConfig = serde_json::from_str(document)?;
+        #[cfg(feature = "lab")]
+        mutants::install(config.test.mutants.clone());
         let key = Key::from_hexadecimal(&config.key)?;
         let (image, image_digest) = read_image(&config)?;
         let world = Arc::new(World::new(&config.vm, &image));
@@ -139,7 +144,7 @@ impl RunningNode {
         shared.trace.write(
             "node-started",
             json!({
-                "vm": config.vm.uuid, "pid": std::process::id(), "mutants": config.mutants,
+                "vm": config.vm.uuid, "pid": std::process::id(), "build": BUILD, "mutants": config.mutants(),
                 "timing": {
                     "heartbeat_ms": config.timing.heartbeat_ms, "lease_ms": config.timing.lease_ms,
                     "detect_ms": config.timing.detect_ms,
@@ -171,7 +176,14 @@ impl RunningNode {
             heartbeat.receive(index, datagram_events.clone());
         }
         start_emitter(&config, &shared, console, done_events);
-        start_cpu(&config, &shared, machine, recording, cpu_events, image, machine_config);
+        start_cpu(
+            &shared,
+            machine,
+            recording,
+            cpu_events,
+            #[cfg(feature = "lab")]
+            Box::new(move || Machine::new(&image, &machine_config)),
+        );
         let runtime = Runtime {
             shared: shared.clone(),
             incarnation,
@@ -179,7 +191,6 @@ impl RunningNode {
             peer: config.logging.peer,
             heartbeats,
             effects: effect_events,
-            mutants: config.mutants.clone(),
             sessions: BTreeMap::new(),
             asked: BTreeMap::new(),
             followed: VecDeque::new(),
@@ -208,7 +219,10 @@ fn protocol_config(config: &NodeConfig, image: [u8; 32], machine: &MachineConfig
     let mut protocol = Config::new(uuid.to_be_bytes(), *hasher.finalize().as_bytes());
     protocol.timing = timing(&config.timing);
     protocol.heartbeat_paths = config.heartbeat.len() as u8;
-    protocol.rules = rules(&config.mutants);
+    #[cfg(feature = "lab")]
+    {
+        protocol.rules = mutants::rules();
+    }
     protocol.validate()?;
     Ok(protocol)
 }
@@ -225,23 +239,6 @@ fn timing(config: &TimingConfig) -> Timing {
         grace: lease / 5,
         ..Timing::default()
     }
-}
-
-/// Mutants that are rules switched off.
-fn rules(mutants: &[Mutant]) -> Rules {
-    let mut rules = Rules::default();
-    for mutant in mutants {
-        match mutant {
-            Mutant::ReleaseBeforeAcknowledgement => rules.output_acknowledged = false,
-            Mutant::IgnoreLease => {
-                // Without its lease alone a woken primary could only repeat what was acknowledged.
-                rules.output_lease = false;
-                rules.output_acknowledged = false;
-            }
-            _ => {}
-        }
-    }
-    rules
 }
 
 fn start_recording(
@@ -271,16 +268,10 @@ fn start_emitter(
         console: Mutex::new(console),
         trace: shared.trace.clone(),
         policy: config.output.policy,
-        mutants: config.mutants.clone(),
     };
     let protocol = shared.protocol.clone();
-    let repeats = Mutant::outputs_repeated(&config.mutants) > 0;
-    let may_release = move |output: &Produced| {
-        let now = clock::now();
-        let node = protocol.lock();
-        node.may_release(output.index, output.depends_on, now)
-            || (repeats && node.status(now).may_speak && output.index <= node.status(now).released)
-    };
+    let may_release =
+        move |output: &Produced| protocol.lock().may_release(output.index, output.depends_on, clock::now());
     let protocol = shared.protocol.clone();
     let completed = move |index| protocol.lock().output_completed(index);
     thread::urgent("emitter", move || {
@@ -292,13 +283,11 @@ fn start_emitter(
 }
 
 fn start_cpu(
-    config: &NodeConfig,
     shared: &Shared,
     machine: Machine,
     recording: Recording,
     events: Sender<CpuEvent>,
-    image: Image,
-    machine_config: MachineConfig,
+    #[cfg(feature = "lab")] rebuild: Box<Rebuild>,
 ) {
     let cpu = VirtualCpu {
         machine,
@@ -308,14 +297,14 @@ fn start_cpu(
         devices: shared.world.attached(),
         trace: shared.trace.clone(),
         recording,
-        mutants: config.mutants.clone(),
         tell: move |event| {
             // The protocol's thread lives as long as this one.
             let _ = events.send(event);
         },
         clock: GuestClock::starting_now(),
         flushed: 0,
-        rebuild: Box::new(move || Machine::new(&image, &machine_config)),
+        #[cfg(feature = "lab")]
+        rebuild,
     };
     thread::start("guest", move || cpu.run());
 }

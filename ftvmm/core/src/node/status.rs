@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::protocol::{Instant, Status};
 
 use super::clock;
+use super::config::BUILD;
 use super::shared::Shared;
 use super::start::RunningNode;
 
@@ -50,6 +51,7 @@ pub fn json(node: &RunningNode) -> Value {
         "peer": { "name": node.config.node.peer, "heard_ms": heard, "session": status.session },
         "arbiter": { "kind": "file", "last": status.arbiter_last },
         "halt_reason": status.halt_reason.map(|reason| reason.to_string()),
-        "mutants": node.config.mutants,
+        "build": BUILD,
+        "mutants": node.config.mutants(),
     })
 }

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex};
 use serde_json::json;
 
+use crate::lab::mutant;
 use crate::log::{End, EndKind, Entry};
 use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request, TrapReport};
 
 use super::clock::{self, GuestClock};
 use super::devices::Devices;
 use super::log_buffer::{LogBuffer, Next};
-use super::mutant::Mutant;
 use super::outputs::{Content, OutputQueue};
 use super::recording::Recording;
 use super::remark::remark;
@@ -182,6 +182,10 @@ impl CpuControl {
     }
 }
 
+/// Builds a guest's initial state anew.
+#[cfg(feature = "lab")]
+pub type Rebuild = dyn Fn() -> Result<Machine, MachineError> + Send;
+
 /// The guest, and everything that its inputs and outputs pass through.
 pub struct VirtualCpu<Tell: Fn(CpuEvent)> {
     /// the guest
@@ -198,8 +202,6 @@ pub struct VirtualCpu<Tell: Fn(CpuEvent)> {
     pub trace: Arc<Trace>,
     /// what the guest is told live
     pub recording: Recording,
-    /// how this VMM is broken on purpose
-    pub mutants: Vec<Mutant>,
     /// tells the protocol's thread
     pub tell: Tell,
     /// the guest's time
@@ -207,7 +209,8 @@ pub struct VirtualCpu<Tell: Fn(CpuEvent)> {
     /// newest position that the log's sender and the protocol's thread know of
     pub flushed: u64,
     /// builds the guest's initial state anew, for the mutant `reset-on-go-live`
-    pub rebuild: Box<dyn Fn() -> Result<Machine, MachineError> + Send>,
+    #[cfg(feature = "lab")]
+    pub rebuild: Box<Rebuild>,
 }
 
 /// Why the guest's thread ends; `None` inside stands for "the node stops".
@@ -217,8 +220,6 @@ type Ended<T> = Result<T, Option<CpuEvent>>;
 const REPLAYED_EVERY: u64 = 64;
 /// The log is flushed at least so often, in entries: a guest that says nothing for long is replayed all the same.
 const FLUSHED_EVERY: u64 = 64;
-/// Entries that the mutant `lose-log-tail` keeps back from replay.
-const LOST_TAIL_ENTRIES: u64 = 40;
 
 impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
     /// Runs the guest until it halts, fails or the node stops.
@@ -323,14 +324,14 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
 
     /// The answer to an input; `None` when the guest was replaced and has to be run anew.
     fn input(&mut self, request: &Request) -> Ended<Option<Answer>> {
-        if self.control.mode() == Mode::Replaying {
-            if let Some(answer) = self.replay_input(request)? {
-                return Ok(Some(answer));
-            }
-            if self.mutants.contains(&Mutant::ResetOnGoLive) {
-                self.machine = (self.rebuild)().map_err(failed)?;
-                return Ok(None);
-            }
+        let replaying = self.control.mode() == Mode::Replaying;
+        if replaying && let Some(answer) = self.replay_input(request)? {
+            return Ok(Some(answer));
+        }
+        #[cfg(feature = "lab")]
+        if replaying && mutant!(ResetOnGoLive) {
+            self.machine = (self.rebuild)().map_err(failed)?;
+            return Ok(None);
         }
         let answer = self.live_input(request)?;
         let position = self.position() + 1;
@@ -410,13 +411,12 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
     }
 
     fn next_entry(&self, position: u64) -> Next {
-        if !self.mutants.contains(&Mutant::LoseLogTail) {
-            return self.log.wait_for(position);
+        if mutant!(LoseLogTail)
+            && let lost @ (Next::Drained { .. } | Next::Stopped) = self.log.wait_for(position + 40)
+        {
+            return lost;
         }
-        match self.log.wait_for(position + LOST_TAIL_ENTRIES) {
-            Next::Entry(_) => self.log.wait_for(position),
-            other => other,
-        }
+        self.log.wait_for(position)
     }
 
     fn devices(&self) -> Ended<Arc<Devices>> {
@@ -455,9 +455,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
 
     fn read_block(&mut self, device: u8, offset: u64, length: u32) -> Ended<Answer> {
         self.flush();
-        if !self.mutants.contains(&Mutant::ServeStale)
-            && !self.outputs.wait_for_writes(device, offset, u64::from(length))
-        {
+        if !mutant!(ServeStale) && !self.outputs.wait_for_writes(device, offset, u64::from(length)) {
             return Err(None);
         }
         Ok(match self.devices()?.read_block(device, offset, length) {

@@ -7,7 +7,6 @@ mod run;
 mod simulate;
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -17,7 +16,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(doctor::examine_host, module)?)?;
     module.add_function(wrap_pyfunction!(simulate::simulate, module)?)?;
     module.add_class::<node::Node>()?;
-    module.add("MUTANTS", PyTuple::new(module.py(), crate::node::mutant::Mutant::NAMES)?)?;
+    module.add("BUILD", crate::node::config::BUILD)?;
+    #[cfg(feature = "lab")]
+    module.add("MUTANTS", pyo3::types::PyTuple::new(module.py(), crate::node::mutants::names())?)?;
     module.add("NodeError", module.py().get_type::<node::NodeError>())?;
     Ok(())
 }

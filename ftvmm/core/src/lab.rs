@@ -1,0 +1,47 @@
+//! What only the lab's build has, as the rest of the code calls it. In the shipped build all of it is nothing.
+
+/// Whether this VMM is broken on purpose in this way (`node/mutants.rs`); with a second argument, whether it is now:
+/// `once`, `every N` or `after_go_live` of the times that it is asked.
+#[cfg(feature = "lab")]
+macro_rules! mutant {
+    ($mutant:ident) => {
+        $crate::node::mutants::is_on($crate::node::mutants::Mutant::$mutant)
+    };
+    ($mutant:ident, once) => {
+        $crate::node::mutants::once($crate::node::mutants::Mutant::$mutant)
+    };
+    ($mutant:ident, every $count:literal) => {
+        $crate::node::mutants::every($crate::node::mutants::Mutant::$mutant, $count)
+    };
+    ($mutant:ident, after_go_live) => {
+        $crate::node::mutants::is_on($crate::node::mutants::Mutant::$mutant) && $crate::node::mutants::has_gone_live()
+    };
+}
+
+/// Never: the shipped VMM is not broken.
+#[cfg(not(feature = "lab"))]
+macro_rules! mutant {
+    ($mutant:ident $(, $when:ident $($count:literal)?)?) => {
+        false
+    };
+}
+
+/// Whether a rule is in force (its field in `protocol::Rules`), where a thread and not the state machine carries it out.
+#[cfg(feature = "lab")]
+#[allow(unused_macros)]
+macro_rules! rule {
+    ($rule:ident) => {
+        $crate::node::mutants::rules().$rule
+    };
+}
+
+/// Always: the shipped VMM keeps every rule.
+#[cfg(not(feature = "lab"))]
+#[allow(unused_macros)]
+macro_rules! rule {
+    ($rule:ident) => {
+        true
+    };
+}
+
+pub(crate) use mutant;

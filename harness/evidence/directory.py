@@ -17,10 +17,12 @@ from harness.evidence.disk import read_disk
 from harness.evidence.faults import InjectedFault, read_faults
 from harness.evidence.history import History, read_history
 from harness.evidence.host_clocks import HostClocks
+from harness.evidence.json_lines import EvidenceError
 from harness.evidence.mapping import ClientMapping, map_trace
 from harness.evidence.scenario import Scenario, read_scenario
 from harness.evidence.ticks import Ticks, read_ticks
 from harness.evidence.trace import Trace, read_trace
+from harness.evidence.wire.wire import Wire, read_wire
 
 
 class Stamp(Protocol):
@@ -104,6 +106,17 @@ class EvidenceDirectory:
             for host in hosts
             if host != "client"
         }
+
+    @cached_property
+    def wire(self) -> Wire:
+        """What the nodes said to each other."""
+        try:
+            key = bytes.fromhex(self.scenario.key)
+        except ValueError as error:
+            raise EvidenceError(f"{self.path / 'scenario.json'}: the key is not hexadecimal: {error}") from error
+        if len(key) != 32:
+            raise EvidenceError(f"{self.path / 'scenario.json'}: the VM's key is missing")
+        return read_wire(key, self.frames)
 
     @cached_property
     def traces(self) -> dict[str, Trace]:

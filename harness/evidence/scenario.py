@@ -46,6 +46,13 @@ class Scenario:
     # An output that the primary had completed this long before the survivor last heard it is not uncertain any more.
     uncertain_ms_max: float = 500.0
     title: str = ""
+    # What both nodes were configured with: the VM's key (hexadecimal), intervals, the fate of uncertain outputs.
+    key: str = ""
+    lease_ms: int = 100
+    detect_ms: int = 150
+    # W of R19, which no configuration changes.
+    write_bound_ms: int = 50
+    output_policy: str = "resend"
 
     def write(self, path: Path) -> None:
         """Write the file."""

@@ -115,7 +115,9 @@ class Pair:
         self.lab, self.guest = lab, guest
         self.timing = (timing or Timing()).for_pace(lab.pace)
         self.vm = str(uuid.uuid4())
-        self._mutants, self._policy, self._entries_per_message = mutants, policy, entries_per_message
+        self.policy = policy
+        self.key = secrets.token_hex(32)
+        self._mutants, self._entries_per_message = mutants, entries_per_message
         self.nodes: dict[str, Node] = {}
 
     def start(self, primary: Host | None = None, backup: Host | None = None) -> None:
@@ -126,9 +128,8 @@ class Pair:
         """
         hosts = self.lab.fault_tolerant_hosts
         primary, backup = primary or hosts[0], backup or hosts[1]
-        key = secrets.token_hex(32).encode()
         for host, peer in ((backup, primary), (primary, backup)):
-            host.write_file(KEY_PATH, key, mode=0o600)
+            host.write_file(KEY_PATH, self.key.encode(), mode=0o600)
             text = node_file(
                 host,
                 peer,
@@ -137,7 +138,7 @@ class Pair:
                 guest=self.guest,
                 timing=self.timing,
                 mutants=self._mutants,
-                policy=self._policy,
+                policy=self.policy,
                 entries_per_message=self._entries_per_message,
             )
             host.write_file(CONFIG_PATH, text.encode())

@@ -219,6 +219,10 @@ class Trial:
             mac=topology.VM_MAC,
             addresses=[topology.VM_ADDRESS],
             client=self._client_kind,
+            key=self.pair.key,
+            lease_ms=self.pair.timing.lease_ms,
+            detect_ms=self.pair.timing.detect_ms,
+            output_policy=self.pair.policy,
             **self._promise,
         )
         # Bounds are promised for this machine's speed; a slower lab keeps them in its own time.

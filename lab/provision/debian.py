@@ -95,9 +95,7 @@ class DebianPackages:
         # These turn themselves on for the next boot, which would open a machine that had no sshd before, or put a
         # libvirt with bridges and filter rules on it. The labs start their own.
         for service in _services_to_disable(missing):
-            shell.run(
-                ["update-rc.d", service, "disable"], failure=f"{service}, just installed, could not be disabled."
-            )
+            shell.run(["update-rc.d", service, "disable"], failure=f"{service}, just installed, could not be disabled.")
 
     def _wanted(self) -> list[str]:
         wanted = list(self.packages)

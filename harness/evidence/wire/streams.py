@@ -1,0 +1,180 @@
+"""TCP put together again: the bytes of each direction of a connection, and when each of them passed a port."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from harness.evidence.wire.packets import ACK, SYN, Segment
+
+_MODULUS = 1 << 32
+
+
+class Stream:
+    """One direction of a connection at one port.
+
+    Args:
+        first: the sequence number of its first byte.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.content = bytearray()
+        self._first = first
+        # Runs of bytes in order: where each ends, when it passed, and when everything up to it had.
+        self._ends: list[int] = []
+        self._passed_ns: list[int] = []
+        self._contiguous_ns: list[int] = []
+        # What has passed behind a gap: offset, stamp, bytes; in order, none overlaps another.
+        self._waiting: list[tuple[int, int, bytes]] = []
+
+    def add(self, sequence: int, payload: bytes, wall_ns: int) -> None:
+        """Take the next segment in order of time; of bytes that come again the first count, as for a receiver."""
+        known = len(self.content)
+        # Sequence numbers wrap: the one nearest to the next byte is meant.
+        distance = (sequence - self._first - known) % _MODULUS
+        offset = known + (distance - _MODULUS if distance >= _MODULUS // 2 else distance)
+        if offset + len(payload) <= known:
+            return
+        if offset < known:
+            offset, payload = known, payload[known - offset :]
+        if offset == known and not self._waiting:
+            self._append(payload, wall_ns, wall_ns)
+            return
+        self._hold(offset, payload, wall_ns)
+        while self._waiting and self._waiting[0][0] == len(self.content):
+            _, held_ns, held = self._waiting.pop(0)
+            self._append(held, held_ns, wall_ns)
+
+    def _append(self, payload: bytes, passed_ns: int, contiguous_ns: int) -> None:
+        self.content += payload
+        self._ends.append(len(self.content))
+        self._passed_ns.append(passed_ns)
+        self._contiguous_ns.append(contiguous_ns)
+
+    def _hold(self, offset: int, payload: bytes, wall_ns: int) -> None:
+        at, end = offset, offset + len(payload)
+        pieces = []
+        for held_offset, _, held in self._waiting:
+            if held_offset >= end or at >= end:
+                break
+            if held_offset > at:
+                pieces.append((at, wall_ns, payload[at - offset : held_offset - offset]))
+            at = max(at, held_offset + len(held))
+        if at < end:
+            pieces.append((at, wall_ns, payload[at - offset :]))
+        for piece in pieces:
+            insort(self._waiting, piece)
+
+    def passed_ns(self, start: int, end: int) -> int | None:
+        """When the last of these bytes passed for the first time; None when not all have, or some only behind a gap."""
+        if end > len(self.content):
+            return None
+        first, last = bisect_left(self._ends, start + 1), bisect_left(self._ends, end)
+        return max(self._passed_ns[first : last + 1])
+
+    def contiguous_ns(self, end: int) -> int | None:
+        """When everything up to this byte had passed; None when it has not."""
+        return self._contiguous_ns[bisect_left(self._ends, end)] if end <= len(self.content) else None
+
+
+@dataclass
+class Way:
+    """One direction of a connection, at the port that it leaves by and at the one that it arrives by."""
+
+    leaving: Stream | None = None
+    arriving: Stream | None = None
+
+    @property
+    def content(self) -> bytes:
+        """All that passed one of the two."""
+        return bytes(max((one.content for one in (self.leaving, self.arriving) if one), key=len, default=b""))
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether both ports saw the same bytes, as far as both did."""
+        if self.leaving is None or self.arriving is None:
+            return True
+        length = min(len(self.leaving.content), len(self.arriving.content))
+        return self.leaving.content[:length] == self.arriving.content[:length]
+
+    def left_ns(self, start: int, end: int) -> int | None:
+        """When the last of these bytes had left."""
+        return self.leaving.passed_ns(start, end) if self.leaving else None
+
+    def arrived_ns(self, end: int) -> int | None:
+        """When everything up to this byte had arrived."""
+        return self.arriving.contiguous_ns(end) if self.arriving else None
+
+
+@dataclass
+class Connection:
+    """One TCP connection, from its SYN. Addresses are IPv4, 4 bytes each; the dialler is who sent the SYN."""
+
+    dialler: bytes
+    dialler_port: int
+    listener: bytes
+    start_ns: int
+    from_dialler: Way = field(default_factory=Way)
+    from_listener: Way = field(default_factory=Way)
+
+    def __str__(self) -> str:
+        dialler, listener = (".".join(map(str, address)) for address in (self.dialler, self.listener))
+        return f"{dialler}:{self.dialler_port} to {listener}"
+
+
+class Reassembly:
+    """Puts together all connections to one port of the listeners, from any number of captures.
+
+    Args:
+        port: the listeners'.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._connections: dict[tuple[bytes, int, bytes, int], Connection] = {}
+        # Segments of connections whose beginning was not captured.
+        self.headless = 0
+
+    @property
+    def connections(self) -> list[Connection]:
+        """In the order in which they began."""
+        return sorted(self._connections.values(), key=lambda one: one.start_ns)
+
+    def add(self, found: Iterable[Segment], address: bytes, *, sent: bool) -> None:
+        """Take what one host, of this address, sent or received; in order of time, and once only."""
+        streams: dict[tuple[bytes, int, bytes, int], Stream] = {}
+        for segment in found:
+            if (segment.source if sent else segment.destination) != address:
+                continue  # flooded by the switch, or sent under another's address
+            key = segment.source, segment.source_port, segment.destination, segment.destination_port
+            if segment.flags & SYN:
+                stream = self._open(segment, sent=sent)
+                if stream is not None:
+                    streams[key] = stream
+            elif segment.payload and key in streams:
+                streams[key].add(segment.sequence, segment.payload, segment.wall_ns)
+            elif segment.payload:
+                self.headless += 1
+
+    def _open(self, segment: Segment, *, sent: bool) -> Stream | None:
+        """The stream that begins with this SYN; None where it belongs to no connection to the port."""
+        from_dialler = not segment.flags & ACK
+        if from_dialler:
+            if segment.destination_port != self._port:
+                return None
+            key = segment.source, segment.source_port, segment.destination, segment.sequence
+        else:
+            if segment.source_port != self._port:
+                return None
+            number = (segment.acknowledged - 1) % _MODULUS
+            key = segment.destination, segment.destination_port, segment.source, number
+        connection = self._connections.setdefault(key, Connection(key[0], key[1], key[2], segment.wall_ns))
+        connection.start_ns = min(connection.start_ns, segment.wall_ns)
+        way = connection.from_dialler if from_dialler else connection.from_listener
+        # A SYN that is sent again begins nothing new.
+        if sent:
+            way.leaving = way.leaving or Stream((segment.sequence + 1) % _MODULUS)
+            return way.leaving
+        way.arriving = way.arriving or Stream((segment.sequence + 1) % _MODULUS)
+        return way.arriving

@@ -1,0 +1,81 @@
+"""What a real pair says is read off the captures, nothing left over and nothing missing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+
+from fault_injectors.host import PowerOff
+from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.trace_events import Acknowledged
+from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat, Hello, Welcome
+from harness.lab.netns.lab import NetnsLab
+from harness.vm.trial import Trial
+
+
+@pytest.fixture(scope="module")
+def evidence(shared_lab: NetnsLab, tmp_path_factory: pytest.TempPathFactory) -> EvidenceDirectory:
+    """A pair under load whose primary loses power."""
+    directory = tmp_path_factory.mktemp("pair") / "evidence"
+    trial = Trial(shared_lab, directory, name="wire")
+    trial.start()
+    survivor = trial.backup
+    trial.inject(PowerOff(shared_lab, trial.primary.host))
+    trial.expect_takeover(survivor)
+    trial.client.stop()
+    trial.collect()
+    return EvidenceDirectory(directory)
+
+
+def test_all_that_the_nodes_said_is_understood(evidence: EvidenceDirectory) -> None:
+    wire = evidence.wire
+    assert wire.refused == []
+    said = {(one.sender, one.path, type(one.body)) for one in wire.messages}
+    beats = [f"heartbeat-{network}" for network in ("logging", "management")]
+    assert said >= {("host-a", "log", kind) for kind in (Hello, Commit, Entries, Heartbeat)}
+    assert said >= {("host-b", "log", kind) for kind in (Welcome, Answer)}
+    assert said >= {("host-a", path, Heartbeat) for path in beats} | {("host-b", path, Answer) for path in beats}
+
+
+def test_no_message_is_missing(evidence: EvidenceDirectory) -> None:
+    """Each node numbers its messages over all paths."""
+    sequences = defaultdict(set)
+    for said in evidence.wire.messages:
+        sequences[said.sender, said.incarnation].add(said.sequence)
+    assert {host for host, _ in sequences} == {"host-a", "host-b"}
+    for numbers in sequences.values():
+        # The last ones may have been said into a connection whose other end was gone.
+        assert sorted(numbers)[:-3] == list(range(1, len(numbers) - 2))
+
+
+def test_entries_and_acknowledgements_are_what_the_nodes_traced(evidence: EvidenceDirectory) -> None:
+    wire = evidence.wire
+    sent, arrived = wire.entries_sent("host-a"), wire.entries_arrived("host-b")
+    assert sorted(sent) == list(range(1, len(sent) + 1))
+    assert sorted(arrived) == list(range(1, len(arrived) + 1))
+    assert all(sent[position] == entry for position, entry in arrived.items())
+    traced = [one for one in evidence.traces["host-b"].of(Acknowledged) if one.by == "backup"]
+    answered = {body.stored for _, body in wire.of(Answer)}
+    assert {one.position for one in traced} <= answered
+    # The backup traces before it sends, and nothing is acknowledged that had not come.
+    stored_ns = {entry.position: said.arrived_ns for said, body in wire.of(Entries) for entry in body.entries}
+    for said, body in wire.of(Answer):
+        if body.stored:
+            came_ns, left_ns = stored_ns[body.stored], said.left_ns
+            assert came_ns is not None
+            assert left_ns is not None
+            assert came_ns < left_ns
+
+
+def test_echoes_are_of_stamps_that_had_come(evidence: EvidenceDirectory) -> None:
+    heard: dict[tuple[str, int], int] = {}
+    for one in evidence.wire.messages:
+        # What a node says at once on several paths has one stamp.
+        if one.arrived_ns is not None:
+            key = one.receiver, one.stamp_ns
+            heard[key] = min(one.arrived_ns, heard.get(key, one.arrived_ns))
+    echoes = [said for said in evidence.wire.messages if said.echo_ns and said.left_ns]
+    assert echoes
+    for said in echoes:
+        assert heard[said.sender, said.echo_ns] < (said.left_ns or 0)

@@ -7,11 +7,15 @@ class CoreError(Exception):
     """Its arguments are a sentence for the user and the exit status that it should lead to."""
 
 class Outcome(TypedDict):
-    """How a run came out; `ending` is `halted`, `trapped` or `interrupted`, digests are hexadecimal."""
+    """How a run came out; `ending` is `halted`, `trapped`, `interrupted` or `log-ended`, digests are hexadecimal.
+
+    `report` tells of a trap, `remark` of a log without an end record.
+    """
 
     ending: str
     exit_status: int
     report: str | None
+    remark: str | None
     position: int
     fingerprint: str
     state_digest: str
@@ -26,8 +30,10 @@ class HostReport(TypedDict):
 def run(config_json: str) -> Outcome:
     """Runs a VM to its end. Raises `CoreError`."""
 
-def replay(log: str | PathLike[str], image: str | PathLike[str] | None = None) -> Outcome:
-    """Replays a recorded run to its end. Raises `CoreError`."""
+def replay(
+    log: str | PathLike[str], image: str | PathLike[str] | None = None, outputs: str | PathLike[str] | None = None
+) -> Outcome:
+    """Replays a recorded run to its end; `outputs` gets a line for each output. Raises `CoreError`."""
 
 def examine_host() -> HostReport:
     """Tries the host's KVM out. Raises `CoreError`."""

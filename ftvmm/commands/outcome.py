@@ -17,10 +17,11 @@ def finish(outcome: Outcome, *, verbose: bool) -> int:
     """Reports a VM's end on standard error, so that standard output stays the guest's own.
 
     Returns:
-        The exit status: the guest's, 255 for a fatal trap, 130 after Ctrl-C.
+        The exit status: the guest's, 255 for a fatal trap, 130 after Ctrl-C, 0 where a log without an end record ended.
     """
-    if outcome["report"] is not None:
-        click.echo(f"ftvmm: {outcome['report']}", err=True)
+    for said in (outcome["report"], outcome["remark"]):
+        if said is not None:
+            click.echo(f"ftvmm: {said}", err=True)
     if verbose:
         click.echo(
             f"ftvmm: {outcome['ending']} with status {outcome['exit_status']} after {outcome['position']} inputs, "

@@ -1,11 +1,16 @@
 """`ftvmm replay`: the same run again, or one clear sentence."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from tests.command_line.command import COMPUTE, KEY_VALUE, assert_refused, ftvmm
+
+END_BYTES = 50
+"""Length of an end record: see docs/wire.md."""
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +52,48 @@ def test_a_damaged_log_is_refused_by_offset_before_the_guest_runs(
         assert_refused(ftvmm("replay", log), "at offset")
 
 
-def test_a_truncated_log_is_refused_by_offset(recorded: tuple[Path, str, str], tmp_path: Path) -> None:
+def test_a_log_that_is_cut_in_its_header_is_refused_by_offset(recorded: tuple[Path, str, str], tmp_path: Path) -> None:
     whole = recorded[0].read_bytes()
     log = tmp_path / "cut"
-    for length in (0, 10, len(whole) // 2, len(whole) - 1):
+    for length in (0, 10, 40):
         log.write_bytes(whole[:length])
         assert_refused(ftvmm("replay", log), "at offset")
+
+
+def test_a_log_without_an_end_record_is_replayed_as_far_as_it_goes(
+    recorded: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    log, output, _ = recorded
+    whole = log.read_bytes()
+    cut = tmp_path / "cut"
+    # This guest asks for no input, so that it comes to its own end all the same.
+    for length, torn in ((len(whole) - END_BYTES, ""), (len(whole) - 1, f"{END_BYTES - 1} bytes of a torn record at")):
+        cut.write_bytes(whole[:length])
+        process = ftvmm("replay", cut)
+        assert (process.returncode, process.stdout) == (0, output)
+        assert "the log has no end record: its last whole entry is" in process.stderr
+        assert torn in process.stderr
+
+
+def test_outputs_are_listed_in_a_file_or_instead_of_the_console(
+    recorded: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    log, output, ending = recorded
+    listed = tmp_path / "outputs"
+    process = ftvmm("replay", f"--outputs={listed}", log)
+    assert (process.returncode, process.stdout, process.stderr) == (0, output, "")
+    *lines, end = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert [line["index"] for line in lines] == list(range(1, len(lines) + 1))
+    assert {line["kind"] for line in lines} == {"console"}
+    assert sum(line["length"] for line in lines) == len(output)
+    first = output.encode()[: lines[0]["length"]]
+    assert lines[0]["digest"] == blake3(first).hexdigest()[:32]
+    assert (end["end"], end["outputs"]) == ("halted", len(lines))
+    assert f"fingerprint {end['fingerprint']}" in ending
+
+    process = ftvmm("replay", "--outputs=-", log)
+    assert (process.returncode, process.stdout) == (0, listed.read_text())
+    assert_refused(ftvmm("replay", "--outputs=/nonexistent/outputs", log), "/nonexistent/outputs", "No such file")
 
 
 def test_a_log_that_is_missing_is_named() -> None:

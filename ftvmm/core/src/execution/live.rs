@@ -49,9 +49,9 @@ pub fn run(
         }
     };
     let outcome = conclude(machine, ending, position);
-    if let Some(recording) = recording {
+    if let (Some(recording), Some(kind)) = (recording, outcome.ending.kind()) {
         let Outcome { position, fingerprint, state_digest, .. } = outcome;
-        recording.end(&End { kind: outcome.ending.kind(), position, fingerprint, state_digest })?;
+        recording.end(&End { kind, position, fingerprint, state_digest })?;
     }
     Ok(outcome)
 }

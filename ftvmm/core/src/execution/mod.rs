@@ -2,14 +2,17 @@
 
 mod interruption;
 mod live;
+mod outputs;
 mod replay;
 mod setup;
 
 pub use interruption::Interruption;
 pub use live::run;
+pub use outputs::Outputs;
 pub use replay::replay;
 pub use setup::{
-    BlockAttachment, NetworkAttachment, RunConfig, SetupError, parse_mac, prepare_replay, prepare_run, read_image,
+    BlockAttachment, NetworkAttachment, Recorded, RunConfig, SetupError, parse_mac, prepare_replay, prepare_run,
+    read_image,
 };
 
 use thiserror::Error;
@@ -31,17 +34,33 @@ pub struct Outcome {
 /// Why a run is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    Halted { exit_status: i32 },
+    Halted {
+        exit_status: i32,
+    },
     Trapped(Box<TrapReport>),
     Interrupted,
+    /// Replay only: the guest asks for an input that a log without an end record does not hold.
+    LogEnded,
 }
 
 impl Ending {
-    fn kind(&self) -> EndKind {
+    /// `None` for what is no end of a run.
+    fn kind(&self) -> Option<EndKind> {
         match self {
-            Ending::Halted { exit_status } => EndKind::Halted { exit_status: *exit_status },
-            Ending::Trapped(_) => EndKind::Trapped,
-            Ending::Interrupted => EndKind::Interrupted,
+            Ending::Halted { exit_status } => Some(EndKind::Halted { exit_status: *exit_status }),
+            Ending::Trapped(_) => Some(EndKind::Trapped),
+            Ending::Interrupted => Some(EndKind::Interrupted),
+            Ending::LogEnded => None,
+        }
+    }
+
+    /// The word for it in what programs read.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Ending::Halted { .. } => "halted",
+            Ending::Trapped(_) => "trapped",
+            Ending::Interrupted => "interrupted",
+            Ending::LogEnded => "log-ended",
         }
     }
 }
@@ -55,6 +74,8 @@ pub enum ExecutionError {
     Device(#[from] DeviceError),
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error("the outputs cannot be written: {0}")]
+    Outputs(std::io::Error),
     /// The guest did not do what the log says that it did.
     #[error("the replay diverges from the log at position {position}: {reason}")]
     Divergence { position: u64, reason: String },

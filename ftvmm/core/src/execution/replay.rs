@@ -1,28 +1,40 @@
 //! Replaying a recorded run: the same guest, told the same, with no network, disk or clock.
 
 use super::live::{conclude, is_interrupted};
-use super::{Ending, ExecutionError, Interruption, Outcome};
-use crate::devices::Console;
-use crate::log::{End, EndKind, LogReader, Record};
+use super::{Ending, ExecutionError, Interruption, Outcome, Outputs, Recorded};
+use crate::log::{Close, End, EndKind, Record};
 use crate::machine::{Answer, Machine, MachineError, Request};
 
-/// Replays `log` to its end; console output goes to `console`, all other output nowhere.
-///
-/// The whole log is checked before the guest runs.
+/// Replays a log to its end; a log without an end record to the first input that it does not hold.
 ///
 /// # Errors
-/// [`ExecutionError::Divergence`] at the first request, or in the final state, that is not what was recorded.
+/// [`ExecutionError::Divergence`] at the first request, or in the final state, that is not what was recorded. `outputs`
+/// has taken what came before.
 pub fn replay(
     machine: &mut Machine,
-    log: &mut LogReader,
-    console: &mut Console,
+    recorded: &mut Recorded,
+    outputs: &mut Outputs,
     interruption: Option<&Interruption>,
 ) -> Result<Outcome, ExecutionError> {
-    let end = log.check_all()?;
+    let outcome = replay_all(machine, recorded, outputs, interruption);
+    outputs.end(&outcome, machine.fingerprint())?;
+    outcome
+}
+
+fn replay_all(
+    machine: &mut Machine,
+    recorded: &mut Recorded,
+    outputs: &mut Outputs,
+    interruption: Option<&Interruption>,
+) -> Result<Outcome, ExecutionError> {
+    let interrupted_at = match recorded.close {
+        Close::End(end) if end.kind == EndKind::Interrupted => Some((end.position, end.fingerprint)),
+        _ => None,
+    };
     let mut position = 0;
     let ending = loop {
         // The recorded run was stopped by its operator at this very point.
-        if end.kind == EndKind::Interrupted && position == end.position && machine.fingerprint() == end.fingerprint {
+        if interrupted_at == Some((position, machine.fingerprint())) {
             break Ending::Interrupted;
         }
         let request = match machine.run() {
@@ -36,36 +48,46 @@ pub fn replay(
             Err(error) => return Err(error.into()),
         };
         if request.is_input() {
-            match next_answer(machine, log, &request, position + 1, &end)? {
-                Some(answer) => machine.answer(&answer)?,
-                None => break Ending::Interrupted,
+            match next(machine, recorded, &request, position + 1)? {
+                Next::Answer(answer) => machine.answer(&answer)?,
+                Next::Ending(ending) => break ending,
             }
             position += 1;
         } else {
-            if let Request::Console { data } = &request {
-                console.write(data)?;
-            }
+            outputs.take(position, request)?;
             machine.answer(&Answer::Done)?;
         }
     };
     let outcome = conclude(machine, ending, position);
-    check_end(&outcome, &end)?;
+    match recorded.close {
+        Close::End(end) => check_end(&outcome, &end)?,
+        Close::Cut(cut) if outcome.position != cut.position => {
+            let reason = format!("the guest came to its end, and the log goes on to position {}", cut.position);
+            return Err(ExecutionError::Divergence { position, reason });
+        }
+        Close::Cut(_) => {}
+    }
     Ok(outcome)
 }
 
-/// The logged answer to an input; `None` where the recorded run was interrupted while the guest waited for it.
-fn next_answer(
-    machine: &Machine,
-    log: &mut LogReader,
-    request: &Request,
-    position: u64,
-    end: &End,
-) -> Result<Option<Answer>, ExecutionError> {
+/// What the log has for an input.
+enum Next {
+    Answer(Answer),
+    /// The recorded run got no answer: the log stops while the guest waits for it.
+    Ending(Ending),
+}
+
+fn next(machine: &Machine, recorded: &mut Recorded, request: &Request, position: u64) -> Result<Next, ExecutionError> {
     let diverges = |reason: String| ExecutionError::Divergence { position, reason };
     let fingerprint = machine.fingerprint();
-    match log.read()? {
-        Record::End(_) if end.kind == EndKind::Interrupted && fingerprint == end.fingerprint => Ok(None),
-        Record::End(_) => Err(diverges("the guest asks for an input and the log has come to its end".into())),
+    match recorded.log.read()? {
+        Record::Close(Close::Cut(_)) => Ok(Next::Ending(Ending::LogEnded)),
+        Record::Close(Close::End(end)) if end.kind == EndKind::Interrupted && fingerprint == end.fingerprint => {
+            Ok(Next::Ending(Ending::Interrupted))
+        }
+        Record::Close(Close::End(_)) => {
+            Err(diverges("the guest asks for an input and the log has come to its end".into()))
+        }
         Record::Entry { entry, .. } if entry.fingerprint != fingerprint => {
             let reason = format!("the fingerprint is {fingerprint}, and {} was recorded", entry.fingerprint);
             Err(diverges(reason))
@@ -73,17 +95,19 @@ fn next_answer(
         Record::Entry { entry, .. } if !request.takes(&entry.answer) => {
             Err(diverges("the recorded answer is not one to this request".into()))
         }
-        Record::Entry { entry, .. } => Ok(Some(entry.answer)),
+        Record::Entry { entry, .. } => Ok(Next::Answer(entry.answer)),
     }
 }
 
 fn check_end(outcome: &Outcome, end: &End) -> Result<(), ExecutionError> {
     let diverges = |reason: String| Err(ExecutionError::Divergence { position: outcome.position, reason });
-    if outcome.ending.kind() != end.kind || outcome.position != end.position {
-        let found = (outcome.ending.kind(), outcome.position);
+    if outcome.ending.kind() != Some(end.kind) || outcome.position != end.position {
         return diverges(format!(
-            "the guest came to its end as {found:?}, and {:?} was recorded",
-            (end.kind, end.position)
+            "the guest {} at position {}, and {:?} at {} was recorded",
+            outcome.ending.word(),
+            outcome.position,
+            end.kind,
+            end.position
         ));
     }
     if outcome.fingerprint != end.fingerprint {

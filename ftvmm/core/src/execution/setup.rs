@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::devices::{BlockFile, Console, DeviceError, Tap, World};
 use crate::image::{Image, ImageError};
-use crate::log::{Header, LogError, LogReader, LogWriter};
+use crate::log::{Close, Header, LogError, LogReader, LogWriter};
 use crate::machine::{DeviceConfig, Machine, MachineConfig, MachineError, SECTOR_BYTES};
 
 /// What to run, and on what.
@@ -102,15 +102,21 @@ pub fn prepare_run(config: &RunConfig) -> Result<(Machine, World, Option<LogWrit
     Ok((machine, world, recording))
 }
 
+/// A log that was checked to its last byte, and how it closes.
+pub struct Recorded {
+    pub log: LogReader,
+    pub close: Close,
+}
+
 /// Builds what a replay needs; the image is the one that the log names, unless another path is given.
-pub fn prepare_replay(path: &Path, image: Option<&Path>) -> Result<(Machine, LogReader), SetupError> {
+pub fn prepare_replay(path: &Path, image: Option<&Path>) -> Result<(Machine, Recorded), SetupError> {
     let wrong = |source| SetupError::Log { path: path.to_owned(), source };
     let log = LogReader::open(path).map_err(wrong)?;
-    log.check_all().map_err(wrong)?;
+    let close = log.check_all().map_err(wrong)?;
     let image = read_image(image.unwrap_or(Path::new(&log.header().image_path)))?;
     log.check_image(image.digest()).map_err(wrong)?;
     let machine = Machine::new(&image, &log.header().config)?;
-    Ok((machine, log))
+    Ok((machine, Recorded { log, close }))
 }
 
 fn attach(config: &mut MachineConfig, name: &str, device: DeviceConfig) -> Result<(), SetupError> {

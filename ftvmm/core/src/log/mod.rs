@@ -10,5 +10,5 @@ pub(crate) use entry::encode_answer;
 pub use entry::{ENTRY_BYTES_MAX, Entry, EntryError};
 pub use file::{End, EndKind, Header, LogError};
 pub use fingerprint::{Chain, Fingerprint};
-pub use reader::{LogReader, Record};
+pub use reader::{Close, Cut, LogReader, Record};
 pub use writer::LogWriter;

@@ -1,5 +1,6 @@
 //! Reading a log file.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use super::file::{
     CHECKSUM_BYTES, END_BODY_BYTES, HEADER_BODY_BYTES_MAX, HEADER_FIXED_BYTES, MAGIC, TAG_END, TAG_ENTRY, VERSION,
     checksum,
 };
-use super::{End, Entry, Fingerprint, Header, LogError};
+use super::{End, Entry, EntryError, Fingerprint, Header, LogError};
 
 /// Where the body of the header starts: a foreign image or configuration is to be found there.
 const HEADER_BODY_OFFSET: u64 = HEADER_FIXED_BYTES as u64;
@@ -16,7 +17,37 @@ const HEADER_BODY_OFFSET: u64 = HEADER_FIXED_BYTES as u64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     Entry { offset: u64, entry: Entry },
+    Close(Close),
+}
+
+/// How a log comes to its last byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// The recorded run came to its end.
     End(End),
+    /// There is no end record: the recording process was killed, or still runs.
+    Cut(Cut),
+}
+
+/// Where a log without an end record stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Position of the last whole entry; 0: there is none.
+    pub position: u64,
+    /// Where the file's last whole record ends.
+    pub offset: u64,
+    /// What is there of the record that was being written.
+    pub torn_bytes: u64,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "the log has no end record: its last whole entry is {}", self.position)?;
+        match self.torn_bytes {
+            0 => Ok(()),
+            torn => write!(formatter, ", and {torn} bytes of a torn record at offset {} are left out", self.offset),
+        }
+    }
 }
 
 /// A log being read. It is checked as it is read; what was returned before an error was right.
@@ -25,6 +56,8 @@ pub struct LogReader {
     header: Header,
     offset: usize,
     position: u64,
+    /// Whether the last bytes are an end record: then all before it must be whole.
+    ended: bool,
 }
 
 fn malformed(offset: usize, reason: impl Into<String>) -> LogError {
@@ -62,7 +95,8 @@ impl LogReader {
             let reason = "the configuration does not match its digest: the log is of another version of ftvmm";
             return Err(malformed(HEADER_FIXED_BYTES, reason));
         }
-        Ok(LogReader { bytes, header, offset: end + CHECKSUM_BYTES, position: 0 })
+        let ended = ends_with_end_record(&bytes);
+        Ok(LogReader { bytes, header, offset: end + CHECKSUM_BYTES, position: 0, ended })
     }
 
     pub fn header(&self) -> &Header {
@@ -81,18 +115,22 @@ impl LogReader {
     }
 
     /// Reads all records to the end without keeping them: afterwards no error can come up half-way through a replay.
-    pub fn check_all(&self) -> Result<End, LogError> {
-        let mut cursor = Cursor { bytes: &self.bytes, offset: self.offset, position: self.position };
+    pub fn check_all(&self) -> Result<Close, LogError> {
+        let mut cursor = self.cursor();
         loop {
-            if let Record::End(end) = cursor.next()? {
-                return Ok(end);
+            if let Record::Close(close) = cursor.next()? {
+                return Ok(close);
             }
         }
     }
 
-    /// The next record. After [`Record::End`] there is none, and asking for it is an error.
+    fn cursor(&self) -> Cursor<'_> {
+        Cursor { bytes: &self.bytes, offset: self.offset, position: self.position, ended: self.ended }
+    }
+
+    /// The next record. After [`Record::Close`] there is none.
     pub fn read(&mut self) -> Result<Record, LogError> {
-        let mut cursor = Cursor { bytes: &self.bytes, offset: self.offset, position: self.position };
+        let mut cursor = self.cursor();
         let record = cursor.next()?;
         (self.offset, self.position) = (cursor.offset, cursor.position);
         Ok(record)
@@ -103,28 +141,54 @@ fn word(bytes: &[u8], offset: usize) -> Option<u32> {
     bytes.get(offset..offset + 4)?.try_into().ok().map(u32::from_le_bytes)
 }
 
+/// A damaged length can make an entry look torn. It cannot be one where the file goes on to an end record.
+fn ends_with_end_record(bytes: &[u8]) -> bool {
+    let Some(start) = bytes.len().checked_sub(1 + END_BODY_BYTES + CHECKSUM_BYTES) else { return false };
+    let (record, found) = bytes[start..].split_at(1 + END_BODY_BYTES);
+    record[0] == TAG_END && checksum(&[record]) == found
+}
+
 struct Cursor<'a> {
     bytes: &'a [u8],
     offset: usize,
     position: u64,
+    ended: bool,
 }
 
 impl Cursor<'_> {
     fn next(&mut self) -> Result<Record, LogError> {
         match self.bytes.get(self.offset) {
-            None => Err(malformed(self.offset, "the log is cut off: it has no end record")),
+            None => self.cut().ok_or_else(|| malformed(self.offset, "nothing follows the end record")),
             Some(&TAG_ENTRY) => self.entry(),
             Some(&TAG_END) => self.end(),
             Some(tag) => Err(malformed(self.offset, format!("{tag} is no kind of record"))),
         }
     }
 
+    /// The end of a log that stops behind the last record or within the next; `None` where it must not.
+    fn cut(&self) -> Option<Record> {
+        let torn_bytes = (self.bytes.len() - self.offset) as u64;
+        let cut = Cut { position: self.position, offset: self.offset as u64, torn_bytes };
+        (!self.ended).then_some(Record::Close(Close::Cut(cut)))
+    }
+
     fn entry(&mut self) -> Result<Record, LogError> {
         let offset = self.offset + 1;
-        let (entry, length) =
-            Entry::decode(&self.bytes[offset..]).map_err(|source| LogError::Entry { offset: offset as u64, source })?;
+        let (entry, length) = match Entry::decode(&self.bytes[offset..]) {
+            Ok(decoded) => decoded,
+            Err(source) => {
+                let torn = if matches!(source, EntryError::Truncated { .. }) { self.cut() } else { None };
+                return torn.ok_or(LogError::Entry { offset: offset as u64, source });
+            }
+        };
         if entry.position != self.position + 1 {
-            let reason = format!("entry {} follows entry {}", entry.position, self.position);
+            let reason = match self.position {
+                0 => format!(
+                    "it begins with entry {}: those before it, that another node told, are missing",
+                    entry.position
+                ),
+                previous => format!("entry {} follows entry {previous}", entry.position),
+            };
             return Err(malformed(offset, reason));
         }
         self.position = entry.position;
@@ -140,7 +204,7 @@ impl Cursor<'_> {
             self.bytes.get(body_at..checksum_at).and_then(|body| <&[u8; END_BODY_BYTES]>::try_from(body).ok()),
             self.bytes.get(checksum_at..file_end),
         ) else {
-            return Err(malformed(self.bytes.len(), "the log is cut off in its end record"));
+            return self.cut().ok_or_else(|| malformed(self.bytes.len(), "the log is cut off in its end record"));
         };
         if checksum(&[&[TAG_END], body]) != found {
             return Err(malformed(checksum_at, "the checksum of the end record does not match"));
@@ -154,7 +218,7 @@ impl Cursor<'_> {
             return Err(malformed(file_end, "something follows the end record"));
         }
         self.offset = file_end;
-        Ok(Record::End(end))
+        Ok(Record::Close(Close::End(end)))
     }
 }
 
@@ -209,7 +273,7 @@ mod tests {
         let mut records = Vec::new();
         loop {
             records.push(reader.read()?);
-            if let Some(Record::End(_)) = records.last() {
+            if let Some(Record::Close(_)) = records.last() {
                 return Ok((reader.header().clone(), records));
             }
         }
@@ -220,7 +284,7 @@ mod tests {
         let (header, records) = read_all(small_log()).unwrap();
         assert_eq!(header.image_path, "image.hvt");
         assert_eq!(records.len(), 7);
-        let Record::End(end) = &records[6] else { panic!("{records:?}") };
+        let Record::Close(Close::End(end)) = &records[6] else { panic!("{records:?}") };
         assert_eq!(end.kind, EndKind::Halted { exit_status: -3 });
         let Record::Entry { entry, .. } = &records[4] else { panic!("{records:?}") };
         assert_eq!(entry.answer, Answer::NetworkRead { frame: Some(vec![9; 20]) });
@@ -242,10 +306,35 @@ mod tests {
     #[test]
     fn a_cut_at_any_byte_is_found() {
         let log = small_log();
+        let (_, records) = read_all(log.clone()).unwrap();
+        let offsets = records.iter().filter_map(|record| match record {
+            Record::Entry { offset, .. } => Some(*offset as usize - 1),
+            Record::Close(_) => None,
+        });
+        // Where each record starts, the end record last.
+        let end_at = log.len() - 1 - END_BODY_BYTES - CHECKSUM_BYTES;
+        let starts: Vec<usize> = offsets.chain([end_at]).collect();
         for length in 0..log.len() {
-            let error = read_all(log[..length].to_vec()).map(|_| ()).expect_err(&format!("cut to {length} bytes"));
-            assert!(error.to_string().contains("offset"), "{error}");
+            let read = read_all(log[..length].to_vec());
+            if length < starts[0] {
+                let error = read.map(|_| ()).expect_err(&format!("cut to {length} bytes"));
+                assert!(error.to_string().contains("offset"), "{error}");
+                continue;
+            }
+            let whole = starts.iter().filter(|start| **start <= length).count() - 1;
+            let offset = starts[whole];
+            let cut = Cut { position: whole as u64, offset: offset as u64, torn_bytes: (length - offset) as u64 };
+            assert_eq!(read.unwrap().1.last(), Some(&Record::Close(Close::Cut(cut))), "cut to {length} bytes");
         }
+    }
+
+    #[test]
+    fn damage_in_a_log_without_an_end_is_found() {
+        let mut log = small_log();
+        log.truncate(log.len() - 1 - END_BODY_BYTES - CHECKSUM_BYTES);
+        let last = log.len() - 1;
+        log[last] ^= 1;
+        assert!(matches!(read_all(log), Err(LogError::Entry { source: EntryError::Checksum, .. })));
     }
 
     #[test]

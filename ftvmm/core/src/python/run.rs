@@ -1,13 +1,16 @@
 //! Running and replaying a VM from Python.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::error::{bad_input, failure};
 use crate::devices::Console;
-use crate::execution::{self, Ending, Interruption, Outcome, RunConfig};
+use crate::execution::{self, Ending, Interruption, Outcome, Outputs, RunConfig};
+use crate::log::Close;
 use crate::machine::TrapReport;
 
 /// What a shell expects after Ctrl-C.
@@ -22,30 +25,58 @@ pub(super) fn run<'py>(py: Python<'py>, config_json: &str) -> PyResult<Bound<'py
         let interruption = Interruption::install().map_err(|error| failure(&error))?;
         Ok(execution::run(&mut machine, &mut world, recording, Some(&interruption))?)
     })?;
-    outcome_dict(py, &outcome)
+    outcome_dict(py, &outcome, None)
 }
 
-/// Replays a recorded run to its end.
+/// Replays a recorded run to its end; each output is a line in the file `outputs`, or on standard output for `-`, where
+/// console text then does not go.
 #[pyfunction]
-#[pyo3(signature = (log, image=None))]
-pub(super) fn replay<'py>(py: Python<'py>, log: PathBuf, image: Option<PathBuf>) -> PyResult<Bound<'py, PyDict>> {
-    let outcome = py.detach(|| -> PyResult<Outcome> {
-        let (mut machine, mut log) = execution::prepare_replay(&log, image.as_deref())?;
+#[pyo3(signature = (log, image=None, outputs=None))]
+pub(super) fn replay<'py>(
+    py: Python<'py>,
+    log: PathBuf,
+    image: Option<PathBuf>,
+    outputs: Option<PathBuf>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let (outcome, close) = py.detach(|| -> PyResult<(Outcome, Close)> {
+        let (mut machine, mut recorded) = execution::prepare_replay(&log, image.as_deref())?;
+        let mut outputs = open_outputs(outputs.as_deref())?;
         let interruption = Interruption::install().map_err(|error| failure(&error))?;
-        let mut console = Console::standard_output().map_err(|error| failure(&error))?;
-        Ok(execution::replay(&mut machine, &mut log, &mut console, Some(&interruption))?)
+        let outcome = execution::replay(&mut machine, &mut recorded, &mut outputs, Some(&interruption))?;
+        Ok((outcome, recorded.close))
     })?;
-    outcome_dict(py, &outcome)
+    let remark = match close {
+        Close::End(_) => None,
+        Close::Cut(cut) => Some(cut.to_string()),
+    };
+    outcome_dict(py, &outcome, remark)
 }
 
-fn outcome_dict<'py>(py: Python<'py>, outcome: &Outcome) -> PyResult<Bound<'py, PyDict>> {
-    let (ending, exit_status, report) = match &outcome.ending {
-        Ending::Halted { exit_status } => ("halted", *exit_status, None),
-        Ending::Trapped(report) => ("trapped", TrapReport::EXIT_STATUS, Some(report.to_string())),
-        Ending::Interrupted => ("interrupted", STATUS_INTERRUPTED, None),
+fn open_outputs(path: Option<&Path>) -> PyResult<Outputs> {
+    let console = || Console::standard_output().map_err(|error| failure(&error));
+    Ok(match path {
+        None => Outputs::new(Some(console()?), None),
+        Some(path) if path == Path::new("-") => {
+            let lines = std::io::stdout().as_fd().try_clone_to_owned().map_err(|error| failure(&error))?;
+            Outputs::new(None, Some(File::from(lines)))
+        }
+        Some(path) => {
+            let lines = File::create(path).map_err(|error| bad_input(&format!("{}: {error}", path.display())))?;
+            Outputs::new(Some(console()?), Some(lines))
+        }
+    })
+}
+
+fn outcome_dict<'py>(py: Python<'py>, outcome: &Outcome, remark: Option<String>) -> PyResult<Bound<'py, PyDict>> {
+    let (exit_status, report) = match &outcome.ending {
+        Ending::Halted { exit_status } => (*exit_status, None),
+        Ending::Trapped(report) => (TrapReport::EXIT_STATUS, Some(report.to_string())),
+        Ending::Interrupted => (STATUS_INTERRUPTED, None),
+        Ending::LogEnded => (0, None),
     };
     let dictionary = PyDict::new(py);
-    dictionary.set_item("ending", ending)?;
+    dictionary.set_item("ending", outcome.ending.word())?;
+    dictionary.set_item("remark", remark)?;
     dictionary.set_item("exit_status", exit_status)?;
     dictionary.set_item("report", report)?;
     dictionary.set_item("position", outcome.position)?;

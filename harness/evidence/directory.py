@@ -22,6 +22,7 @@ from harness.evidence.mapping import ClientMapping, map_trace
 from harness.evidence.scenario import Scenario, read_scenario
 from harness.evidence.ticks import Ticks, read_ticks
 from harness.evidence.trace import Trace, read_trace
+from harness.evidence.wire.storage import StorageWrite, read_storage_writes
 from harness.evidence.wire.wire import Wire, read_wire
 
 
@@ -117,6 +118,11 @@ class EvidenceDirectory:
         if len(key) != 32:
             raise EvidenceError(f"{self.path / 'scenario.json'}: the VM's key is missing")
         return read_wire(key, self.frames)
+
+    @cached_property
+    def storage_writes(self) -> list[StorageWrite] | None:
+        """The writes that came to the storage host; None where the lab's disk is not served by NBD."""
+        return read_storage_writes(self.frames) if self.scenario.lab == "netns" else None
 
     @cached_property
     def traces(self) -> dict[str, Trace]:

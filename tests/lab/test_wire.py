@@ -7,9 +7,11 @@ from collections import defaultdict
 import pytest
 
 from fault_injectors.host import PowerOff
+from harness.evidence.digest import digest
 from harness.evidence.directory import EvidenceDirectory
-from harness.evidence.trace_events import Acknowledged
+from harness.evidence.trace_events import Acknowledged, Output
 from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat, Hello, Welcome
+from harness.evidence.wire.storage import StorageWrite
 from harness.lab.netns.lab import NetnsLab
 from harness.vm.trial import Trial
 
@@ -79,3 +81,23 @@ def test_echoes_are_of_stamps_that_had_come(evidence: EvidenceDirectory) -> None
     assert echoes
     for said in echoes:
         assert heard[said.sender, said.echo_ns] < (said.left_ns or 0)
+
+
+def test_every_block_write_that_a_node_traced_came_to_the_storage_host(evidence: EvidenceDirectory) -> None:
+    """A write may come in pieces, one behind the other."""
+    writes = evidence.storage_writes
+    assert writes
+    assert all(write.error == 0 and write.answered_ns for write in writes[:-1])
+    for host, trace in evidence.traces.items():
+        own = iter([write for write in writes if write.host == host])
+        outputs = [one for one in trace.of(Output) if one.kind == "block"]
+        assert outputs
+        for number, output in enumerate(outputs):
+            pieces: list[StorageWrite] = []
+            while sum(piece.length for piece in pieces) < output.length and (piece := next(own, None)):
+                pieces.append(piece)
+            if not pieces and number == len(outputs) - 1:
+                break  # the host lost its power in between
+            assert pieces[0].offset == output.offset
+            assert digest(b"".join(piece.data for piece in pieces)) == output.digest
+        assert next(own, None) is None

@@ -120,7 +120,7 @@ def read_wire(key: bytes, frames: Frames) -> Wire:
     refused: list[Refused] = []
     reassembly = Reassembly(topology.LOGGING_PROXY_PORT)
     for plan in topology.FAULT_TOLERANT_PLANS:
-        address = _address(plan.address(topology.LOGGING))
+        address = address_of(plan.address(topology.LOGGING))
         for direction in Direction:
             found = segments(frames(topology.LOGGING, plan.name, direction), topology.LOGGING_PROXY_PORT)
             reassembly.add(found, address, sent=direction is Direction.SENT)
@@ -134,11 +134,13 @@ def read_wire(key: bytes, frames: Frames) -> Wire:
     return Wire(messages, refused)
 
 
-def _address(text: str) -> bytes:
+def address_of(text: str) -> bytes:
+    """An IPv4 address as packets have it."""
     return bytes(map(int, text.split(".")))
 
 
-def _host(address: bytes) -> str:
+def host_at(address: bytes) -> str:
+    """The FT host with this address on any network; the address itself where it is nobody's."""
     return _HOSTS.get(address[3], ".".join(map(str, address)))
 
 
@@ -160,7 +162,7 @@ def _said(message: Message, sender: str, receiver: str, path: str, left_ns: int 
 
 
 def _read_connection(key: bytes, connection: Connection, messages: list[Said], refused: list[Refused]) -> None:
-    dialler, listener = _host(connection.dialler), _host(connection.listener)
+    dialler, listener = host_at(connection.dialler), host_at(connection.listener)
     both = nonces(connection.from_dialler.content, connection.from_listener.content)
     for way, from_dialler in ((connection.from_dialler, True), (connection.from_listener, False)):
         sender, receiver = (dialler, listener) if from_dialler else (listener, dialler)
@@ -182,7 +184,7 @@ def _read_datagrams(key: bytes, network: str, frames: Frames, messages: list[Sai
     # The same bytes can pass more than once, for a datagram can be sent again: each sending has one arrival at most.
     arrivals: dict[tuple[bytes, bytes, bytes], list[int]] = defaultdict(list)
     for plan in topology.FAULT_TOLERANT_PLANS:
-        own = _address(plan.address(network))
+        own = address_of(plan.address(network))
         for one in datagrams(frames(network, plan.name, Direction.RECEIVED), port):
             if one.destination == own:
                 arrivals[one.source, one.destination, one.payload].append(one.wall_ns)
@@ -195,9 +197,9 @@ def _read_datagrams(key: bytes, network: str, frames: Frames, messages: list[Sai
             arrived_ns = None if number is None else came.pop(number)
             passed.append((plan.name, one.destination, one.payload, one.wall_ns, arrived_ns))
     for (source, destination, payload), came in arrivals.items():
-        passed += [(_host(source), destination, payload, None, came_ns) for came_ns in came]
+        passed += [(host_at(source), destination, payload, None, came_ns) for came_ns in came]
     for sender, destination, payload, left_ns, arrived_ns in passed:
-        receiver = _host(destination)
+        receiver = host_at(destination)
         try:
             message = open_datagram(key, payload)
         except WireFormatError as error:

@@ -90,6 +90,9 @@ class BitFlip(LabFault):
         if self._sector() == self._flipped():
             self._flip()
 
+    def end(self) -> None:
+        """The disk stays as it is: what a fresh VM makes of the damage is evidence."""
+
 
 @dataclass
 class DiskError(HostFault):

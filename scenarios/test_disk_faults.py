@@ -12,7 +12,7 @@ from harness.vm.trial import Trial
 MARKER = "a value that the disk is going to forget"
 
 
-@pytest.mark.promise(expects_failover=False)
+@pytest.mark.promise(expects_failover=False, damage_allowed=True)
 def test_flipped_bit_on_the_disk_never_becomes_a_value(trial: Trial) -> None:
     """The guest finds the damaged record when it scrubs its log, and serves the value that was written."""
     trial.command("SET", "marker", MARKER)
@@ -26,6 +26,7 @@ def test_flipped_bit_on_the_disk_never_becomes_a_value(trial: Trial) -> None:
 
 
 @pytest.mark.smoke
+@pytest.mark.promise(damage_allowed=True)
 def test_flipped_bit_and_then_a_failover(trial: Trial) -> None:
     """The disk forgets a bit, then the primary dies: the survivor serves the value that was written."""
     survivor = trial.backup

@@ -19,6 +19,7 @@ from harness.evidence.history import History, read_history
 from harness.evidence.host_clocks import HostClocks
 from harness.evidence.json_lines import EvidenceError
 from harness.evidence.mapping import ClientMapping, map_trace
+from harness.evidence.read_back import ReadBack, read_read_back
 from harness.evidence.scenario import Scenario, read_scenario
 from harness.evidence.ticks import Ticks, read_ticks
 from harness.evidence.trace import Trace, read_trace
@@ -143,6 +144,12 @@ class EvidenceDirectory:
         """Digests of what the image holds at the end, by offset and length; None when nobody read it."""
         path = self.path / "disk.json"
         return read_disk(path) if path.exists() else None
+
+    @cached_property
+    def read_back(self) -> ReadBack | None:
+        """What a fresh VM serves from the disk; None when nobody booted one."""
+        path = self.path / "readback.json"
+        return read_read_back(path) if path.exists() else None
 
     @cached_property
     def clocks(self) -> Clocks | None:

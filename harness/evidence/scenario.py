@@ -35,6 +35,8 @@ class Scenario:
     latency_over_before_ms_max: float | None = None
     # How errors may begin that the server answers, or with which it refuses a connection, such as `IOERR`.
     errors_allowed: list[str] = field(default_factory=list)
+    # A fault damages the disk on purpose: damage may be reported, and no damaged value may be served even so.
+    damage_allowed: bool = False
     # Answered operations wanted before the first fault, and after the last one.
     operations_before_min: int = 50
     operations_after_min: int = 50

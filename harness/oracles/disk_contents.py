@@ -8,15 +8,16 @@ from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.disk import last_writes
 from harness.evidence.verdicts import Finding, Verdict
 
-DISK_FAULTS = frozenset({"bit-flip", "disk-error"})
 # What the key-value guest prints when what it reads is not what it wrote (`kv/src/storage/`, `SCRUB`).
 DAMAGE_MESSAGES = ("damaged", "is not the one in memory")
 
 
 def judge_disk(evidence: EvidenceDirectory) -> Iterator[Finding]:
     """Two independent looks: the storage host's image, and the guest's own checksums."""
-    yield from _judge_image(evidence)
-    if not any(fault.fault in DISK_FAULTS for fault in evidence.faults):
+    # A VM that stops because its disk fails leaves a write undone, and its clients unanswered.
+    if evidence.scenario.expects_service:
+        yield from _judge_image(evidence)
+    if not evidence.scenario.damage_allowed:
         yield from _judge_consoles(evidence)
 
 
@@ -25,7 +26,11 @@ def _judge_image(evidence: EvidenceDirectory) -> Iterator[Finding]:
     if evidence.disk is None:
         yield Finding("no-disk", "nobody read the image at the end", Verdict.INSUFFICIENT)
         return
+    flipped = {fault.parameters["offset_bytes"] for fault in evidence.faults if fault.fault == "bit-flip"}
     for write in writes:
+        start = write.offset or 0
+        if any(start <= offset < start + write.length for offset in flipped):
+            continue  # changed on purpose, behind everybody's back
         found = evidence.disk.get((write.offset or 0, write.length))
         what = f"output {write.index}, a write of {write.length} bytes at byte {write.offset}"
         if found is None:
@@ -40,4 +45,6 @@ def _judge_consoles(evidence: EvidenceDirectory) -> Iterator[Finding]:
     for host, console in evidence.consoles.items():
         for line in console.splitlines():
             if any(message in line for message in DAMAGE_MESSAGES):
-                yield Finding("damage-reported", f"no fault struck the disk, but the guest on {host} prints: {line}")
+                yield Finding(
+                    "damage-reported", f"nothing was to damage the disk, but the guest on {host} prints: {line}"
+                )

@@ -26,6 +26,7 @@ from harness.vm.arbiter_log import ArbiterLog
 from harness.vm.client import Client
 from harness.vm.clock_log import ClockLog
 from harness.vm.pair import CONSOLE, NODE_LOG, TRACE, Node, Pair
+from harness.vm.read_back import collect_read_back
 
 OPERATIONS_AFTER = 60
 
@@ -195,8 +196,10 @@ class Trial:
         self._collect_captures()
         self._write_scenario(end_ns)
         if self.pair.guest.block:
-            traces = EvidenceDirectory(self.directory).traces
-            collect_disk(self.lab.storage_host, topology.STORAGE_IMAGE, traces, self.directory / "disk.json")
+            evidence = EvidenceDirectory(self.directory)
+            collect_disk(self.lab.storage_host, topology.STORAGE_IMAGE, evidence.traces, self.directory / "disk.json")
+            keys = sorted({one.key for one in evidence.history.operations}) if self._client_kind == "key-value" else []
+            collect_read_back(self.lab, keys, self.directory / "readback.json")
 
     def _collect_captures(self) -> None:
         """Copies the captures, and writes down how many frames each of them missed."""

@@ -10,8 +10,12 @@ import pytest
 from fault_injectors.host import PowerOff
 from fault_injectors.logging_network import LogReset
 from harness.evidence.capture_counts import CaptureCount
+from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.verdicts import Verdict
-from tests.mutants.conftest import Judge, Start
+from harness.lab import topology
+from harness.oracles.registry import judge as judge_directory
+from harness.vm.read_back import collect_read_back
+from tests.mutants.conftest import Judge, Judgements, Start
 
 
 def test_a_fault_that_strikes_nothing(start: Start, judge: Judge) -> None:
@@ -51,3 +55,27 @@ def test_captures_that_missed_frames(start: Start, judge: Judge, monkeypatch: py
 
     monkeypatch.setattr(trial.lab, "collect_captures", collect_with_gaps)
     judge(trial).assert_caught("evidence-sufficient", "capture-incomplete", verdict=Verdict.INSUFFICIENT)
+
+
+def test_an_image_that_a_fresh_vm_finds_changed(start: Start, judge: Judge) -> None:
+    """The client was told the truth all the while; what a fresh VM finds on the disk is another matter."""
+    trial = start(expects_failover=False, expects_faults=False)
+    judge(trial).assert_passed()
+    storage, image = trial.lab.storage_host, topology.STORAGE_IMAGE
+    evidence = EvidenceDirectory(trial.directory)
+    before = evidence.read_back
+    assert before is not None
+    assert before.values.keys() == {one.key for one in evidence.history.operations}
+
+    def judge_again(command: str) -> Judgements:
+        storage.run(command, check=True)
+        collect_read_back(trial.lab, sorted(before.values), trial.directory / "readback.json")
+        return Judgements(judge_directory(EvidenceDirectory(trial.directory)))
+
+    value = next(value for value in before.values.values() if value is not None and value.startswith("<"))
+    flip = f"import mmap; f = open('{image}', 'r+b'); m = mmap.mmap(f.fileno(), 0); m[m.rfind(b'{value}')] ^= 1"
+    judge_again(f'{storage.python} -c "{flip}"').assert_caught("durable", "read-back-error", "damage-on-disk")
+    judge_again(f"tr '\\0-\\377' '\\1-\\377\\0' <{image} >{image}.2; cat {image}.2 >{image}").assert_caught(
+        "durable", "disk-not-served"
+    )
+    judge_again(f"head -c 16M /dev/zero >{image}").assert_caught("durable", "write-not-on-disk")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import dpkt
 
@@ -51,6 +52,21 @@ def breaks(oracle: str, code: str, *, into: list[Mutation] = MUTATIONS) -> Calla
         return apply
 
     return register
+
+
+def _read_back(run: Run, **changes: Any) -> None:
+    assert run.read_back is not None
+    run.read_back = replace(run.read_back, **changes)
+
+
+def _values(run: Run) -> dict[str, str | None]:
+    assert run.read_back is not None
+    return dict(run.read_back.values)
+
+
+def _written_key(run: Run) -> str:
+    """A key that holds something at the end."""
+    return next(key for key, value in _values(run).items() if value is not None)
 
 
 def _protected_output(run: Run, kind: str = "frame") -> Record:
@@ -277,6 +293,77 @@ def an_acknowledged_write_is_gone_at_the_end(run: Run) -> None:
 @breaks("durable", "no-final-read")
 def nobody_reads_at_the_end(run: Run) -> None:
     run.history = [one for one in run.history if one.get("phase") != "final"]
+
+
+@breaks("durable", "write-lost")
+def the_client_reads_less_than_it_was_told_at_the_end(run: Run) -> None:
+    """Its last writes overlap, and still none of them explains what it reads."""
+    last = _answers(run, "INCR")[-1]
+    last["call_ns"] -= 3_000_000_000
+    final = next(one for one in run.history if one.get("phase") == "final" and one["key"] == last["key"])
+    final["result"] = str(int(final["result"]) - 2)
+
+
+@breaks("durable", "nothing-compared")
+def no_key_was_ever_used(run: Run) -> None:
+    run.history = [one for one in run.history if "key" not in one]
+
+
+@breaks("durable", "write-not-on-disk")
+def an_acknowledged_write_is_not_on_the_disk(run: Run) -> None:
+    _read_back(run, values={**_values(run), _written_key(run): "<9.9>"})
+
+
+@breaks("durable", "write-not-on-disk")
+def an_acknowledged_key_is_not_on_the_disk(run: Run) -> None:
+    _read_back(run, values={**_values(run), _written_key(run): None})
+
+
+@breaks("durable", "write-not-on-disk")
+def a_damaged_value_is_served(run: Run) -> None:
+    run.scenario["damage_allowed"] = True
+    _read_back(run, values={**_values(run), _written_key(run): "<9.8>"})
+
+
+@breaks("durable", "read-back-error")
+def a_fresh_vm_cannot_read_a_key(run: Run) -> None:
+    values = _values(run)
+    key = _written_key(run)
+    del values[key]
+    _read_back(run, values=values, errors={key: "DAMAGED the record of this key is damaged"})
+
+
+@breaks("durable", "damage-on-disk")
+def a_scrub_of_the_image_finds_damage(run: Run) -> None:
+    _read_back(run, damages=["damaged: a copy of the superblock"])
+
+
+@breaks("durable", "damage-on-disk")
+def a_fresh_vm_prints_damage(run: Run) -> None:
+    _read_back(run, console="kv: damaged at byte 512 of the device: a sector; its records are lost\n")
+
+
+@breaks("durable", "disk-not-served")
+def a_fresh_vm_does_not_take_the_disk(run: Run) -> None:
+    console = "kv: storage: both copies of the superblock are damaged\n"
+    _read_back(run, values={}, console=console, failure="the VM ended", refused_by_guest=True)
+
+
+@breaks("durable", "no-read-back")
+def no_fresh_vm_was_booted(run: Run) -> None:
+    run.read_back = None
+
+
+@breaks("durable", "no-read-back")
+def no_host_could_boot_a_fresh_vm(run: Run) -> None:
+    _read_back(run, values={}, failure="host-c is not up; host-a is not up")
+
+
+@breaks("durable", "key-not-read-back")
+def a_key_was_not_read_back(run: Run) -> None:
+    values = _values(run)
+    del values[_written_key(run)]
+    _read_back(run, values=values)
 
 
 @breaks("durable", "block-write-lost")

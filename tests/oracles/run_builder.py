@@ -20,6 +20,7 @@ from harness.evidence.capture import Direction, Frame, capture_name
 from harness.evidence.capture_counts import CaptureCount, write_capture_counts
 from harness.evidence.digest import digest
 from harness.evidence.disk import SECTOR_BYTES, Extent, write_disk
+from harness.evidence.read_back import ReadBack, write_read_back
 from harness.evidence.scenario import Scenario
 
 BOOT_NS = 5_000_000_000_000
@@ -60,6 +61,8 @@ class Run:
     faults: list[Record] = field(default_factory=list)
     # What the image holds at the end; None: what was written.
     disk: list[Extent] | None = None
+    # What a fresh VM reads from the image; None: nobody booted one.
+    read_back: ReadBack | None = None
     consoles: dict[str, str] = field(default_factory=dict)
     ticks: list[Record] = field(default_factory=list)
     # One exchange: (client, output index, the frame's bytes), for tests that look for a certain one.
@@ -99,6 +102,8 @@ class Run:
                 _write_lines(directory / f"{name}.jsonl", records)
         for host, console in self.consoles.items():
             (directory / "hosts" / host / "console.log").write_text(console)
+        if self.read_back is not None:
+            write_read_back(directory / "readback.json", self.read_back)
         write_disk(directory / "disk.json", self.written if self.disk is None else self.disk)
         return directory
 
@@ -303,6 +308,10 @@ class Builder:
 
     def _finish(self) -> None:
         run = self.run
+        keys = {one["key"] for one in run.history if "key" in one}
+        console = "kv: recovered 5 keys\nkv: serving 10.77.0.2/24 port 6379\n"
+        values = {key: self._store.values.get(key) for key in sorted(keys)}
+        run.read_back = ReadBack("host-c", values, console=console)
         answered = sum(one.get("return_ns") is not None for one in run.history)
         for host in (PRIMARY, BACKUP):
             for step in range(20):

@@ -10,9 +10,12 @@ from bench.figure import Figure
 from fault_injectors.host import PowerOff
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.failover import PARTS, Failover, find_failovers
-from harness.vm.trial import Trial
+from harness.promise import Expect, Promise
+from harness.scenario import Plan
+from harness.vm.run import Run
 
 GOAL_MS = 300
+PRIMARY_KILL = Plan(promise=Promise(expect=Expect.FAILOVER), faults=(PowerOff,))
 
 
 def measure(*, kills: int, progress: Callable[[str], None]) -> list[Figure]:
@@ -48,11 +51,11 @@ def _part(name: str, failovers: list[Failover]) -> Figure:
 def _kill_once(*, seed: int) -> Failover:
     with fresh_lab() as lab, tempfile.TemporaryDirectory(prefix="ftvmm-bench-") as directory:
         evidence = Path(directory) / "evidence"
-        trial = Trial(lab, evidence, name="primary kill", seed=seed)
-        trial.start()
-        primary, survivor = trial.primary, trial.backup
-        trial.inject(PowerOff(lab, primary.host))
-        trial.expect_takeover(survivor)
-        trial.conclude()
+        run = Run(lab, evidence, PRIMARY_KILL, name="primary kill", seed=seed)
+        run.start()
+        primary, survivor = run.primary, run.backup
+        run.inject(PowerOff(lab, primary.host))
+        run.expect_takeover(survivor)
+        run.conclude()
         (failover,) = find_failovers(EvidenceDirectory(evidence))
         return failover

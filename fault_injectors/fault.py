@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -37,7 +38,10 @@ class Confirmation:
 
 
 class Fault(Protocol):
-    """One fault at one target. Used once: prepare, inject, confirm, and heal or end, in this order."""
+    """One fault at one target. Used once: prepare, inject, confirm, and heal or end, in this order.
+
+    `confirm` runs in a thread of its own, beside the scenario's next steps.
+    """
 
     @property
     def name(self) -> str:
@@ -90,18 +94,32 @@ class FaultRecord:
         return self.verdict is Verdict.CONFIRMED
 
 
+@dataclass
+class _Injection:
+    """An injection that is not healed yet, and the thread that looks whether it took effect."""
+
+    fault: Fault
+    record: FaultRecord
+    confirmation: threading.Thread | None = None
+
+
 class FaultLog:
-    """Injects faults and keeps their records, on disk after every step: a run that breaks off leaves them too."""
+    """Injects faults and keeps their records, on disk after every step: a run that breaks off leaves them too.
+
+    Args:
+        lab: where.
+        path: where records go; nowhere without one.
+    """
 
     def __init__(self, lab: Lab, path: Path | None = None) -> None:
-        """Records go to `path`; nowhere without one."""
         self.records: list[FaultRecord] = []
         self._lab = lab
         self._path = path
-        self._open: list[tuple[Fault, FaultRecord]] = []
+        self._open: list[_Injection] = []
+        self._writing = threading.Lock()
 
     def inject(self, fault: Fault, *, confirm_timeout_seconds: float = 5.0) -> FaultRecord:
-        """Inject and confirm; the verdict is in the record.
+        """Inject and come back at once; a thread of its own looks whether it took effect, and writes that down.
 
         Args:
             fault: what is injected.
@@ -114,51 +132,89 @@ class FaultLog:
             raise LabError(f"the lab {self._lab.name} cannot inject {fault.name}")
         record = FaultRecord(fault.name, fault.target, dict(fault.parameters))
         self.records.append(record)
-        self._open.append((fault, record))
+        injection = _Injection(fault, record)
+        self._open.append(injection)
         try:
             fault.prepare()
             record.injected_ns = time.time_ns()
             fault.inject()
-            self._write()
-            confirmation = fault.confirm(self._lab.pace.stretch(confirm_timeout_seconds))
         except Exception as error:
             # Whoever asks why the run broke off finds it where the faults are.
             record.evidence.append(f"broke off: {error}")
-            self._write()
             raise
-        record.verdict = confirmation.verdict
-        record.evidence += confirmation.evidence
-        if record.is_confirmed:
-            record.confirmed_ns = time.time_ns()
+        finally:
+            self._write()
+        timeout_seconds = self._lab.pace.stretch(confirm_timeout_seconds)
+        injection.confirmation = threading.Thread(
+            target=self._confirm, args=(fault, record, timeout_seconds), name=f"confirm-{fault.name}", daemon=True
+        )
+        injection.confirmation.start()
+        return record
+
+    def _confirm(self, fault: Fault, record: FaultRecord, timeout_seconds: float) -> None:
+        try:
+            confirmation = fault.confirm(timeout_seconds)
+        except Exception as error:
+            # Nobody is there to catch it: the fault stays unconfirmed, and its record says why.
+            record.evidence.append(f"the confirmation broke off: {type(error).__name__}: {error}")
+        else:
+            record.evidence += confirmation.evidence
+            if confirmation.verdict is Verdict.CONFIRMED:
+                record.confirmed_ns = time.time_ns()
+            record.verdict = confirmation.verdict
         self._write()
+
+    def await_confirmation(self, record: FaultRecord) -> FaultRecord:
+        """Wait until it is known whether an injection took effect; the verdict is in the record."""
+        for injection in self._open:
+            if injection.record is record and injection.confirmation is not None:
+                injection.confirmation.join()
         return record
 
     def heal(self, record: FaultRecord) -> None:
-        """Heal one injection; nothing happens when it is healed already."""
-        for entry in self._open:
-            if entry[1] is record:
-                self._open.remove(entry)
-                entry[0].heal()
-                record.healed_ns = time.time_ns()
-                self._write()
+        """Heal one injection, having seen whether it took effect; nothing happens when it is healed already."""
+        self.await_confirmation(record)
+        for injection in self._open:
+            if injection.record is record:
+                self._open.remove(injection)
+                try:
+                    injection.fault.heal()
+                except Exception as error:
+                    record.evidence.append(f"healing broke off: {error}")
+                    raise
+                else:
+                    record.healed_ns = time.time_ns()
+                finally:
+                    self._write()
                 return
 
     def end_all(self) -> None:
-        """The run is over: end whatever is open, the newest first. Nothing of it counts as healed."""
+        """The run is over: end whatever is open, the newest first. Nothing of it counts as healed.
+
+        What cannot be ended is written down, and the others are ended all the same.
+        """
+        for injection in self._open:
+            self.await_confirmation(injection.record)
         while self._open:
-            fault, _ = self._open.pop()
-            fault.end()
+            injection = self._open.pop()
+            try:
+                injection.fault.end()
+            except Exception as error:
+                injection.record.evidence.append(f"ending broke off: {error}")
+                injection.record.verdict = Verdict.INCONCLUSIVE
+        self._write()
 
     @contextlib.contextmanager
     def injected(self, fault: Fault, *, confirm_timeout_seconds: float = 5.0) -> Iterator[FaultRecord]:
-        """Inject for the length of a `with` block."""
+        """Inject for the length of a `with` block that begins when it is known whether the fault took effect."""
         record = self.inject(fault, confirm_timeout_seconds=confirm_timeout_seconds)
         try:
-            yield record
+            yield self.await_confirmation(record)
         finally:
             self.heal(record)
 
     def _write(self) -> None:
         if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text("".join(json.dumps(asdict(each)) + "\n" for each in self.records))
+            with self._writing:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.write_text("".join(json.dumps(asdict(each)) + "\n" for each in self.records))

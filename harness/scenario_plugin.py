@@ -1,21 +1,23 @@
-"""The pytest plugin of the scenarios: gives each a `trial`, judges it when the scenario's own lines are through."""
+"""The pytest plugin of the scenarios: gives each a `run`, judges it when the scenario's own lines are through."""
 
 from __future__ import annotations
 
 import inspect
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import allure
 import pytest
 
-from fault_injectors.registry import FAULTS
 from harness.lab.interface import Lab
 from harness.lab.registry import LABS
-from harness.vm.trial import Trial
+from harness.scenario import MARKER, plan_of
+from harness.vm.run import Run
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
+FIXTURE = "run"
+# For the scenario's own lines and their judgement, as for this machine: none takes a quarter of it when it goes well.
+SECONDS_MAX = 180
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,32 +28,49 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Registers what a scenario may say of itself."""
-    config.addinivalue_line("markers", "promise(**bounds): fields of harness.evidence.scenario.Scenario")
-    config.addinivalue_line("markers", "client(kind): key-value (the default) or ticker")
-    config.addinivalue_line("markers", "mutants(*names): the VMM is broken on purpose in these ways")
-    config.addinivalue_line("markers", "output_policy(policy): resend (the default) or drop")
-    config.addinivalue_line("markers", "faults(*names): those of its faults that not every lab can inject")
+    config.addinivalue_line("markers", f"{MARKER}(plan): what it promises and injects, see harness.scenario")
     config.addinivalue_line("markers", "smoke: one scenario of each family of faults, for a quick look at a lab")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skips what the chosen lab cannot do, before it comes up."""
+    """Gives each scenario its place in the report, and skips what the chosen lab cannot do before it comes up.
+
+    Raises:
+        UsageError: a test takes a run and does not say what it promises.
+    """
     lab: Lab | None = None
     for item in items:
-        for marker in item.iter_markers("faults"):
-            lab = lab or LABS[config.getoption("--lab")]()
-            if reason := why_not(lab, marker.args):
-                item.add_marker(pytest.mark.skip(reason=reason))
+        plan = plan_of(item)
+        if plan is None and _takes_a_run(item):
+            raise pytest.UsageError(f"{item.nodeid} takes a `{FIXTURE}` without a promise: decorate it by @scenario")
+        if plan is None or not isinstance(item, pytest.Function):
+            continue
+        _label(item)
+        lab = lab or LABS[config.getoption("--lab")]()
+        if reason := plan.why_not_in(lab):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def why_not(lab: Lab, names: Sequence[str]) -> str:
-    """Why a lab, which need not be up, cannot inject all of these faults; empty when it can."""
-    for name in names:
-        kind = FAULTS[name]
-        if not kind.available(lab):
-            missing = ", ".join(sorted(capability.value for capability in kind.requires - lab.capabilities))
-            return f"the lab {lab.name} cannot inject {name}: it lacks {missing}"
-    return ""
+def _takes_a_run(item: pytest.Item) -> bool:
+    """Whether it takes this plugin's fixture, and no other of the same name."""
+    if not isinstance(item, pytest.Function):
+        return False
+    return any(each.func.__module__ == __name__ for each in item._fixtureinfo.name2fixturedefs.get(FIXTURE, ())[-1:])
+
+
+def _label(item: pytest.Function) -> None:
+    """Says in the report what the scenario's own docstrings say, also of one that is skipped: marks are read then."""
+    module = item.getparent(pytest.Module)
+    assert module is not None
+    family = inspect.getdoc(module.obj) or module.name
+    item.add_marker(pytest.mark.allure_label(family.split("\n")[0], label_type="feature"))
+    item.add_marker(pytest.mark.allure_description(inspect.getdoc(item.function) or ""))
+    # Allure fills the braces; all cases of a test share its function, and with it this title.
+    item.obj.__allure_display_name__ = _title(item) + (" [{param_id}]" if hasattr(item, "callspec") else "")
+
+
+def _title(item: pytest.Function) -> str:
+    return item.originalname.removeprefix("test_").replace("_", " ").capitalize()
 
 
 def evidence_of(lab: Lab) -> Path:
@@ -60,55 +79,43 @@ def evidence_of(lab: Lab) -> Path:
 
 
 @pytest.fixture
-def trial(request: pytest.FixtureRequest, lab: Lab) -> Trial:
+def run(request: pytest.FixtureRequest, lab: Lab) -> Run:
     """A VM that runs protected and under load, and everything that is needed to break it."""
-    node = request.node
-    name = node.name
-    _describe(node)
+    item = request.node
+    plan = plan_of(item)
+    assert plan is not None
     seed = request.config.getoption("--seed")
-    trial = Trial(
+    run = Run(
         lab,
-        evidence_of(lab) / name,
-        name=name,
-        client=_argument(node, "client", "key-value"),
-        seed=zlib.crc32(name.encode()) if seed is None else seed,
-        promise=dict(marker.kwargs) if (marker := node.get_closest_marker("promise")) else {},
-        mutants=marker.args if (marker := node.get_closest_marker("mutants")) else (),
-        policy=_argument(node, "output_policy", "resend"),
+        evidence_of(lab) / item.name,
+        plan,
+        name=item.name,
+        title=_title(item),
+        seed=zlib.crc32(item.name.encode()) if seed is None else seed,
     )
+    # Only now is it known how slow the lab is.
+    item.add_marker(pytest.mark.timeout(lab.pace.stretch(SECONDS_MAX), func_only=True))
     try:
-        trial.start()
+        run.start()
     except BaseException:
-        trial.abandon()
+        run.abandon()
         raise
-    return trial
-
-
-def _describe(node: pytest.Function) -> None:
-    """Says in the report what the scenario's own docstrings say."""
-    allure.dynamic.description(inspect.getdoc(node.function) or "")  # type: ignore[no-untyped-call]
-    family = inspect.getdoc(node.module) or node.module.__name__
-    allure.dynamic.feature(family.split("\n")[0])  # type: ignore[no-untyped-call]
-
-
-def _argument(node: pytest.Item, marker_name: str, default: str) -> str:
-    marker = node.get_closest_marker(marker_name)
-    return str(marker.args[0]) if marker else default
+    return run
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
-    """Runs the oracles after every scenario, without its asking."""
-    trial = pyfuncitem.funcargs.get("trial")
-    if not isinstance(trial, Trial):
+    """Runs the oracles after every scenario, without its asking, and whether it went through or not."""
+    run = pyfuncitem.funcargs.get(FIXTURE)
+    if not isinstance(run, Run):
         return (yield)
-    # Only from within the call does the report take a title.
-    title = pyfuncitem.originalname.removeprefix("test_").replace("_", " ").capitalize()
-    allure.dynamic.title(title)  # type: ignore[no-untyped-call]
     try:
         outcome = yield
-    except BaseException:
-        trial.abandon()
+    except (Exception, pytest.fail.Exception) as error:
+        run.conclude(error)
         raise
-    trial.conclude()
+    except BaseException:
+        run.abandon()
+        raise
+    run.conclude()
     return outcome

@@ -6,35 +6,33 @@ import pytest
 
 from fault_injectors.clock import ClockStep
 from fault_injectors.sleep import Sleep
-from harness.vm.trial import Trial
+from harness.promise import Expect, Promise, unnoticed
+from harness.scenario import scenario
+from harness.vm.run import Run
 
 HOUR_SECONDS = 3600
 
 
-@pytest.mark.faults("clock-step")
-@pytest.mark.promise(expects_failover=False)
+@scenario(unnoticed(), faults=(ClockStep,))
 @pytest.mark.parametrize("seconds", [5 * HOUR_SECONDS, -5 * HOUR_SECONDS], ids=["forward", "back"])
-def test_clock_of_the_primary_jumps_and_nobody_notices(trial: Trial, seconds: int) -> None:
+def test_clock_of_the_primary_jumps_and_nobody_notices(run: Run, seconds: int) -> None:
     """No decision of the protocol looks at the wall clock."""
-    with trial.under(ClockStep(trial.lab, trial.primary.host, seconds)):
-        trial.expect_service()
-        trial.expect_protected()
+    with run.under(ClockStep(run.lab, run.primary.host, seconds)):
+        run.expect_together()
 
 
-@pytest.mark.faults("clock-step")
-@pytest.mark.promise(expects_failover=False)
-def test_clock_of_the_backup_jumps_and_nobody_notices(trial: Trial) -> None:
+@scenario(unnoticed(), faults=(ClockStep,))
+def test_clock_of_the_backup_jumps_and_nobody_notices(run: Run) -> None:
     """The guest's wall clock is the primary's, by the log: the backup's own is never asked."""
-    with trial.under(ClockStep(trial.lab, trial.backup.host, 5 * HOUR_SECONDS)):
-        trial.expect_service()
-        trial.expect_protected()
+    with run.under(ClockStep(run.lab, run.backup.host, 5 * HOUR_SECONDS)):
+        run.expect_together()
 
 
-@pytest.mark.faults("sleep")
-def test_sleeping_primary_wakes_hours_later_and_does_not_speak(trial: Trial) -> None:
+@scenario(Promise(expect=Expect.FAILOVER), faults=(Sleep,))
+def test_sleeping_primary_wakes_hours_later_and_does_not_speak(run: Run) -> None:
     """The backup takes over, the sleeper wakes hours later by its own clock: it halts itself before it says a word."""
-    survivor, sleeping = trial.backup, trial.primary
-    with trial.under(Sleep(trial.lab, sleeping.host, slept_seconds=5 * HOUR_SECONDS)):
-        trial.expect_takeover(survivor)
-    trial.pair.wait_until_halted(sleeping)
-    trial.expect_service()
+    survivor, sleeping = run.backup, run.primary
+    with run.under(Sleep(run.lab, sleeping.host, slept_seconds=5 * HOUR_SECONDS)):
+        run.expect_takeover(survivor)
+    run.pair.wait_until_halted(sleeping)
+    run.expect_service()

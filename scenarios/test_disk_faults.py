@@ -7,57 +7,59 @@ import pytest
 from fault_injectors.disk import BitFlip, DiskError
 from fault_injectors.host import PowerOff
 from harness.evidence.allure_report import PromiseBrokenError
-from harness.vm.trial import Trial
+from harness.promise import Expect, Promise, unnoticed
+from harness.scenario import scenario
+from harness.vm.run import Run
 
 MARKER = "a value that the disk is going to forget"
 
 
-@pytest.mark.promise(expects_failover=False, damage_allowed=True)
-def test_flipped_bit_on_the_disk_never_becomes_a_value(trial: Trial) -> None:
+@scenario(Promise(expect=Expect.STAYS_TOGETHER, damage_allowed=True), faults=(BitFlip,))
+def test_flipped_bit_on_the_disk_never_becomes_a_value(run: Run) -> None:
     """The guest finds the damaged record when it scrubs its log, and serves the value that was written."""
-    trial.command("SET", "marker", MARKER)
-    trial.inject(BitFlip(trial.lab, trial.offset_on_disk(MARKER.encode())))
-    found = trial.command("SCRUB")
-    if trial.command("GET", "marker") != MARKER:
+    run.key_value.command("SET", "marker", MARKER)
+    run.await_confirmation(run.inject(BitFlip(run.lab, run.key_value.offset_on_disk(MARKER.encode()))))
+    found = run.key_value.command("SCRUB")
+    if run.key_value.command("GET", "marker") != MARKER:
         raise PromiseBrokenError("the flipped bit came through to the client")
-    trial.pair.wait_for_console(trial.primary, "damage")
+    run.pair.wait_for_console(run.primary, "damage")
     assert found, "SCRUB says nothing"
-    trial.expect_service()
+    run.expect_service()
 
 
+@scenario(Promise(expect=Expect.FAILOVER, damage_allowed=True), faults=(BitFlip, PowerOff))
 @pytest.mark.smoke
-@pytest.mark.promise(damage_allowed=True)
-def test_flipped_bit_and_then_a_failover(trial: Trial) -> None:
+def test_flipped_bit_and_then_a_failover(run: Run) -> None:
     """The disk forgets a bit, then the primary dies: the survivor serves the value that was written."""
-    survivor = trial.backup
-    trial.command("SET", "marker", MARKER)
-    trial.inject(BitFlip(trial.lab, trial.offset_on_disk(MARKER.encode())))
-    trial.inject(PowerOff(trial.lab, trial.primary.host))
-    trial.expect_takeover(survivor)
-    if trial.command("GET", "marker") != MARKER:
+    survivor = run.backup
+    run.key_value.command("SET", "marker", MARKER)
+    run.inject(BitFlip(run.lab, run.key_value.offset_on_disk(MARKER.encode())))
+    run.inject(PowerOff(run.lab, run.primary.host))
+    run.expect_takeover(survivor)
+    if run.key_value.command("GET", "marker") != MARKER:
         raise PromiseBrokenError("the flipped bit came through to the client")
 
 
-def test_disk_of_the_primary_fails(trial: Trial) -> None:
+@scenario(Promise(expect=Expect.FAILOVER), faults=(DiskError,))
+def test_disk_of_the_primary_fails(run: Run) -> None:
     """A write fails that the guest was told is done: the primary halts itself, and the backup writes it."""
-    survivor, failing = trial.backup, trial.primary
-    with trial.under(DiskError(trial.lab, failing.host)):
-        trial.expect_takeover(survivor)
-    trial.pair.wait_until_halted(failing)
+    survivor, failing = run.backup, run.primary
+    with run.under(DiskError(run.lab, failing.host)):
+        run.expect_takeover(survivor)
+    run.pair.wait_until_halted(failing)
 
 
-@pytest.mark.promise(expects_failover=False, expects_service=False)
-def test_disks_of_both_hosts_fail(trial: Trial) -> None:
+@scenario(Promise(expect=Expect.STOPS), faults=(DiskError,))
+def test_disks_of_both_hosts_fail(run: Run) -> None:
     """Whoever owns the VM cannot write what the guest was told is done: it stops, rather than lie to anybody."""
-    nodes = trial.primary, trial.backup
-    with trial.under(*(DiskError(trial.lab, node.host) for node in nodes)):
+    nodes = run.primary, run.backup
+    with run.under(*(DiskError(run.lab, node.host) for node in nodes)):
         for node in nodes:
-            trial.pair.wait_until_halted(node)
+            run.pair.wait_until_halted(node)
 
 
-@pytest.mark.promise(expects_failover=False)
-def test_disk_of_the_backup_fails_and_nobody_notices(trial: Trial) -> None:
+@scenario(unnoticed(), faults=(DiskError,))
+def test_disk_of_the_backup_fails_and_nobody_notices(run: Run) -> None:
     """Only the primary touches the disk."""
-    with trial.under(DiskError(trial.lab, trial.backup.host)):
-        trial.expect_service()
-        trial.expect_protected()
+    with run.under(DiskError(run.lab, run.backup.host)):
+        run.expect_together()

@@ -6,44 +6,49 @@ import pytest
 
 from fault_injectors.host import Freeze, PowerOff
 from fault_injectors.vmm import KillVmm
-from harness.vm.trial import Trial
+from harness.promise import Expect, Promise
+from harness.scenario import scenario
+from harness.vm.run import Run
 
 
+@scenario(Promise(expect=Expect.FAILOVER), faults=(PowerOff,))
 @pytest.mark.smoke
-def test_primary_loses_power_under_load(trial: Trial) -> None:
+def test_primary_loses_power_under_load(run: Run) -> None:
     """The primary's host loses power: the backup goes live, and every connection lives on."""
-    survivor = trial.backup
-    trial.inject(PowerOff(trial.lab, trial.primary.host))
-    trial.expect_takeover(survivor)
+    survivor = run.backup
+    run.inject(PowerOff(run.lab, run.primary.host))
+    run.expect_takeover(survivor)
 
 
-@pytest.mark.promise(expects_failover=False)
-def test_backup_loses_power_under_load(trial: Trial) -> None:
+@scenario(Promise(expect=Expect.PRIMARY_ALONE), faults=(PowerOff,))
+def test_backup_loses_power_under_load(run: Run) -> None:
     """The backup's host loses power: the primary wins the next generation and goes on alone."""
-    survivor = trial.primary
-    trial.inject(PowerOff(trial.lab, trial.backup.host))
-    trial.expect_takeover(survivor)
+    survivor = run.primary
+    run.inject(PowerOff(run.lab, run.backup.host))
+    run.expect_takeover(survivor)
 
 
-def test_primary_vmm_is_killed(trial: Trial) -> None:
+@scenario(Promise(expect=Expect.FAILOVER), faults=(KillVmm,))
+def test_primary_vmm_is_killed(run: Run) -> None:
     """SIGKILL hits the primary's VMM: its kernel lives on and resets the log connection."""
-    survivor, victim = trial.backup, trial.primary
-    trial.inject(KillVmm(trial.lab, victim.host, victim.process.pid))
-    trial.expect_takeover(survivor)
+    survivor, victim = run.backup, run.primary
+    run.inject(KillVmm(run.lab, victim.host, victim.process.pid))
+    run.expect_takeover(survivor)
 
 
-@pytest.mark.promise(expects_failover=False)
-def test_backup_vmm_is_killed(trial: Trial) -> None:
+@scenario(Promise(expect=Expect.PRIMARY_ALONE), faults=(KillVmm,))
+def test_backup_vmm_is_killed(run: Run) -> None:
     """SIGKILL hits the backup's VMM: the primary goes on alone."""
-    survivor, victim = trial.primary, trial.backup
-    trial.inject(KillVmm(trial.lab, victim.host, victim.process.pid))
-    trial.expect_takeover(survivor)
+    survivor, victim = run.primary, run.backup
+    run.inject(KillVmm(run.lab, victim.host, victim.process.pid))
+    run.expect_takeover(survivor)
 
 
-def test_frozen_primary_wakes_after_the_failover_and_does_not_speak(trial: Trial) -> None:
+@scenario(Promise(expect=Expect.FAILOVER), faults=(Freeze,))
+def test_frozen_primary_wakes_after_the_failover_and_does_not_speak(run: Run) -> None:
     """The primary's host stands still, the backup takes over, the host wakes: the old primary halts itself."""
-    survivor, frozen = trial.backup, trial.primary
-    with trial.under(Freeze(trial.lab, frozen.host)):
-        trial.expect_takeover(survivor)
-    trial.pair.wait_until_halted(frozen)
-    trial.expect_service()
+    survivor, frozen = run.backup, run.primary
+    with run.under(Freeze(run.lab, frozen.host)):
+        run.expect_takeover(survivor)
+    run.pair.wait_until_halted(frozen)
+    run.expect_service()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+import dataclasses
 
 from fault_injectors.block_layer import FailingDevice, FlakyDevice
 from fault_injectors.file_system import FullFileSystem
@@ -10,90 +10,82 @@ from fault_injectors.host import PowerOff
 from fault_injectors.networks import NetworkCut
 from fault_injectors.storage_server import StoppedStorageServer
 from fault_injectors.traffic import PacketDelay
+from harness.evidence.role import Role
 from harness.lab.topology import NODE_DIRECTORY, STORAGE, STORAGE_DIRECTORY
-from harness.vm.trial import Trial
+from harness.promise import Expect, Guarantee, Promise, unnoticed
+from harness.scenario import scenario
+from harness.vm.run import Run
 
 
-@pytest.mark.promise(expects_failover=False)
-def test_storage_network_of_the_backup_is_cut_and_nobody_notices(trial: Trial) -> None:
+@scenario(unnoticed(), faults=(NetworkCut,))
+def test_storage_network_of_the_backup_is_cut_and_nobody_notices(run: Run) -> None:
     """Only the primary touches the disk, and a healthy pair does not ask the arbiter."""
-    with trial.under(NetworkCut(trial.lab, trial.backup.host, STORAGE)):
-        trial.expect_service()
-        trial.expect_protected()
+    with run.under(NetworkCut(run.lab, run.backup.host, STORAGE)):
+        run.expect_together()
 
 
-@pytest.mark.faults("packet-delay")
-@pytest.mark.promise(expects_failover=False)
-def test_storage_is_slow_and_the_pair_stays_together(trial: Trial) -> None:
+@scenario(unnoticed(), faults=(PacketDelay,))
+def test_storage_is_slow_and_the_pair_stays_together(run: Run) -> None:
     """The disk's answers come late: whoever waits for the disk waits longer, and nobody is suspected."""
-    with trial.under(PacketDelay(trial.lab, trial.lab.storage_host, STORAGE)):
-        trial.expect_service()
-        trial.expect_protected()
+    with run.under(PacketDelay(run.lab, run.lab.storage_host, STORAGE)):
+        run.expect_together()
 
 
-@pytest.mark.faults("stopped-storage-server")
-@pytest.mark.promise(stall_ms_max=30_000)
-def test_storage_server_stops_and_comes_back(trial: Trial) -> None:
+@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=30_000), faults=(StoppedStorageServer,))
+def test_storage_server_stops_and_comes_back(run: Run) -> None:
     """The primary's disk fails, so it halts itself; when there is an arbiter to win again, the backup goes on."""
-    survivor, failing = trial.backup, trial.primary
-    with trial.under(StoppedStorageServer(trial.lab)):
-        trial.pair.wait_until_halted(failing)
-        trial.pair.wait_for_event(survivor, "arbiter", outcome="unreachable")
-        trial.expect_roles({survivor: "CANDIDATE"})
-    trial.expect_takeover(survivor)
+    survivor, failing = run.backup, run.primary
+    with run.under(StoppedStorageServer(run.lab)):
+        run.pair.wait_until_halted(failing)
+        run.pair.wait_for_event(survivor, "arbiter", outcome="unreachable")
+        run.expect_roles({survivor: Role.CANDIDATE})
+    run.expect_takeover(survivor)
 
 
-@pytest.mark.faults("failing-device")
-@pytest.mark.promise(expects_failover=False, expects_service=False)
-def test_disk_and_arbiter_fail_for_good(trial: Trial) -> None:
+@scenario(Promise(expect=Expect.STOPS), faults=(FailingDevice,))
+def test_disk_and_arbiter_fail_for_good(run: Run) -> None:
     """A write fails that the guest was told is done, on whichever host: the primary halts itself.
 
     The arbiter lies on the same device. Whether the backup still wins or not, nobody can write: the VM stops.
     """
-    failing = trial.primary
-    with trial.under(FailingDevice(trial.lab)):
-        trial.pair.wait_until_halted(failing)
-        trial.pair.stop()
+    failing = run.primary
+    with run.under(FailingDevice(run.lab)):
+        run.pair.wait_until_halted(failing)
+        run.pair.stop()
 
 
-@pytest.mark.faults("flaky-device")
-@pytest.mark.promise(expects_failover=False, expects_service=False)
-def test_disk_and_arbiter_fail_in_turns(trial: Trial) -> None:
+@scenario(Promise(expect=Expect.STOPS), faults=(FlakyDevice,))
+def test_disk_and_arbiter_fail_in_turns(run: Run) -> None:
     """One failed write is enough: the primary does not try again what may have half happened, it halts itself."""
-    failing = trial.primary
-    with trial.under(FlakyDevice(trial.lab)):
-        trial.pair.wait_until_halted(failing)
-        trial.pair.stop()
+    failing = run.primary
+    with run.under(FlakyDevice(run.lab)):
+        run.pair.wait_until_halted(failing)
+        run.pair.stop()
 
 
-@pytest.mark.faults("full-file-system")
-@pytest.mark.promise(expects_failover=False)
-def test_storage_is_full_and_nobody_notices(trial: Trial) -> None:
+@scenario(unnoticed(), faults=(FullFileSystem,))
+def test_storage_is_full_and_nobody_notices(run: Run) -> None:
     """The disk image has all its blocks from the beginning, and a healthy pair does not ask the arbiter."""
-    with trial.under(FullFileSystem(trial.lab, trial.lab.storage_host, STORAGE_DIRECTORY)):
-        trial.expect_service()
-        trial.expect_protected()
+    with run.under(FullFileSystem(run.lab, run.lab.storage_host, STORAGE_DIRECTORY)):
+        run.expect_together()
 
 
-@pytest.mark.faults("full-file-system", "power-off")
-@pytest.mark.promise(stall_ms_max=30_000)
-def test_storage_is_full_and_then_the_primary_dies(trial: Trial) -> None:
+@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=30_000), faults=(FullFileSystem, PowerOff))
+def test_storage_is_full_and_then_the_primary_dies(run: Run) -> None:
     """Nobody can claim the next generation while there is no room for the claim; when there is, the VM goes on."""
-    survivor = trial.backup
-    with trial.under(FullFileSystem(trial.lab, trial.lab.storage_host, STORAGE_DIRECTORY)):
-        trial.inject(PowerOff(trial.lab, trial.primary.host))
-        trial.pair.wait_for_event(survivor, "arbiter", outcome="unreachable")
-        trial.expect_roles({survivor: "CANDIDATE"})
-    trial.expect_takeover(survivor)
+    survivor = run.backup
+    with run.under(FullFileSystem(run.lab, run.lab.storage_host, STORAGE_DIRECTORY)):
+        run.inject(PowerOff(run.lab, run.primary.host))
+        run.pair.wait_for_event(survivor, "arbiter", outcome="unreachable")
+        run.expect_roles({survivor: Role.CANDIDATE})
+    run.expect_takeover(survivor)
 
 
-@pytest.mark.faults("full-file-system")
-@pytest.mark.promise(expects_failover=False, promises=["transparent-failover"])
-def test_file_system_of_the_backup_is_full_and_the_client_does_not_notice(trial: Trial) -> None:
+@scenario(dataclasses.replace(unnoticed(), promises=(Guarantee.TRANSPARENT_FAILOVER,)), faults=(FullFileSystem,))
+def test_file_system_of_the_backup_is_full_and_the_client_does_not_notice(run: Run) -> None:
     """A trace that cannot be written is evidence lost, and no reason to stop a VM.
 
     So only what the client sees is promised: the output rule cannot be judged without the backup's acknowledgements.
     """
-    with trial.under(FullFileSystem(trial.lab, trial.backup.host, NODE_DIRECTORY)):
-        trial.expect_service()
-        trial.expect_protected()
+    with run.under(FullFileSystem(run.lab, run.backup.host, NODE_DIRECTORY)):
+        run.expect_together()

@@ -6,7 +6,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +15,7 @@ from bench.demo.narration import sentence
 from bench.demo.observation import Observation
 from bench.demo.view import picture, told
 from bench.deployment import fresh_lab
+from bench.failover_stall import PRIMARY_KILL
 from fault_injectors.host import PowerOff
 from harness.evidence.allure_report import EvidenceInsufficientError, PromiseBrokenError
 from harness.evidence.directory import EvidenceDirectory
@@ -24,7 +24,7 @@ from harness.evidence.verdicts import Verdict
 from harness.lab.interface import LabError
 from harness.vm.client import ClientError
 from harness.vm.pair import PairError
-from harness.vm.trial import Trial
+from harness.vm.run import Run
 
 FRAMES_PER_SECOND = 8
 PLAIN_COLUMNS = 110
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("Five hosts, their networks and a shared disk come up ...", style="dim")
         with fresh_lab() as lab, tempfile.TemporaryDirectory(prefix="ftvmm-demo-") as directory:
             console.print("The key-value guest starts on host-a, its backup on host-b ...", style="dim")
-            trial = Trial(lab, Path(directory) / "evidence", name="demo")
-            trial.start()
-            return _show(trial, console, live=live, seconds=options.seconds)
+            run = Run(lab, Path(directory) / "evidence", PRIMARY_KILL, name="demo")
+            run.start()
+            return _show(run, console, live=live, seconds=options.seconds)
     except (LabError, PairError, ClientError) as error:
         console.print(f"The demonstration could not go on: {error}", style="red", highlight=False)
         return 1
@@ -53,24 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _show(trial: Trial, console: Console, *, live: bool, seconds: float) -> int:
-    primary, survivor = trial.primary, trial.backup
-    observation = Observation([primary.host, survivor.host], trial.client)
+def _show(run: Run, console: Console, *, live: bool, seconds: float) -> int:
+    primary, survivor = run.primary, run.backup
+    observation = Observation([primary.host, survivor.host], run.client)
     observation.start()
     stage = _live_stage if live else _plain_stage
     try:
         headline = "One VM on two hosts: host-a runs it and logs, host-b replays the log, a client writes and reads."
         stage(observation, console, headline, None, seconds)
-        fault_ns = trial.client.progress().now_ns
-        with ThreadPoolExecutor(1) as executor:
-            # It is watched while it is confirmed.
-            injection = executor.submit(trial.inject, PowerOff(trial.lab, primary.host))
-            stage(observation, console, f"{primary.name} has lost its power.", fault_ns, seconds)
-            injection.result()
-        trial.expect_takeover(survivor)
+        fault_ns = run.client.progress().now_ns
+        run.inject(PowerOff(run.lab, primary.host))
+        stage(observation, console, f"{primary.name} has lost its power.", fault_ns, seconds)
+        run.expect_takeover(survivor)
     finally:
         observation.stop()
-    return _summary(trial, console)
+    return _summary(run, console)
 
 
 Stage = Callable[[Observation, Console, str, int | None, float], None]
@@ -108,11 +105,11 @@ def _plain_stage(
     console.print(picture(observation.scene, headline="", fault_ns=fault_ns, columns=console.width))
 
 
-def _summary(trial: Trial, console: Console) -> int:
+def _summary(run: Run, console: Console) -> int:
     """What the evidence says of the failover, and what the oracles say of the evidence."""
     with contextlib.suppress(PromiseBrokenError, EvidenceInsufficientError):
-        trial.conclude()
-    evidence = EvidenceDirectory(trial.directory)
+        run.conclude()
+    evidence = EvidenceDirectory(run.directory)
     history = evidence.history
     unanswered = sum(not one.is_answered for one in history.operations)
     for failover in find_failovers(evidence):
@@ -126,10 +123,10 @@ def _summary(trial: Trial, console: Console) -> int:
         known = {name: value for name, value in failover.parts_ms().items() if value is not None}
         taken = ", ".join(f"{name.replace('_', ' ')} {value:.0f} ms" for name, value in known.items())
         console.print(f"The failover: {taken}.", highlight=False)
-    for judgement in trial.judgements:
+    for judgement in run.judgements:
         style = "green" if judgement.verdict is Verdict.PASSED else "red"
         console.print(f"  {judgement.verdict:<12} {judgement.oracle}", style=style, highlight=False)
-    return 0 if all(judgement.verdict is Verdict.PASSED for judgement in trial.judgements) else 1
+    return 0 if all(judgement.verdict is Verdict.PASSED for judgement in run.judgements) else 1
 
 
 if __name__ == "__main__":

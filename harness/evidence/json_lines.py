@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 Record = TypeVar("Record")
 
@@ -79,39 +77,7 @@ def decode(kind: type[Record], line: Line) -> Record:
 
     Raises `EvidenceError` when a field is missing or of the wrong type.
     """
-    values: dict[str, Any] = {}
-    for name, (accepted, optional) in _fields(typing.cast(Any, kind)).items():
-        if name not in line.fields:
-            if optional:
-                continue
-            raise line.error(f"`{name}` is missing in {kind.__name__}")
-        value = line.fields[name]
-        # bool is an int to Python, but `true` is no position.
-        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
-            raise line.error(f"`{name}` is {value!r} in {kind.__name__}")
-        values[name] = float(typing.cast(float, value)) if accepted == (float, int) else value
-    return kind(**values)
-
-
-@cache
-def _fields(kind: Any) -> dict[str, tuple[tuple[type, ...], bool]]:
-    hints = typing.get_type_hints(kind)
-    result = {}
-    for field in dataclasses.fields(kind):
-        if field.init:
-            has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-            result[field.name] = (_accepted(hints[field.name]), has_default)
-    return result
-
-
-def _accepted(hint: Any) -> tuple[type, ...]:
-    if hint is Any:
-        return (object,)
-    if hint is float:
-        return (float, int)
-    origin = typing.get_origin(hint)
-    if origin in (types.UnionType, typing.Union):
-        return tuple(kind for part in typing.get_args(hint) for kind in _accepted(part))
-    if origin is typing.Literal:
-        return (str,)
-    return (origin or hint,)
+    try:
+        return msgspec.convert(line.fields, kind)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise line.error(f"no {kind.__name__}: {error}") from error

@@ -3,50 +3,33 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.evidence.json_lines import decode, read_object
+from harness.promise import ClientKind, OutputPolicy, Promise
+
+# A lab that is more than this many times slower than this machine has bounds that say nothing any more.
+TIME_SCALE_MAX = 40.0
 
 
-@dataclass(frozen=True)
-class Scenario:
-    """A scenario and its bounds. Times are CLOCK_REALTIME nanoseconds."""
+@dataclass(frozen=True, kw_only=True)
+class Scenario(Promise):
+    """A scenario's promise, its bounds as long as the lab needs them, and how it ran. Times are CLOCK_REALTIME ns."""
 
     name: str
     lab: str
     seed: int
     start_ns: int
+    # When the load had ended; what follows is the run's own taking down.
     end_ns: int
     mac: str
-    addresses: list[str]
-    # Which of the promises the oracles judge here; a scenario without clients cannot promise a history.
-    promises: list[str] = field(default_factory=lambda: ["transparent-failover", "output-rule", "no-split-brain"])
-    # `key-value`, `ticker` or `none`: which client's evidence is to be there.
-    client: str = "key-value"
-    # A failover, or a planned switch-over, is to be seen (a `live` by another node than the bootstrapped one).
-    expects_failover: bool = True
-    # The VM is to answer again at the end. False where safety demands that it stops.
-    expects_service: bool = True
-    expects_faults: bool = True
-    # Longest time that any of the client's connections may wait for an answer, or to be connected.
-    stall_ms_max: float = 2000.0
-    # "Nobody notices": by how much a wait may be longer than the longest before the first fault; None: by any.
-    latency_over_before_ms_max: float | None = None
-    # How errors may begin that the server answers, or with which it refuses a connection, such as `IOERR`.
-    errors_allowed: list[str] = field(default_factory=list)
-    # A fault damages the disk on purpose: damage may be reported, and no damaged value may be served even so.
-    damage_allowed: bool = False
-    # Answered operations wanted before the first fault, and after the last one.
-    operations_before_min: int = 50
-    operations_after_min: int = 50
-    # Datagrams of the ticker that may be lost: 0 under `resend`.
-    ticks_lost_max: int = 0
-    # Datagrams that may come twice: 0 under `drop`, the uncertain ones under `resend`.
-    ticks_duplicated_max: int = 0
-    ticks_min: int = 50
-    # An output that the primary had completed this long before the survivor last heard it is not uncertain any more.
-    uncertain_ms_max: float = 500.0
+    addresses: tuple[str, ...]
+    client: ClientKind = ClientKind.KEY_VALUE
+    # The names of the faults that were to be injected.
+    faults: tuple[str, ...] = ()
+    # What the bounds on time were multiplied by, having measured the lab.
+    time_scale: float = 1.0
     title: str = ""
     # What both nodes were configured with: the VM's key (hexadecimal), intervals, the fate of uncertain outputs.
     key: str = ""
@@ -54,7 +37,12 @@ class Scenario:
     detect_ms: int = 150
     # W of R19, which no configuration changes.
     write_bound_ms: int = 50
-    output_policy: str = "resend"
+    output_policy: OutputPolicy = OutputPolicy.RESEND
+
+    @property
+    def expects_faults(self) -> bool:
+        """Whether something is to be broken."""
+        return bool(self.faults)
 
     def write(self, path: Path) -> None:
         """Write the file."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.clients.control import ClientControl, Progress
 from harness.lab import topology
 from harness.lab.interface import Lab, LabError, RemoteProcess
+from harness.promise import ClientKind
 from harness.vm.guests import KEY_VALUE_PORT, TICKER_PORT
 
 _DIRECTORY = "/var/lib/ftvmm"
 _CONTROL_PORT = 7500
+_FILES: Mapping[ClientKind, Sequence[str]] = {
+    ClientKind.KEY_VALUE: ("history.jsonl", "connections.jsonl"),
+    ClientKind.TICKER: ("ticks.jsonl",),
+}
 
 
 class ClientError(Exception):
@@ -23,14 +28,14 @@ class Client:
 
     Args:
         lab: where.
-        kind: `key-value` or `ticker`.
+        kind: which client.
         seed: what the key-value load is drawn from.
     """
 
-    def __init__(self, lab: Lab, kind: str, *, seed: int) -> None:
+    def __init__(self, lab: Lab, kind: ClientKind, *, seed: int) -> None:
         self._host, self._pace = lab.client_host, lab.pace
         self.kind, self._seed = kind, seed
-        self._files: Sequence[str] = ("ticks.jsonl",) if kind == "ticker" else ("history.jsonl", "connections.jsonl")
+        self._files = _FILES[kind]
         self._process: RemoteProcess | None = None
         self._control: ClientControl | None = None
 
@@ -40,7 +45,7 @@ class Client:
         Raises:
             ClientError: it has not in time; the message has what it printed.
         """
-        if self.kind == "ticker":
+        if self.kind is ClientKind.TICKER:
             command = (
                 f"harness.clients.ticks --listen {topology.VM_GATEWAY}:{TICKER_PORT} --ticks {_DIRECTORY}/ticks.jsonl"
             )
@@ -80,19 +85,27 @@ class Client:
         """How far it is."""
         return self._asked().progress()
 
-    def wait_for_answers(self, count: int, *, timeout_seconds: float = 30) -> None:
-        """Waits until `count` operations that are called from now on have been answered.
+    def wait_for_answers(self, count: int, *, after_seconds: float = 0, timeout_seconds: float = 30) -> None:
+        """Waits until `count` operations have been answered that are called in `after_seconds` or later.
 
         Raises:
             ClientError: they were not in time.
         """
-        control, timeout_seconds = self._asked(), self._pace.stretch(timeout_seconds)
-        now_ns = control.progress().now_ns
+        control, timeout_seconds = self._asked(), self._pace.stretch(timeout_seconds + after_seconds)
+        from_ns = control.progress().now_ns + round(after_seconds * 1e9)
         try:
-            control.wait_answered(count, called_after_ns=now_ns, timeout_seconds=timeout_seconds)
+            control.wait_answered(count, called_after_ns=from_ns, timeout_seconds=timeout_seconds)
         except TimeoutError as error:
             self._control = self.control()
             raise ClientError(f"{count} answers from now on: not within {timeout_seconds:g} s") from error
+
+    def load_for(self, seconds: float) -> None:
+        """Lets the load go on for so long, and sees it answered after that.
+
+        Raises:
+            ClientError: it was not.
+        """
+        self.wait_for_answers(1, after_seconds=seconds)
 
     def stop(self) -> None:
         """Ends the load, lets it read all keys a last time and seal its files."""

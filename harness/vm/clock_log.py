@@ -1,4 +1,4 @@
-"""`clocks.json` as a trial goes on: samples of all hosts around each step that may stop one or make its clock jump."""
+"""`clocks.json` as a run goes on: samples of all hosts around each step that may stop one or make its clock jump."""
 
 from __future__ import annotations
 

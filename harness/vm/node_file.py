@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import tomli_w
 
 from harness.lab import topology
 from harness.lab.interface import Host, Pace
+from harness.promise import OutputPolicy
 
 KEY_PATH = "/etc/ftvmm/key"
 CONFIG_PATH = "/etc/ftvmm/node.toml"
@@ -48,10 +52,6 @@ class Guest:
     memory_mib: int = 64
 
 
-def _quoted(texts: Sequence[str]) -> str:
-    return "[" + ", ".join(f'"{text}"' for text in texts) + "]"
-
-
 def node_file(
     host: Host,
     peer: Host,
@@ -61,7 +61,7 @@ def node_file(
     guest: Guest,
     timing: Timing,
     mutants: Sequence[str] = (),
-    policy: str = "resend",
+    policy: OutputPolicy = OutputPolicy.RESEND,
     entries_per_message: int | None = None,
 ) -> str:
     """The TOML text for the node on `host` whose partner runs on `peer`.
@@ -79,34 +79,38 @@ def node_file(
             wire; None: as many as fit.
     """
     here, there = host.addresses, peer.addresses
-    parts = [
-        f'[vm]\nuuid = "{vm}"\nimage = "{image_directory}/{guest.image}"\nmemory_mib = {guest.memory_mib}\n'
-        f"arguments = {_quoted(guest.arguments)}"
-    ]
-    if guest.network:
-        parts.append(f'[[vm.network]]\nname = "service"\ntap = "{topology.TAP}"\nmac = "{topology.VM_MAC}"')
-    if guest.block:
-        parts.append(f'[[vm.block]]\nname = "storage"\npath = "{topology.DISK_PATH}"')
-    parts.append(f'[node]\nname = "{host.name}"\npeer = "{peer.name}"\ndirectory = "{topology.NODE_DIRECTORY}"')
-    parts.append(
-        f'[logging]\nlisten = "{here[topology.LOGGING]}:{topology.LOGGING_PORT}"\n'
-        f'peer = "{there[topology.LOGGING]}:{topology.LOGGING_PROXY_PORT}"'
-        + (f"\nentries_per_message = {entries_per_message}" if entries_per_message is not None else "")
-    )
-    parts.extend(
-        f'[[heartbeat]]\nnetwork = "{network}"\nlisten = "{here[network]}:{topology.HEARTBEAT_PORT}"\n'
-        f'peer = "{there[network]}:{topology.HEARTBEAT_PORT}"'
-        for network in (topology.LOGGING, topology.MANAGEMENT)
-    )
-    parts.append(f'[arbiter]\nkind = "file"\ndirectory = "{topology.ARBITER_PATH}"\ntimeout_ms = {timing.arbiter_ms}')
-    parts.append(
-        f"[timing]\nheartbeat_ms = {timing.heartbeat_ms}\n"
-        f"lease_ms = {timing.lease_ms}\ndetect_ms = {timing.detect_ms}\n"
-        f"acknowledge_ms = {timing.acknowledge_ms}\nlag_ms = {timing.lag_ms}"
-    )
-    parts.append(f'[output]\npolicy = "{policy}"')
-    parts.append("[record]")
-    parts.append(f'[security]\nkey_file = "{KEY_PATH}"')
+    file: dict[str, Any] = {
+        "vm": {
+            "uuid": vm,
+            "image": f"{image_directory}/{guest.image}",
+            "memory_mib": guest.memory_mib,
+            "arguments": list(guest.arguments),
+        },
+        "node": {"name": host.name, "peer": peer.name, "directory": topology.NODE_DIRECTORY},
+        "logging": {
+            "listen": f"{here[topology.LOGGING]}:{topology.LOGGING_PORT}",
+            "peer": f"{there[topology.LOGGING]}:{topology.LOGGING_PROXY_PORT}",
+        },
+        "heartbeat": [
+            {
+                "network": network,
+                "listen": f"{here[network]}:{topology.HEARTBEAT_PORT}",
+                "peer": f"{there[network]}:{topology.HEARTBEAT_PORT}",
+            }
+            for network in (topology.LOGGING, topology.MANAGEMENT)
+        ],
+        "arbiter": {"kind": "file", "directory": topology.ARBITER_PATH, "timeout_ms": timing.arbiter_ms},
+        "timing": {name: bound for name, bound in asdict(timing).items() if name != "arbiter_ms"},
+        "output": {"policy": policy},
+        "record": {},
+        "security": {"key_file": KEY_PATH},
+    }
+    if entries_per_message is not None:
+        file["logging"]["entries_per_message"] = entries_per_message
     if mutants:
-        parts.append(f"[test]\nmutants = {_quoted(mutants)}")
-    return "\n".join(parts) + "\n"
+        file["test"] = {"mutants": list(mutants)}
+    if guest.network:
+        file["vm"]["network"] = [{"name": "service", "tap": topology.TAP, "mac": topology.VM_MAC}]
+    if guest.block:
+        file["vm"]["block"] = [{"name": "storage", "path": topology.DISK_PATH}]
+    return tomli_w.dumps(file)

@@ -6,21 +6,22 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from harness.evidence.role import OWNING, Role
 from harness.lab import topology
 from harness.lab.interface import CommandFailedError, Host, HostUnreachableError, Lab, LabError, Pace, RemoteProcess
 from harness.lab.kept_conversation import KeptConversation
+from harness.promise import OutputPolicy
 from harness.vm.node_file import CONFIG_PATH, KEY_PATH, Guest, Timing, node_file
 
 NODE_LOG = "/var/lib/ftvmm/node.log"
 TRACE = "/var/lib/ftvmm/trace.jsonl"
 CONSOLE = "/var/lib/ftvmm/console.log"
 
-OWNING_ROLES = frozenset({"ALONE", "PROTECTED"})
 _POLL_SECONDS = 0.05
 
 
@@ -74,6 +75,12 @@ class Node:
         status: dict[str, Any] | None = json.loads(answer)
         return status
 
+    @property
+    def role(self) -> Role | None:
+        """What it is to the VM now; None when the node or its host does not answer."""
+        status = self.status()
+        return Role(status["role"]) if status else None
+
     def trace(self) -> list[dict[str, Any]]:
         """The events of the node's trace so far; a line that is being written is left out."""
         try:
@@ -109,7 +116,7 @@ class Pair:
         *,
         timing: Timing | None = None,
         mutants: Sequence[str] = (),
-        policy: str = "resend",
+        policy: OutputPolicy = OutputPolicy.RESEND,
         entries_per_message: int | None = None,
     ) -> None:
         self.lab, self.guest = lab, guest
@@ -148,16 +155,16 @@ class Pair:
             process = host.start(f"{build}{host.python} -m ftvmm node --config {CONFIG_PATH}{flags}", log=NODE_LOG)
             self.nodes[host.name] = Node(host, process, self.lab.pace)
             if host is backup:
-                self._wait_for_role(self.nodes[host.name], {"SPARE"})
-        self._wait_for_role(self.nodes[primary.name], {"PROTECTED"})
-        self._wait_for_role(self.nodes[backup.name], {"BACKUP"})
+                self._wait_for_role(self.nodes[host.name], {Role.SPARE})
+        self._wait_for_role(self.nodes[primary.name], {Role.PROTECTED})
+        self._wait_for_role(self.nodes[backup.name], {Role.BACKUP})
 
-    def _wait_until(
+    def wait_until(
         self,
         condition: Callable[[], bool],
         *,
         what: str,
-        timeout_seconds: float,
+        timeout_seconds: float = 30,
         explain: Callable[[], str] = lambda: "",
     ) -> None:
         """Waits for an event outside this process.
@@ -178,43 +185,50 @@ class Pair:
                 raise PairError(f"{what}: not within {timeout_seconds:g} s. {explain()}".rstrip())
             time.sleep(self.lab.pace.stretch(_POLL_SECONDS))
 
-    def _wait_for_role(self, node: Node, roles: set[str], timeout_seconds: float = 30) -> None:
+    def _wait_for_role(self, node: Node, roles: Set[Role], timeout_seconds: float = 30) -> None:
         def reached() -> bool:
-            status = node.status()
-            if status is None and not node.process.is_running():
+            role = node.role
+            if role is None and not node.process.is_running():
                 raise PairError(f"the node on {node.name} ended while it was waited for: {node.log()[-2000:]}")
-            return status is not None and status["role"] in roles
+            return role in roles
 
-        self._wait_until(
+        self.wait_until(
             reached,
             what=f"the node on {node.name} becomes {' or '.join(sorted(roles))}",
             timeout_seconds=timeout_seconds,
             explain=lambda: f"It printed: {node.log()[-2000:]}",
         )
 
-    def node_in(self, roles: frozenset[str] | set[str]) -> Node:
-        """The node that has one of these roles now.
+    def node_in(self, roles: Set[Role]) -> Node:
+        """The one node that has one of these roles now.
 
         Raises:
-            PairError: none has.
+            PairError: none has, or two have.
         """
-        seen = {}
-        for node in self.nodes.values():
-            status = node.status()
-            seen[node.name] = status["role"] if status else "silent"
-            if status and status["role"] in roles:
-                return node
-        raise PairError(f"no node is {' or '.join(sorted(roles))}: {seen}")
+        found, seen = self._nodes_in(roles)
+        if len(found) > 1:
+            # They were asked one after the other, and a role may have passed on in between.
+            found, seen = self._nodes_in(roles)
+        if len(found) != 1:
+            how_many = "two nodes are" if found else "no node is"
+            raise PairError(f"{how_many} {' or '.join(sorted(roles))}: {seen}")
+        return found[0]
+
+    def _nodes_in(self, roles: Set[Role]) -> tuple[list[Node], dict[str, str]]:
+        """The nodes in these roles, and what each node says."""
+        seen = {node.name: node.role for node in self.nodes.values()}
+        found = [node for node in self.nodes.values() if seen[node.name] in roles]
+        return found, {name: role or "silent" for name, role in seen.items()}
 
     @property
     def primary(self) -> Node:
         """The node that owns the VM now."""
-        return self.node_in(OWNING_ROLES)
+        return self.node_in(OWNING)
 
     @property
     def backup(self) -> Node:
         """The node that replays now."""
-        return self.node_in({"BACKUP"})
+        return self.node_in({Role.BACKUP})
 
     def other(self, node: Node) -> Node:
         """The node that `node` is not."""
@@ -222,7 +236,7 @@ class Pair:
 
     def wait_until_alone(self, node: Node, timeout_seconds: float = 20) -> None:
         """Waits until a node owns the VM without a partner."""
-        self._wait_for_role(node, {"ALONE"}, timeout_seconds)
+        self._wait_for_role(node, {Role.ALONE}, timeout_seconds)
 
     def wait_until_halted(self, node: Node, timeout_seconds: float = 20) -> None:
         """Waits until a node has ended itself, by its process and not by its word.
@@ -230,7 +244,7 @@ class Pair:
         Raises:
             PairError: it still runs.
         """
-        self._wait_until(
+        self.wait_until(
             lambda: not node.process.is_running(),
             what=f"the node on {node.name} halts",
             timeout_seconds=timeout_seconds,
@@ -245,7 +259,7 @@ class Pair:
             halted.extend(node for node in (first, second) if not node.process.is_running())
             return bool(halted)
 
-        self._wait_until(seen, what=f"{first.name} or {second.name} halts", timeout_seconds=timeout_seconds)
+        self.wait_until(seen, what=f"{first.name} or {second.name} halts", timeout_seconds=timeout_seconds)
         return halted[0]
 
     def wait_for_console(self, node: Node, text: str, timeout_seconds: float = 20) -> None:
@@ -254,7 +268,7 @@ class Pair:
         def printed() -> bool:
             return text.encode() in node.host.read_file(CONSOLE)
 
-        self._wait_until(printed, what=f"the guest on {node.name} prints {text!r}", timeout_seconds=timeout_seconds)
+        self.wait_until(printed, what=f"the guest on {node.name} prints {text!r}", timeout_seconds=timeout_seconds)
 
     def wait_for_event(self, node: Node, event: str, timeout_seconds: float = 20, **fields: object) -> dict[str, Any]:
         """Waits until a node's trace has an event with these fields, and returns it."""
@@ -268,7 +282,7 @@ class Pair:
             )
             return bool(found)
 
-        self._wait_until(
+        self.wait_until(
             seen, what=f"{node.name}'s trace tells of {event} {fields or ''}", timeout_seconds=timeout_seconds
         )
         return found[0]

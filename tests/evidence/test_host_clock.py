@@ -85,7 +85,7 @@ def test_the_true_time_lies_within_the_bounds(start_ns: int, stretches: list[Str
     samples = []
     sampled: list[bool] = []
     for number, (begin_ns, end_ns) in enumerate(true.awake):
-        # A trial has one right before and right after each pause, but a host need not answer.
+        # A run has one right before and right after each pause, but a host need not answer.
         around = data.draw(st.booleans()) or number == 0
         shares = [*([0, 1000] if around else []), *data.draw(st.lists(st.integers(0, 1000), max_size=4))]
         sampled.append(around)

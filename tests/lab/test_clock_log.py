@@ -1,4 +1,4 @@
-"""What a trial writes down of its hosts' clocks bounds every stamp of theirs, a standstill included."""
+"""What a run writes down of its hosts' clocks bounds every stamp of theirs, a standstill included."""
 
 from __future__ import annotations
 

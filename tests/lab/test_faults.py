@@ -34,7 +34,7 @@ def faults(shared_lab: NetnsLab, tmp_path: Path) -> FaultLog:
 
 
 def inject(faults: FaultLog, fault: Fault, timeout_seconds: float = 3.0) -> FaultRecord:
-    return faults.inject(fault, confirm_timeout_seconds=timeout_seconds)
+    return faults.await_confirmation(faults.inject(fault, confirm_timeout_seconds=timeout_seconds))
 
 
 def verdict(faults: FaultLog, fault: Fault, timeout_seconds: float = 1.0) -> Verdict:

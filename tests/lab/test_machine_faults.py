@@ -15,6 +15,7 @@ from fault_injectors.device_mapper import Target, parse_table
 from fault_injectors.fault import Verdict
 from fault_injectors.file_system import FullFileSystem
 from fault_injectors.host import PowerOff
+from fault_injectors.kernel import KernelPanic
 from fault_injectors.logging_network import LogDelay, LogThrottle
 from fault_injectors.memory import killed_processes
 from fault_injectors.registry import FAULTS
@@ -24,7 +25,9 @@ from harness.lab.namespaces import run_inside
 from harness.lab.netns.lab import NetnsLab
 from harness.lab.registry import LABS
 from harness.lab.topology import LOGGING
-from harness.scenario_plugin import evidence_of, why_not
+from harness.promise import Expect, Promise
+from harness.scenario import Plan
+from harness.scenario_plugin import evidence_of
 from harness.vm.node_file import Timing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,10 +183,10 @@ def test_a_carrier_that_goes_is_seen_on_the_host(shared_lab: NetnsLab) -> None:
 
 def test_a_lab_says_what_it_lacks_before_it_is_up() -> None:
     lab = NetnsLab()
-    assert why_not(lab, ["power-off", "log-reset"]) == ""
-    assert why_not(lab, ["power-off", "kernel-panic"]) == "the lab netns cannot inject kernel-panic: it lacks kernel"
-    with pytest.raises(KeyError):
-        why_not(lab, ["no-such-fault"])
+    promise = Promise(expect=Expect.FAILOVER)
+    assert Plan(promise=promise, faults=(PowerOff, LogDelay)).why_not_in(lab) == ""
+    told = Plan(promise=promise, faults=(PowerOff, KernelPanic)).why_not_in(lab)
+    assert told == "the lab netns cannot inject kernel-panic: it lacks kernel"
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))

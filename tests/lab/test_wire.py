@@ -13,20 +13,22 @@ from harness.evidence.trace_events import Acknowledged, Output
 from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat, Hello, Welcome
 from harness.evidence.wire.storage import StorageWrite
 from harness.lab.netns.lab import NetnsLab
-from harness.vm.trial import Trial
+from harness.promise import Expect, Promise
+from harness.scenario import Plan
+from harness.vm.run import Run
 
 
 @pytest.fixture(scope="module")
 def evidence(shared_lab: NetnsLab, tmp_path_factory: pytest.TempPathFactory) -> EvidenceDirectory:
     """A pair under load whose primary loses power."""
     directory = tmp_path_factory.mktemp("pair") / "evidence"
-    trial = Trial(shared_lab, directory, name="wire")
-    trial.start()
-    survivor = trial.backup
-    trial.inject(PowerOff(shared_lab, trial.primary.host))
-    trial.expect_takeover(survivor)
-    trial.client.stop()
-    trial.collect()
+    plan = Plan(promise=Promise(expect=Expect.FAILOVER), faults=(PowerOff,))
+    run = Run(shared_lab, directory, plan, name="wire")
+    run.start()
+    survivor = run.backup
+    run.inject(PowerOff(shared_lab, run.primary.host))
+    run.expect_takeover(survivor)
+    run.gather()
     return EvidenceDirectory(directory)
 
 

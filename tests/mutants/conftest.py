@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.allure_report import EvidenceInsufficientError, PromiseBrokenError
 from harness.evidence.verdicts import Judgement, Verdict
 from harness.lab.interface import Lab
-from harness.oracles.registry import judge as judge_directory
-from harness.vm.trial import Trial
+from harness.promise import Promise
+from harness.scenario import Plan
+from harness.vm.run import Run
 
-Start = Callable[..., Trial]
+Start = Callable[..., Run]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,43 +49,36 @@ class Judgements:
         assert {judgement.verdict for judgement in self._by_oracle.values()} == {Verdict.PASSED}, str(self)
 
 
-Judge = Callable[[Trial], Judgements]
+Judge = Callable[[Run], Judgements]
 
 
 @pytest.fixture
 def start(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterator[Start]:
-    """Starts a trial whose VMM is broken as the test's `mutant` marker says; without one it is healthy."""
+    """Starts a run whose VMM is broken as the test's `mutant` marker says; without one it is healthy."""
     name = request.node.name
-    trials: list[Trial] = []
+    mutants = tuple(marker.args[0] for marker in request.node.iter_markers("mutant"))
+    runs: list[Run] = []
 
-    def start_trial(*, client: str = "key-value", **promise: Any) -> Trial:
-        trial = Trial(
-            lab,
-            tmp_path / "evidence",
-            name=name,
-            client=client,
-            seed=zlib.crc32(name.encode()),
-            promise=promise,
-            mutants=[marker.args[0] for marker in request.node.iter_markers("mutant")],
-        )
-        trials.append(trial)
-        trial.start()
-        return trial
+    def start_run(promise: Promise, **plan: Any) -> Run:
+        plan_of_it = Plan(promise=promise, mutants=mutants, **plan)
+        run = Run(lab, tmp_path / "evidence", plan_of_it, name=name, seed=zlib.crc32(name.encode()))
+        runs.append(run)
+        run.start()
+        return run
 
-    yield start_trial
-    for trial in trials:
-        if not trial.judgements:
-            trial.abandon()
+    yield start_run
+    for run in runs:
+        if not run.judgements:
+            run.abandon()
 
 
 @pytest.fixture
 def judge() -> Judge:
-    """Ends a trial, gathers its evidence and lets every oracle judge it."""
+    """Ends a run, gathers its evidence and lets every oracle judge it."""
 
-    def end_and_judge(trial: Trial) -> Judgements:
-        trial.client.stop()
-        trial.collect()
-        trial.judgements = judge_directory(EvidenceDirectory(trial.directory))
-        return Judgements(trial.judgements)
+    def end_and_judge(run: Run) -> Judgements:
+        with contextlib.suppress(PromiseBrokenError, EvidenceInsufficientError):
+            run.conclude()
+        return Judgements(run.judgements)
 
     return end_and_judge

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from harness.evidence.digest import digest
 from harness.evidence.disk import SECTOR_BYTES, Extent, write_disk
 from harness.evidence.read_back import ReadBack, write_read_back
 from harness.evidence.scenario import Scenario
+from harness.promise import ClientKind, Expect
 
 BOOT_NS = 5_000_000_000_000
 WALL_NS = 1_795_000_000_000_000_000
@@ -176,8 +177,19 @@ class Builder:
     def good_failover(self) -> Run:
         """A primary that is killed under load, and a survivor that does everything right."""
         run = self.run
-        base = Scenario("primary_killed", "netns", 7, wall_ns(0), wall_ns(END_MS), "02:00:00:00:00:02", ["10.0.0.2"])
-        run.scenario = base.__dict__ | {"stall_ms_max": 500.0} | self._scenario
+        base = Scenario(
+            expect=Expect.FAILOVER,
+            stall_ms_max=500.0,
+            name="primary_killed",
+            lab="netns",
+            seed=7,
+            start_ns=wall_ns(0),
+            end_ns=wall_ns(END_MS),
+            mac=VM_MAC.hex(":"),
+            addresses=("10.0.0.2",),
+            faults=("power-off",),
+        )
+        run.scenario = asdict(base) | self._scenario
         self._begin()
         for number in range(199):
             self._exchange(20 + number * 4.9, number, self._emit_protected)
@@ -346,7 +358,7 @@ def _operation(number: int, client: int) -> tuple[str, str, str | None]:
 
 def good_ticker_run() -> Run:
     """The same failover under the ticker: the key-value evidence gives way to datagrams."""
-    run = Builder(client="ticker", promises=["transparent-failover", "output-rule", "no-split-brain"]).good_failover()
+    run = Builder(client=ClientKind.TICKER).good_failover()
     run.history, run.connections = [], []
     run.ticks.append({"event": "start", "monotonic_ns": boot_ns(0), "wall_ns": wall_ns(0)})
     for number in range(1, 190):

@@ -1,0 +1,111 @@
+"""A scenario as a value: what it promises, what it injects, who watches. A test carries it by the decorator `scenario`.
+
+A plan is checked when it is made, that is when the file of the scenario is imported: nothing has run by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+
+from fault_injectors.base import LabFault
+from fault_injectors.registry import FAULTS
+from harness.lab.interface import Lab
+from harness.promise import ClientKind, OutputPolicy, Promise
+
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+MARKER = "scenario"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that a run needs to know beforehand.
+
+    Attributes:
+        promise: what is promised.
+        faults: the kinds of faults that it injects, all of them and no others.
+        client: who watches.
+        output_policy: what becomes of uncertain outputs.
+        mutants: how the VMM is broken on purpose; the nodes refuse one that they do not know.
+        entries_per_message: at most so many log entries go in one message, so that with 1 each shows by itself on the
+            wire; None: as many as fit.
+    """
+
+    promise: Promise
+    faults: tuple[type[LabFault], ...] = ()
+    client: ClientKind = ClientKind.KEY_VALUE
+    output_policy: OutputPolicy = OutputPolicy.RESEND
+    mutants: tuple[str, ...] = ()
+    entries_per_message: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what does not exist.
+
+        Raises:
+            TypeError: the promise is none, or a fault is no kind of fault.
+            ValueError: there is no such fault, client or policy.
+        """
+        if not isinstance(self.promise, Promise):
+            raise TypeError(f"{self.promise!r} is no promise")
+        for kind in self.faults:
+            if not (isinstance(kind, type) and issubclass(kind, LabFault)):
+                raise TypeError(f"{kind!r} is no kind of fault")
+            if FAULTS.get(kind.name) is not kind:
+                raise ValueError(f"the fault {kind.__name__} is not registered")
+        ClientKind(self.client)
+        OutputPolicy(self.output_policy)
+
+    @property
+    def fault_names(self) -> tuple[str, ...]:
+        """The faults by their registered names."""
+        return tuple(kind.name for kind in self.faults)
+
+    def why_not_in(self, lab: Lab) -> str:
+        """Why a lab, which need not be up, cannot run this; empty when it can."""
+        for kind in self.faults:
+            if not kind.available(lab):
+                missing = ", ".join(sorted(capability.value for capability in kind.requires - lab.capabilities))
+                return f"the lab {lab.name} cannot inject {kind.name}: it lacks {missing}"
+        return ""
+
+
+def scenario(
+    promise: Promise,
+    *,
+    faults: tuple[type[LabFault], ...] = (),
+    client: ClientKind = ClientKind.KEY_VALUE,
+    output_policy: OutputPolicy = OutputPolicy.RESEND,
+    mutants: tuple[str, ...] = (),
+    entries_per_message: int | None = None,
+) -> Callable[[Test], Test]:
+    """Makes a test a scenario: it takes the fixture `run` and is judged when its own lines are through. See `Plan`."""
+    plan = Plan(
+        promise=promise,
+        faults=faults,
+        client=client,
+        output_policy=output_policy,
+        mutants=mutants,
+        entries_per_message=entries_per_message,
+    )
+    return with_plan(plan)
+
+
+def with_plan(plan: Plan) -> Callable[[Test], Test]:
+    """The same for a plan that is there already."""
+    mark = pytest.mark.scenario(plan)
+
+    def decorate(test: Test) -> Test:
+        decorated: Test = mark(test)
+        return decorated
+
+    return decorate
+
+
+def plan_of(item: pytest.Item) -> Plan | None:
+    """The plan that a collected test carries, if any."""
+    marker = item.get_closest_marker(MARKER)
+    return marker.args[0] if marker else None

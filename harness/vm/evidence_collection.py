@@ -1,0 +1,88 @@
+"""Gathers what a run leaves on the hosts into its evidence directory: the nodes' files, captures, disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.evidence.capture_counts import write_capture_counts
+from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.disk import collect_disk
+from harness.evidence.scenario import Scenario
+from harness.lab import topology
+from harness.lab.interface import LabError
+from harness.promise import ClientKind, Promise
+from harness.vm.node_file import CONFIG_PATH
+from harness.vm.pair import CONSOLE, NODE_LOG, TRACE, Pair
+from harness.vm.read_back import collect_read_back
+
+if TYPE_CHECKING:
+    from harness.vm.run import Run
+
+
+def collect(run: Run) -> None:
+    """Stops the nodes and gathers everything; the client has ended by then."""
+    _collect_status(run.pair, run.directory)
+    run.pair.stop()
+    _collect_nodes(run.pair, run.directory)
+    with contextlib.suppress(OSError, LabError):
+        run.client.collect(run.directory)
+    run.arbiter.collect(run.directory)
+    # When all has ended that could say anything: what nobody was to say any more is looked at as well.
+    captures = run.directory / "captures"
+    write_capture_counts(captures / "counts.json", run.lab.collect_captures(captures))
+    _write_scenario(run)
+    if run.pair.guest.block:
+        _collect_disk(run)
+
+
+def _collect_disk(run: Run) -> None:
+    """What the disk image holds, and what a fresh VM reads of it."""
+    evidence = EvidenceDirectory(run.directory)
+    collect_disk(run.lab.storage_host, topology.STORAGE_IMAGE, evidence.traces, run.directory / "disk.json")
+    is_key_value = run.plan.client is ClientKind.KEY_VALUE
+    keys = sorted({one.key for one in evidence.history.operations}) if is_key_value else []
+    collect_read_back(run.lab, keys, run.directory / "readback.json")
+
+
+def _collect_status(pair: Pair, directory: Path) -> None:
+    for node in pair.nodes.values():
+        target = directory / "hosts" / node.name
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "status.json").write_text(json.dumps(node.status(), indent=2) + "\n")
+
+
+def _collect_nodes(pair: Pair, directory: Path) -> None:
+    for node in pair.nodes.values():
+        # A node records under its incarnation, and a host may have had several.
+        incarnations = {event["incarnation"] for event in node.trace()}
+        recorded = [f"{topology.NODE_DIRECTORY}/recorded-{incarnation}.log" for incarnation in sorted(incarnations)]
+        for path in (TRACE, CONSOLE, NODE_LOG, CONFIG_PATH, *recorded):
+            with contextlib.suppress(OSError, LabError):
+                (directory / "hosts" / node.name / Path(path).name).write_bytes(node.host.read_file(path))
+
+
+def _write_scenario(run: Run) -> None:
+    """A promise is made for this machine's speed; a slower lab keeps it in its own time."""
+    promise = run.plan.promise.scaled(run.lab.pace.factor)
+    Scenario(
+        name=run.name,
+        lab=run.lab.name,
+        seed=run.seed,
+        start_ns=run.start_ns,
+        end_ns=run.end_ns,
+        mac=topology.VM_MAC,
+        addresses=(topology.VM_ADDRESS,),
+        client=run.plan.client,
+        key=run.pair.key,
+        lease_ms=run.pair.timing.lease_ms,
+        detect_ms=run.pair.timing.detect_ms,
+        output_policy=run.pair.policy,
+        faults=run.plan.fault_names,
+        time_scale=run.lab.pace.factor,
+        title=run.title,
+        **{field.name: getattr(promise, field.name) for field in fields(Promise)},
+    ).write(run.directory / "scenario.json")

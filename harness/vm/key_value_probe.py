@@ -1,0 +1,36 @@
+"""What a scenario asks of the key-value server by itself, beside the load, and looks for on its disk."""
+
+from __future__ import annotations
+
+from harness.lab import topology
+from harness.lab.interface import Lab
+
+
+class KeyValueProbe:
+    """Speaks to the server over connections of its own, and reads the disk image on the storage host."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def command(self, *words: str) -> str:
+        """Gives the server one command; its answer as redis-cli prints it."""
+        return self._lab.client_host.run(
+            ["redis-cli", "-h", topology.VM_ADDRESS, *words], check=True, timeout_seconds=self._lab.pace.stretch(30)
+        ).stdout.strip()
+
+    def offset_on_disk(self, content: bytes) -> int:
+        """Where the disk image holds these bytes, counted from its start; the last place if there are several.
+
+        Raises:
+            LookupError: nowhere.
+        """
+        image = self._lab.storage_host.read_file(topology.STORAGE_IMAGE)
+        offset = image.rfind(content)
+        if offset < 0:
+            raise LookupError(f"the disk image does not hold {content!r}")
+        return offset
+
+    def disk_modified_ns(self) -> int:
+        """When the disk image was written to last, by the storage host's clock."""
+        command = ["stat", "--format=%.9Y", topology.STORAGE_IMAGE]
+        return int(self._lab.storage_host.run(command, check=True).stdout.strip().replace(".", ""))

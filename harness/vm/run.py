@@ -1,0 +1,205 @@
+"""One scenario's run: a pair and a client in a lab, the faults that strike them, and the end at which it is judged."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from fault_injectors.fault import Fault, FaultLog, FaultRecord
+from harness.evidence.role import Role
+from harness.evidence.verdicts import Judgement
+from harness.lab.interface import Lab, LabError
+from harness.promise import ClientKind, Expect
+from harness.scenario import Plan
+from harness.vm import guests
+from harness.vm.arbiter_log import ArbiterLog
+from harness.vm.client import Client, ClientError
+from harness.vm.clock_log import ClockLog
+from harness.vm.evidence_collection import collect
+from harness.vm.key_value_probe import KeyValueProbe
+from harness.vm.pair import Node, Pair, PairError
+from harness.vm.verdict import judge, raise_if_broken
+
+OPERATIONS_AFTER = 60
+# How long the load goes on when the last thing has happened that a scenario does or waits for.
+LOAD_SECONDS_AFTER_TAKEOVER = 5.0
+LOAD_SECONDS_TOGETHER = 2.0
+
+
+class Run:
+    """What a scenario holds in its hands.
+
+    Args:
+        lab: where it runs.
+        directory: where the evidence goes; emptied first.
+        plan: what it promises and who watches.
+        name: the scenario's name.
+        title: its name for people.
+        seed: what the client's load is drawn from.
+    """
+
+    def __init__(self, lab: Lab, directory: Path, plan: Plan, *, name: str, title: str = "", seed: int = 0) -> None:
+        self.lab, self.directory, self.plan, self.seed = lab, directory, plan, seed
+        self.name, self.title = name, title
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        guest = guests.ticker() if plan.client is ClientKind.TICKER else guests.key_value()
+        self.pair = Pair(
+            lab,
+            guest,
+            mutants=plan.mutants,
+            policy=plan.output_policy,
+            entries_per_message=plan.entries_per_message,
+        )
+        self.arbiter = ArbiterLog(lab, self.pair.vm)
+        self.client = Client(lab, plan.client, seed=seed)
+        self.key_value = KeyValueProbe(lab)
+        self.start_ns = time.time_ns()
+        # When the load had ended; what follows is the taking down.
+        self.end_ns = 0
+        self.judgements: list[Judgement] = []
+        self._faults = FaultLog(lab, directory / "faults.jsonl")
+        self._clocks = ClockLog(lab, directory / "clocks.json")
+
+    def start(self) -> None:
+        """Brings the VM up, protected and under load, and waits until every kind of output was seen."""
+        written_before = self.key_value.disk_modified_ns() if self.pair.guest.block else 0
+        self.arbiter.start()
+        self.pair.start()
+        self.client.start()
+        self._clocks.sample()
+        self.expect_service()
+        self.pair.wait_for_console(self.primary, "\n")
+        if self.pair.guest.block:
+            self.pair.wait_until(
+                lambda: self.key_value.disk_modified_ns() > written_before, what="the VM writes to its disk"
+            )
+
+    @property
+    def primary(self) -> Node:
+        """The node that owns the VM now."""
+        return self.pair.primary
+
+    @property
+    def backup(self) -> Node:
+        """The node that replays now."""
+        return self.pair.backup
+
+    def inject(self, fault: Fault) -> FaultRecord:
+        """Injects a fault and comes back at once.
+
+        Whether it took effect is looked at meanwhile, and judged with everything else.
+
+        Raises:
+            ValueError: the scenario does not say that it injects such a fault.
+        """
+        if fault.name not in self.plan.fault_names:
+            raise ValueError(f"the scenario's plan has no {fault.name}: {', '.join(self.plan.fault_names) or 'none'}")
+        with self._clocks.around():
+            return self._faults.inject(fault)
+
+    def await_confirmation(self, record: FaultRecord) -> None:
+        """Waits until it is known whether a fault took effect, where the next step would wipe out its traces."""
+        self._faults.await_confirmation(record)
+
+    def heal(self, record: FaultRecord) -> None:
+        """Undoes a fault, having seen whether it took effect."""
+        self._faults.await_confirmation(record)
+        with self._clocks.around():
+            self._faults.heal(record)
+
+    @contextlib.contextmanager
+    def under(self, *faults: Fault) -> Iterator[None]:
+        """Injects faults for the length of a `with` block; all are healed, whatever raises."""
+        with contextlib.ExitStack() as stack:
+            for fault in faults:
+                stack.callback(self.heal, self.inject(fault))
+            yield
+
+    def expect_service(self, *, timeout_seconds: float = 30) -> None:
+        """Waits until the client has answers to what it asked from now on."""
+        self.client.wait_for_answers(OPERATIONS_AFTER, timeout_seconds=timeout_seconds)
+
+    def expect_takeover(self, survivor: Node) -> None:
+        """Waits until `survivor` owns the VM and serves the client."""
+        self.pair.wait_until_alone(survivor)
+        self.expect_service()
+
+    def expect_one_survivor(self, first: Node, second: Node) -> None:
+        """Waits until one of two nodes has halted itself, the other owns the VM alone, and the client is served."""
+        halted = self.pair.wait_until_either_halts(first, second)
+        self.expect_takeover(self.pair.other(halted))
+
+    def expect_together(self) -> None:
+        """Lets the load go on for a while, after which the pair still is what it was: a primary with its backup.
+
+        Raises:
+            ClientError: nobody was served.
+            PairError: the pair has parted.
+        """
+        self.client.load_for(LOAD_SECONDS_TOGETHER)
+        self.expect_protected()
+
+    def expect_protected(self) -> None:
+        """The pair is a primary with its backup now.
+
+        Raises:
+            PairError: it is not.
+        """
+        self.pair.node_in({Role.PROTECTED})
+        self.pair.node_in({Role.BACKUP})
+
+    def expect_roles(self, roles: Mapping[Node, Role]) -> None:
+        """These nodes have these roles now.
+
+        Raises:
+            PairError: one has not.
+        """
+        for node, role in roles.items():
+            if node.role is not role:
+                raise PairError(f"{node.name} is {node.role or 'silent'}, not {role}")
+
+    def conclude(self, broke_off: BaseException | None = None) -> None:
+        """Ends the run, gathers the evidence and judges it, whether the scenario's own lines went through or not.
+
+        Args:
+            broke_off: what a line of the scenario raised, if any.
+
+        Raises:
+            PromiseBrokenError: an oracle failed.
+            EvidenceInsufficientError: one had too little evidence.
+            BaseException: `broke_off`, or what ending the run raised, when no oracle has a word to say.
+        """
+        if broke_off is None:
+            try:
+                self._end_as_promised()
+            except (PairError, ClientError, LabError) as error:
+                broke_off = error
+        self.gather()
+        self.judgements = judge(self.directory)
+        raise_if_broken(self.judgements, broke_off)
+
+    def abandon(self) -> None:
+        """Gathers what evidence there is of a run that broke off before it began, without judging it."""
+        with contextlib.suppress(LabError, OSError):
+            self.gather()
+
+    def _end_as_promised(self) -> None:
+        """Lets the load go on for a while, and looks whether the pair still is what it was, where that is promised."""
+        expect = self.plan.promise.expect
+        if expect is Expect.STAYS_TOGETHER:
+            self.expect_together()
+        elif expect is not Expect.STOPS:
+            self.client.load_for(LOAD_SECONDS_AFTER_TAKEOVER)
+
+    def gather(self) -> None:
+        """Ends the load, then the faults, then the nodes, and gathers what they left."""
+        with contextlib.suppress(ClientError, LabError, OSError, ValueError):
+            self.client.stop()
+        self.end_ns = time.time_ns()
+        with self._clocks.around():
+            self._faults.end_all()
+        collect(self)

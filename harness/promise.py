@@ -89,7 +89,7 @@ class Promise:
 
         Raises:
             TypeError: a field has a value of another type than it is declared with.
-            ValueError: a bound is negative, or the promise contradicts itself.
+            ValueError: a bound is negative, or there is no such expectation or guarantee.
         """
         object.__setattr__(self, "expect", Expect(self.expect))
         object.__setattr__(self, "promises", tuple(map(Guarantee, self.promises)))
@@ -100,8 +100,6 @@ class Promise:
                     raise TypeError(f"{field.name} is {value!r}, which is no number")
                 if value < 0:
                     raise ValueError(f"{field.name} is {value}, which nothing can be below")
-        if self.latency_over_before_ms_max is not None and self.expect is not Expect.STAYS_TOGETHER:
-            raise ValueError("a pair that does not stay together costs its clients more than they had before")
 
     @property
     def expects_failover(self) -> bool:

@@ -67,7 +67,7 @@ class Client:
             self._control = self.control()
             self._control.progress()
         except (LabError, OSError, ValueError) as error:
-            self._control = None
+            self._close_control()
             printed = self._host.run(f"tail -c 2000 {log}").stdout
             raise ClientError(f"the client cannot be reached ({error}); it printed: {printed}") from error
         self.wait_for_answers(20)
@@ -96,6 +96,7 @@ class Client:
         try:
             control.wait_answered(count, called_after_ns=from_ns, timeout_seconds=timeout_seconds)
         except TimeoutError as error:
+            control.close()
             self._control = self.control()
             raise ClientError(f"{count} answers from now on: not within {timeout_seconds:g} s") from error
 
@@ -110,7 +111,13 @@ class Client:
     def stop(self) -> None:
         """Ends the load, lets it read all keys a last time and seal its files."""
         if self._control is not None:
-            self._control.stop(timeout_seconds=self._pace.stretch(30))
+            try:
+                self._control.stop(timeout_seconds=self._pace.stretch(30))
+            finally:
+                self._close_control()
+
+    def _close_control(self) -> None:
+        if self._control is not None:
             self._control.close()
             self._control = None
 

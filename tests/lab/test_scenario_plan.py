@@ -65,11 +65,6 @@ def test_an_unregistered_fault_is_refused() -> None:
         Plan(promise=unnoticed(), faults=(SilencedHost,))
 
 
-def test_who_may_not_part_has_a_bound_on_what_is_noticed() -> None:
-    with pytest.raises(ValueError, match="does not stay together"):
-        Promise(expect=Expect.FAILOVER, latency_over_before_ms_max=100)
-
-
 def test_bounds_on_time_are_scaled_and_counts_are_not() -> None:
     promise = Promise(expect=Expect.STAYS_TOGETHER, stall_ms_max=600, latency_over_before_ms_max=100).scaled(4)
     assert (promise.stall_ms_max, promise.latency_over_before_ms_max) == (2400, 400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -31,22 +32,20 @@ def server() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
 
 @pytest.fixture
 def start(server: tuple[subprocess.Popen[bytes], int], tmp_path: Path) -> Iterator[Start]:
-    processes: list[subprocess.Popen[str]] = []
+    stack = contextlib.ExitStack()
 
     def start_client(*more: str) -> tuple[subprocess.Popen[str], ClientControl]:
         command = [sys.executable, "-m", "harness.clients.key_value", "--target", f"127.0.0.1:{server[1]}"]
         command += ["--history", str(tmp_path / "history.jsonl")]
         command += ["--connections-log", str(tmp_path / "connections.jsonl"), "--control", "127.0.0.1:0", *more]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        processes.append(process)
+        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        stack.callback(process.kill)
         assert process.stdout is not None
         port = int(process.stdout.readline().split()[-1])
-        return process, ClientControl(("127.0.0.1", port))
+        return process, stack.enter_context(contextlib.closing(ClientControl(("127.0.0.1", port))))
 
-    yield start_client
-    for process in processes:
-        process.kill()
-        process.wait()
+    with stack:
+        yield start_client
 
 
 def lines(path: Path) -> list[dict[str, object]]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from harness.evidence.clock_samples import ClockPair
 from harness.evidence.clocks import Pair
 from harness.evidence.connections import ConnectionEvent
 from harness.evidence.history import History
@@ -53,6 +54,12 @@ class ClientMapping:
         """Where the client's stamps lie on this machine's CLOCK_BOOTTIME, by stamp."""
         return self._clocks.locate(self._clock, stamps_ns)
 
+    def _pairs(self, pairs: Sequence[ClockPair]) -> list[ClockPair]:
+        """The pairs of clocks with which the client's files begin and end, as this machine's."""
+        at = self.locate(pair.monotonic_ns for pair in pairs)
+        stamps_ns = [at[pair.monotonic_ns].monotonic_ns for pair in pairs]
+        return [ClockPair(stamp_ns, self._clocks.machine.to_wall_ns(stamp_ns)) for stamp_ns in stamps_ns]
+
     def history(self, history: History) -> History:
         """The history, in its order."""
         stamps_ns = [one.call_ns for one in history.operations] + [stray.at_ns for stray in history.stray_replies]
@@ -70,7 +77,7 @@ class ClientMapping:
                 )
             )
         strays = [replace(stray, at_ns=at[stray.at_ns].monotonic_ns) for stray in history.stray_replies]
-        return replace(history, operations=operations, stray_replies=strays)
+        return replace(history, operations=operations, stray_replies=strays, clocks=self._pairs(history.clocks))
 
     def connections(self, events: Sequence[ConnectionEvent]) -> list[ConnectionEvent]:
         """What happened to the connections."""
@@ -94,4 +101,4 @@ class ClientMapping:
             )
             for tick in ticks.ticks
         ]
-        return replace(ticks, ticks=mapped)
+        return replace(ticks, ticks=mapped, clocks=self._pairs(ticks.clocks))

@@ -1,16 +1,37 @@
-"""Transparent failover, seen by UDP: no tick twice, none lost, and no silence longer than the stall allows."""
+"""Transparent failover, seen by UDP: no tick twice, none lost or changed, all in order, and no silence too long."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.scenario import Scenario
+from harness.evidence.ticks import Tick, Ticks
 from harness.evidence.verdicts import Finding, Judgement, Verdict
 
 NAME = "ticks-complete"
 PROMISE = "transparent-failover"
+NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class _Silence:
+    """A time between two datagrams (CLOCK_BOOTTIME nanoseconds), and by how much it may be shorter."""
+
+    start_ns: int
+    end_ns: int
+    uncertainty_ns: int
+
+    @property
+    def at_least_ns(self) -> int:
+        return self.end_ns - self.start_ns - self.uncertainty_ns
+
+    @property
+    def milliseconds(self) -> float:
+        return (self.end_ns - self.start_ns) / NS_PER_MS
 
 
 def applies(scenario: Scenario) -> bool:
@@ -35,23 +56,70 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     if len(missing) > scenario.ticks_lost_max:
         message = f"{len(missing)} lost, {scenario.ticks_lost_max} may be: {_spell(missing)}"
         findings.append(Finding("tick-lost", message))
-    gaps = [
-        (after.arrived_ns - before.arrived_ns, before.arrived_ns, before.uncertainty_ns + after.uncertainty_ns)
-        for before, after in itertools.pairwise(received.ticks)
-    ]
-    gap_ns, since_ns, uncertainty_ns = max(gaps, key=lambda gap: gap[0] - gap[2], default=(0, 0, 0))
-    if (gap_ns - uncertainty_ns) / 1e6 > scenario.stall_ms_max:
-        message = f"silence for {gap_ns / 1e6:.0f} ms, the bound is {scenario.stall_ms_max:.0f} ms"
-        findings.append(Finding("stall-too-long", message, at_ns=since_ns))
+    findings += _judge_copies(received.ticks)
+    silences = _silences(received, to_the_end=scenario.expects_service)
+    longest = max(silences, key=lambda silence: silence.at_least_ns, default=_Silence(0, 0, 0))
+    if longest.at_least_ns > scenario.stall_ms_max * NS_PER_MS:
+        message = f"silence for {longest.milliseconds:.0f} ms, the bound is {scenario.stall_ms_max:.0f} ms"
+        findings.append(Finding("stall-too-long", message, at_ns=longest.start_ns))
+    findings += _judge_notice(evidence, silences)
     findings += _judge_sufficiency(evidence)
     counted = {
         "received": len(numbers),
         "lost": len(missing),
         "repeated": copies,
-        "out_of_order": sum(after < before for before, after in itertools.pairwise(numbers)),
-        "silence_ms": round(gap_ns / 1e6, 1),
+        "silence_ms": round(longest.milliseconds, 1),
     }
     return Judgement.of(NAME, findings, counted)
+
+
+def _judge_copies(ticks: Sequence[Tick]) -> Iterator[Finding]:
+    """A tick that comes again is the same one; and apart from such copies each is newer than all before it."""
+    first: dict[int, Tick] = {}
+    newest = None
+    for tick in ticks:
+        if tick.number is None:
+            continue
+        original = first.setdefault(tick.number, tick)
+        if tick.payload != original.payload:
+            message = f"tick {tick.number} says {original.payload!r}, and when it comes again {tick.payload!r}"
+            yield Finding("tick-differs", message, at_ns=tick.arrived_ns)
+        if original is tick:
+            if newest is not None and tick.number < newest:
+                yield Finding("tick-late", f"tick {tick.number} came after {newest}", at_ns=tick.arrived_ns)
+            newest = max(tick.number, newest or 0)
+
+
+def _silences(received: Ticks, *, to_the_end: bool) -> list[_Silence]:
+    """From each datagram to the next, and from the last to the end of the listening."""
+    stamps = [(tick.arrived_ns, tick.uncertainty_ns) for tick in received.ticks]
+    if to_the_end and received.sealed and stamps:
+        # The end bears the doubt of the stamp before it, from the same clock at about the same time.
+        stamps.append((max(stamps[-1][0], received.clocks[-1].monotonic_ns), stamps[-1][1]))
+    return [
+        _Silence(before_ns, after_ns, before_doubt_ns + after_doubt_ns)
+        for (before_ns, before_doubt_ns), (after_ns, after_doubt_ns) in itertools.pairwise(stamps)
+    ]
+
+
+def _judge_notice(evidence: EvidenceDirectory, silences: Sequence[_Silence]) -> Iterator[Finding]:
+    """Nobody notices: no silence is much longer than the longest before the first fault."""
+    allowed_ms = evidence.scenario.latency_over_before_ms_max
+    if allowed_ms is None:
+        return
+    faults_ns = evidence.fault_times_ns()
+    before = [one for one in silences if faults_ns and one.end_ns < faults_ns[0]]
+    if not before:
+        yield Finding("nothing-to-compare", "no silence ended before the first fault", Verdict.INSUFFICIENT)
+        return
+    usual_ns = max(one.end_ns - one.start_ns for one in before)
+    for one in silences:
+        if one.at_least_ns > usual_ns + allowed_ms * NS_PER_MS:
+            usual_ms = usual_ns / NS_PER_MS
+            message = (
+                f"silence for {one.milliseconds:.0f} ms, and none before the fault for more than {usual_ms:.0f} ms"
+            )
+            yield Finding("stall-noticed", message, at_ns=one.start_ns)
 
 
 def _judge_sufficiency(evidence: EvidenceDirectory) -> list[Finding]:

@@ -581,6 +581,38 @@ def the_ticker_is_silent_for_too_long(run: Run) -> None:
     run.scenario["stall_ms_max"] = 200.0
 
 
+@breaks("ticks-complete", "stall-too-long", into=TICKER_MUTATIONS)
+def the_ticker_is_silent_to_the_end(run: Run) -> None:
+    *rest, end = run.ticks
+    run.ticks = [*rest[:185], end | {"monotonic_ns": boot_ns(END_MS + 500)}]
+
+
+@breaks("ticks-complete", "stall-noticed", into=TICKER_MUTATIONS)
+def somebody_who_listens_notices(run: Run) -> None:
+    run.scenario["latency_over_before_ms_max"] = 100.0
+
+
+@breaks("ticks-complete", "nothing-to-compare", into=TICKER_MUTATIONS)
+def nothing_tells_what_silence_is_usual(run: Run) -> None:
+    run.scenario["latency_over_before_ms_max"] = 100.0
+    run.faults[0]["injected_ns"] = wall_ns(1)
+
+
+@breaks("ticks-complete", "tick-late", into=TICKER_MUTATIONS)
+def a_tick_is_overtaken(run: Run) -> None:
+    first, second = run.ticks[60:62]
+    run.ticks[60:62] = [
+        second | {"arrived_ns": first["arrived_ns"]},
+        first | {"arrived_ns": second["arrived_ns"]},
+    ]
+
+
+@breaks("ticks-complete", "tick-differs", into=TICKER_MUTATIONS)
+def a_tick_comes_again_and_says_something_else(run: Run) -> None:
+    run.scenario["ticks_duplicated_max"] = 8
+    run.ticks.insert(51, run.ticks[50] | {"guest_ns": 1, "payload": "tick 000050 1"})
+
+
 @breaks("ticks-complete", "no-tick", into=TICKER_MUTATIONS)
 def a_datagram_is_no_tick(run: Run) -> None:
     run.ticks[30] |= {"number": None, "guest_ns": None, "payload": "tock"}

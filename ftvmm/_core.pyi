@@ -47,6 +47,9 @@ BUILD: str
 MUTANTS: tuple[str, ...]
 """How a VMM can be broken on purpose (`ftvmm/core/src/node/mutants.rs`). The lab's build alone has it."""
 
+FAILPOINTS: tuple[str, ...]
+"""Where a node can be held (`ftvmm/core/src/node/failpoints.rs`). The lab's build alone has it."""
+
 class NodeError(Exception):
     """A node that cannot start; the message says why."""
 

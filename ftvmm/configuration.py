@@ -268,8 +268,9 @@ def _test(table: _Table) -> dict[str, Any]:
     for mutant in mutants:
         if mutant not in _core.MUTANTS:
             raise table.fail("mutants", f"unknown mutant {mutant!r} (known: {', '.join(_core.MUTANTS)})")
+    failpoints = table.strings("failpoints")
     table.finish()
-    return {"mutants": mutants}
+    return {"mutants": mutants, "failpoints": failpoints}
 
 
 def _key(table: _Table) -> str:

@@ -31,6 +31,8 @@ class Plan:
         client: who watches.
         output_policy: what becomes of uncertain outputs.
         mutants: how the VMM is broken on purpose; the nodes refuse one that they do not know.
+        failpoints: armed on both nodes from the start; empty where `Run.at` is used, None where the build that is
+            shipped runs.
         entries_per_message: at most so many log entries go in one message, so that with 1 each shows by itself on the
             wire; None: as many as fit.
     """
@@ -40,6 +42,7 @@ class Plan:
     client: ClientKind = ClientKind.KEY_VALUE
     output_policy: OutputPolicy = OutputPolicy.RESEND
     mutants: tuple[str, ...] = ()
+    failpoints: tuple[str, ...] | None = None
     entries_per_message: int | None = None
 
     def __post_init__(self) -> None:
@@ -80,6 +83,7 @@ def scenario(
     client: ClientKind = ClientKind.KEY_VALUE,
     output_policy: OutputPolicy = OutputPolicy.RESEND,
     mutants: tuple[str, ...] = (),
+    failpoints: tuple[str, ...] | None = None,
     entries_per_message: int | None = None,
 ) -> Callable[[Test], Test]:
     """Makes a test a scenario: it takes the fixture `run` and is judged when its own lines are through. See `Plan`."""
@@ -89,6 +93,7 @@ def scenario(
         client=client,
         output_policy=output_policy,
         mutants=mutants,
+        failpoints=failpoints,
         entries_per_message=entries_per_message,
     )
     return with_plan(plan)

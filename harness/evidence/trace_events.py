@@ -174,6 +174,14 @@ class RecordingEnded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FailpointHit(Event):
+    point: str
+    armed: str
+    number: int
+    kind: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Halted(Event):
     reason: str
 
@@ -206,6 +214,7 @@ KINDS: dict[str, type[Event]] = {
     "paused": Paused,
     "divergence": Divergence,
     "recording-ended": RecordingEnded,
+    "failpoint": FailpointHit,
     "halted": Halted,
     "stopped": Stopped,
 }

@@ -61,6 +61,7 @@ def node_file(
     guest: Guest,
     timing: Timing,
     mutants: Sequence[str] = (),
+    failpoints: Sequence[str] = (),
     policy: OutputPolicy = OutputPolicy.RESEND,
     entries_per_message: int | None = None,
 ) -> str:
@@ -74,6 +75,7 @@ def node_file(
         guest: what the VM runs.
         timing: the protocol's bounds.
         mutants: how this node's VMM is broken on purpose; with one, the lab's build of it has to run.
+        failpoints: what is armed from the start; with one, the lab's build has to run too.
         policy: what becomes of uncertain outputs.
         entries_per_message: at most so many log entries go in one message, so that with 1 each shows by itself on the
             wire; None: as many as fit.
@@ -107,8 +109,8 @@ def node_file(
     }
     if entries_per_message is not None:
         file["logging"]["entries_per_message"] = entries_per_message
-    if mutants:
-        file["test"] = {"mutants": list(mutants)}
+    if mutants or failpoints:
+        file["test"] = {"mutants": list(mutants), "failpoints": list(failpoints)}
     if guest.network:
         file["vm"]["network"] = [{"name": "service", "tap": topology.TAP, "mac": topology.VM_MAC}]
     if guest.block:

@@ -16,6 +16,7 @@ from harness.lab import topology
 from harness.lab.interface import CommandFailedError, Host, HostUnreachableError, Lab, LabError, Pace, RemoteProcess
 from harness.lab.kept_conversation import KeptConversation
 from harness.promise import OutputPolicy
+from harness.vm.failpoints import Failpoints
 from harness.vm.node_file import CONFIG_PATH, KEY_PATH, Guest, Timing, node_file
 
 NODE_LOG = "/var/lib/ftvmm/node.log"
@@ -61,6 +62,11 @@ class Node:
     def _status(self) -> KeptConversation:
         return KeptConversation(self.host, _STATUS, f"{topology.NODE_DIRECTORY}/control.sock")
 
+    @cached_property
+    def failpoints(self) -> Failpoints:
+        """Its exact moments; a node of the build that is shipped has none."""
+        return Failpoints(self.host, self.pace)
+
     @property
     def name(self) -> str:
         """The host's name."""
@@ -105,6 +111,7 @@ class Pair:
         guest: what the VM runs.
         timing: the protocol's bounds, as for this machine.
         mutants: how the VMM is broken on purpose, for the tests of the oracles.
+        failpoints: armed on both nodes from the start; None where the build that is shipped runs.
         policy: what becomes of uncertain outputs.
         entries_per_message: at most so many log entries go in one message; None: as many as fit.
     """
@@ -116,6 +123,7 @@ class Pair:
         *,
         timing: Timing | None = None,
         mutants: Sequence[str] = (),
+        failpoints: Sequence[str] | None = None,
         policy: OutputPolicy = OutputPolicy.RESEND,
         entries_per_message: int | None = None,
     ) -> None:
@@ -124,7 +132,7 @@ class Pair:
         self.vm = str(uuid.uuid4())
         self.policy = policy
         self.key = secrets.token_hex(32)
-        self._mutants, self._entries_per_message = mutants, entries_per_message
+        self._mutants, self._failpoints, self._entries_per_message = mutants, failpoints, entries_per_message
         self.nodes: dict[str, Node] = {}
 
     def start(self, primary: Host | None = None, backup: Host | None = None) -> None:
@@ -145,13 +153,14 @@ class Pair:
                 guest=self.guest,
                 timing=self.timing,
                 mutants=self._mutants,
+                failpoints=self._failpoints or (),
                 policy=self.policy,
                 entries_per_message=self._entries_per_message,
             )
             host.write_file(CONFIG_PATH, text.encode())
             flags = " --bootstrap" if host is primary else ""
             # What is shipped is what is tested, wherever nothing is asked for that only the lab's build has.
-            build = "env FTVMM_CORE=lab " if self._mutants else ""
+            build = "env FTVMM_CORE=lab " if self._mutants or self._failpoints is not None else ""
             process = host.start(f"{build}{host.python} -m ftvmm node --config {CONFIG_PATH}{flags}", log=NODE_LOG)
             self.nodes[host.name] = Node(host, process, self.lab.pace)
             if host is backup:

@@ -19,6 +19,7 @@ from harness.vm.arbiter_log import ArbiterLog
 from harness.vm.client import Client, ClientError
 from harness.vm.clock_log import ClockLog
 from harness.vm.evidence_collection import collect
+from harness.vm.failpoints import Moment, failpoint
 from harness.vm.key_value_probe import KeyValueProbe
 from harness.vm.pair import Node, Pair, PairError
 from harness.vm.verdict import judge, raise_if_broken
@@ -51,6 +52,7 @@ class Run:
             lab,
             guest,
             mutants=plan.mutants,
+            failpoints=plan.failpoints,
             policy=plan.output_policy,
             entries_per_message=plan.entries_per_message,
         )
@@ -118,6 +120,16 @@ class Run:
             for fault in faults:
                 stack.callback(self.heal, self.inject(fault))
             yield
+
+    def at(self, point: str, node: Node, *, kind: str | None = None, after: int = 0) -> Moment:
+        """Holds a node at an exact moment: `wait` for it, then do something, before the `with` block lets it go on.
+
+        Raises:
+            ValueError: there is no such point, or the scenario's plan has no failpoints.
+        """
+        if self.plan.failpoints is None:
+            raise ValueError("the scenario's plan has no failpoints: its nodes run the build that is shipped")
+        return Moment(node.failpoints, failpoint(point, "block", kind=kind, after=after))
 
     def expect_service(self, *, timeout_seconds: float = 30) -> None:
         """Waits until the client has answers to what it asked from now on."""

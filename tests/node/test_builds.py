@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.vm.failpoints import Point
 from tests.node.test_configuration import GOOD
 
 FTVMM = Path(__file__).parents[2] / "ftvmm"
@@ -33,12 +34,21 @@ def test_a_build_that_does_not_exist_is_refused() -> None:
     assert "FTVMM_CORE must be 'lab' or unset, found 'lap'" in python("import ftvmm", "lap").stderr
 
 
-def test_the_shipped_build_holds_no_name_of_a_mutant() -> None:
-    names = python("from ftvmm._core import MUTANTS; print(*MUTANTS, sep='\\n')", "lab").stdout.splitlines()
+def names(of: str) -> list[str]:
+    return python(f"from ftvmm import _core; print(*_core.{of}, sep='\\n')", "lab").stdout.splitlines()
+
+
+def test_the_harness_knows_the_points_of_the_labs_build() -> None:
+    assert names("FAILPOINTS") == list(Point)
+
+
+def test_the_shipped_build_holds_no_name_of_a_mutant_or_a_failpoint() -> None:
     shipped = (FTVMM / "_core.abi3.so").read_bytes()
-    mutants = [name for name in names if not name.startswith("rule:")]
+    mutants = [name for name in names("MUTANTS") if not name.startswith("rule:")]
     assert mutants
-    assert [name for name in mutants if name.encode() in shipped] == []
+    # Only such points: the names of others are those of events that every trace has.
+    points = [Point.INPUT_APPENDED, Point.BEFORE_SECOND_CHECK, Point.BLOCK_WRITE_BEGUN, Point.BEFORE_ASK]
+    assert [name for name in (*mutants, *points) if name.encode() in shipped] == []
 
 
 def test_the_labs_build_takes_mutants_it_knows_and_no_other(tmp_path: Path) -> None:

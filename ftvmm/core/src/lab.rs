@@ -44,4 +44,21 @@ macro_rules! rule {
     };
 }
 
-pub(crate) use mutant;
+/// A thread comes to a point (`node/failpoints.rs`), with the position or index that it is about and the output's kind.
+#[cfg(feature = "lab")]
+macro_rules! failpoint {
+    ($point:ident, $number:expr) => {
+        $crate::node::failpoints::reach($crate::node::failpoints::Point::$point, $number, None)
+    };
+    ($point:ident, $number:expr, $kind:expr) => {
+        $crate::node::failpoints::reach($crate::node::failpoints::Point::$point, $number, Some($kind))
+    };
+}
+
+/// Nothing: the shipped node has no failpoints.
+#[cfg(not(feature = "lab"))]
+macro_rules! failpoint {
+    ($($ignored:tt)*) => {};
+}
+
+pub(crate) use {failpoint, mutant};

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 #[cfg(feature = "lab")]
+use super::failpoints::Failpoint;
+#[cfg(feature = "lab")]
 use super::mutants::Mutants;
 
 /// Which build this is: the one that is shipped, or the lab's, which can be broken on purpose.
@@ -56,6 +58,8 @@ impl NodeConfig {
 pub struct TestConfig {
     /// how this VMM is broken on purpose
     pub mutants: Mutants,
+    /// exact moments at which something happens to it
+    pub failpoints: Vec<Failpoint>,
 }
 
 /// The virtual machine.

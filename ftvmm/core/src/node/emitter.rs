@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::lab::mutant;
+use crate::lab::{failpoint, mutant};
 
 use super::config::OutputPolicy;
 use super::devices::Devices;
@@ -58,12 +58,13 @@ impl Emitter {
                         #[cfg(feature = "lab")]
                         let output = self.altered(output.clone());
                         self.record(&output, "re-issue");
-                        self.emit(&output.content)
+                        self.emit(&output)
                     };
                     self.finish(output.index, emitted, &done);
                 }
                 Next::Release(output) => {
                     self.record(&output, "release");
+                    failpoint!(BeforeSecondCheck, output.index, output.content.kind());
                     // R5: looked at right before the send. Writing the trace took time; a node that was frozen
                     // meanwhile has lost its lease.
                     if !may_release(&output) {
@@ -71,7 +72,8 @@ impl Emitter {
                         self.queue.put_back();
                         continue;
                     }
-                    let emitted = self.emit(&output.content);
+                    failpoint!(AfterSecondCheck, output.index, output.content.kind());
+                    let emitted = self.emit(&output);
                     if emitted == Emitted::Well {
                         completed(output.index);
                     }
@@ -117,14 +119,14 @@ impl Emitter {
             for output in self.queue.forgotten_frames() {
                 let output = self.altered(output);
                 self.record(&output, "re-issue");
-                self.emit(&output.content);
+                self.emit(&output);
             }
         }
     }
 
-    fn emit(&self, content: &Content) -> Emitted {
+    fn emit(&self, output: &Produced) -> Emitted {
         let devices = self.devices.lock().clone();
-        match (content, devices) {
+        match (&output.content, devices) {
             (Content::Console { bytes }, _) => {
                 // The console is for people; a full disk under it must not stop the VM.
                 let _ = self.console.lock().write_all(bytes);
@@ -136,8 +138,12 @@ impl Emitter {
             }
             (Content::Block { .. }, Some(_)) if mutant!(LoseWrites) => Emitted::Well,
             (Content::Block { device, offset, bytes }, Some(devices)) => {
+                failpoint!(BlockWriteBegun, output.index, "block");
                 match devices.write_block(*device, *offset, bytes) {
-                    Ok(()) => Emitted::Well,
+                    Ok(()) => {
+                        failpoint!(BlockWriteEnded, output.index, "block");
+                        Emitted::Well
+                    }
                     Err(error) => {
                         self.trace.write(
                             "disk-error",

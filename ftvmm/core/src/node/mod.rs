@@ -6,8 +6,12 @@ pub mod clock;
 pub mod config;
 pub mod devices;
 pub mod emitter;
+#[cfg(feature = "lab")]
+pub mod failpoints;
 pub mod frame;
 pub mod heartbeat;
+#[cfg(feature = "lab")]
+pub mod holding;
 pub mod log_buffer;
 #[cfg(feature = "lab")]
 pub mod mutants;

@@ -18,6 +18,8 @@ use super::clock;
 use super::emitter::Emitted;
 use super::heartbeat::{Datagram, Heartbeat};
 #[cfg(feature = "lab")]
+use super::holding::Holding;
+#[cfg(feature = "lab")]
 use super::mutants;
 use super::session::{Channel, EntriesFrame, Session, SessionEvent};
 use super::shared::Shared;
@@ -110,6 +112,9 @@ pub struct Runtime {
     pub followed: VecDeque<Input>,
     /// this node was paused and has to empty its sockets before it judges, under this number (R7)
     pub drain: Option<u64>,
+    /// what failpoints hold
+    #[cfg(feature = "lab")]
+    pub holding: Holding,
     /// when the lag was last written to the trace
     pub lag_sampled_at: Instant,
     /// an orderly end is under way
@@ -142,6 +147,8 @@ impl Runtime {
                 self.drain(request, inbox);
             }
             self.sample_lag(now);
+            #[cfg(feature = "lab")]
+            self.go_on();
             while let Some(input) = self.followed.pop_front() {
                 self.step(input);
             }
@@ -160,6 +167,8 @@ impl Runtime {
             Event::Done(done) => Some(self.done(done, &inbox.done)),
             Event::Cpu(event) => self.cpu(event),
         };
+        #[cfg(feature = "lab")]
+        let input = input.and_then(|input| self.holding.let_in(input, &self.shared.protocol));
         if let Some(input) = input {
             self.step(input);
         }
@@ -198,10 +207,35 @@ impl Runtime {
 
     fn step(&mut self, input: Input) {
         let mut outputs = Vec::new();
-        self.shared.protocol.lock().step(clock::now(), input, &mut outputs);
+        let mut protocol = self.shared.protocol.lock();
+        protocol.step(clock::now(), input, &mut outputs);
+        #[cfg(feature = "lab")]
+        let passed = self.holding.look(&outputs, protocol.role());
+        drop(protocol);
+        #[cfg(not(feature = "lab"))]
         for output in outputs {
             self.carry_out(output);
         }
+        #[cfg(feature = "lab")]
+        for (place, output) in outputs.into_iter().enumerate() {
+            if let Some(output) = self.holding.let_by(&passed, place, output) {
+                self.carry_out(output);
+            }
+        }
+    }
+
+    /// What failpoints held and do not hold any more.
+    #[cfg(feature = "lab")]
+    fn go_on(&mut self) {
+        let were_held = super::holding::outputs_are_held();
+        let (outputs, inputs) = self.holding.released();
+        for output in outputs {
+            self.carry_out(output);
+        }
+        if were_held {
+            self.shared.outputs.hint();
+        }
+        self.followed.extend(inputs);
     }
 
     /// Writes how far replay is behind, for the picture and for whoever looks at the trace.

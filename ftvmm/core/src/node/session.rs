@@ -9,6 +9,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::lab::failpoint;
+
 use super::authentication::Key;
 use super::frame::{FrameError, FrameReader, FrameWriter, Greeting, Kind};
 use super::log_buffer::{self, Batch, LogBuffer};
@@ -125,10 +127,12 @@ impl Session {
             // Stamped under the writer's lock: no later stamp may overtake this one on the wire.
             let Some(header) = (self.channel.stamp)(self.number, batch.first, batch.last()) else { return };
             next = batch.last() + 1;
-            if writer.write(Kind::Entries, &entries_payload(&header, &batch)).is_err() {
-                drop(writer);
+            let written = writer.write(Kind::Entries, &entries_payload(&header, &batch));
+            drop(writer);
+            if written.is_err() {
                 return self.close();
             }
+            failpoint!(EntrySent, batch.last());
         }
     }
 
@@ -290,7 +294,10 @@ impl Channel {
         loop {
             match reader.read() {
                 Ok((Kind::Control, bytes)) => self.tell(SessionEvent::Message { session, bytes }),
-                Ok((Kind::Entries, payload)) => self.tell(SessionEvent::Entries { session, payload }),
+                Ok((Kind::Entries, payload)) => {
+                    failpoint!(EntryReceived, entries_fields(&payload).map_or(0, |(_, first, ..)| first));
+                    self.tell(SessionEvent::Entries { session, payload });
+                }
                 Err(error) => return error.to_string(),
             }
         }

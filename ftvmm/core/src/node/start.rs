@@ -22,7 +22,11 @@ use super::authentication::{Key, KeyError};
 use super::clock::{self, GuestClock};
 use super::config::{BUILD, NodeConfig, TimingConfig};
 use super::emitter::Emitter;
+#[cfg(feature = "lab")]
+use super::failpoints;
 use super::heartbeat::Heartbeat;
+#[cfg(feature = "lab")]
+use super::holding;
 use super::log_buffer::LogBuffer;
 #[cfg(feature = "lab")]
 use super::mutants;
@@ -154,6 +158,13 @@ impl RunningNode {
 
         let recording = start_recording(&config, incarnation, &image, &machine_config, &shared)?;
 
+        #[cfg(feature = "lab")]
+        {
+            let socket = directory.join("failpoints.sock");
+            failpoints::start(&config.test.failpoints, &socket, shared.trace.clone())
+                .map_err(file(socket.display()))?;
+        }
+
         let (session_events, sessions) = unbounded();
         let (datagram_events, datagrams) = unbounded();
         let (cpu_events, cpu) = unbounded();
@@ -195,6 +206,8 @@ impl RunningNode {
             asked: BTreeMap::new(),
             followed: VecDeque::new(),
             drain: None,
+            #[cfg(feature = "lab")]
+            holding: holding::Holding::default(),
             lag_sampled_at: clock::now(),
             ended: false,
         };
@@ -270,8 +283,14 @@ fn start_emitter(
         policy: config.output.policy,
     };
     let protocol = shared.protocol.clone();
-    let may_release =
-        move |output: &Produced| protocol.lock().may_release(output.index, output.depends_on, clock::now());
+    let may_release = move |output: &Produced| {
+        let protocol = protocol.lock();
+        #[cfg(feature = "lab")]
+        if holding::outputs_are_held() {
+            return false;
+        }
+        protocol.may_release(output.index, output.depends_on, clock::now())
+    };
     let protocol = shared.protocol.clone();
     let completed = move |index| protocol.lock().output_completed(index);
     thread::urgent("emitter", move || {

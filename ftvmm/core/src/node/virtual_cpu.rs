@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex};
 use serde_json::json;
 
-use crate::lab::mutant;
+use crate::lab::{failpoint, mutant};
 use crate::log::{End, EndKind, Entry};
 use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request, TrapReport};
 
@@ -285,8 +285,14 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             // Before the output can leave: what a killed node let out is to be had from what it recorded.
             self.flush();
         }
+        #[cfg(feature = "lab")]
+        let kind = content.kind();
         let index = self.outputs.produce(depends_on, content);
         (self.tell)(CpuEvent::Produced { index, depends_on });
+        #[cfg(feature = "lab")]
+        if !replaying {
+            failpoint!(OutputProduced, index, kind);
+        }
         Ok(Answer::Done)
     }
 
@@ -350,6 +356,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
                 return Err(None);
             }
         }
+        failpoint!(InputAppended, position);
         self.control.position.store(position, Ordering::Release);
         if position.is_multiple_of(FLUSHED_EVERY) {
             self.flush();
@@ -379,6 +386,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
     fn replay_input(&mut self, request: &Request) -> Ended<Option<Answer>> {
         let position = self.position() + 1;
         let Some(bytes) = self.drain(position)? else { return Ok(None) };
+        failpoint!(EntryReplayed, position);
         let (entry, _) = Entry::decode(&bytes).map_err(|error| diverged(position, error.to_string()))?;
         if entry.position != position {
             return Err(diverged(position, format!("the log has position {} here", entry.position)));

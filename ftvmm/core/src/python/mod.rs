@@ -19,6 +19,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("BUILD", crate::node::config::BUILD)?;
     #[cfg(feature = "lab")]
     module.add("MUTANTS", pyo3::types::PyTuple::new(module.py(), crate::node::mutants::names())?)?;
+    #[cfg(feature = "lab")]
+    module.add("FAILPOINTS", pyo3::types::PyTuple::new(module.py(), crate::node::failpoints::Point::NAMES)?)?;
     module.add("NodeError", module.py().get_type::<node::NodeError>())?;
     Ok(())
 }

@@ -1,0 +1,195 @@
+//! Failpoints of the protocol's thread. It answers heartbeats and must not stand still, so what leads on is held
+//! instead: effects of a takeover, answers of the arbiter, acknowledgements.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::protocol::{Body, Input, Message, Node, Output, Path, Role, TraceEvent};
+
+use super::clock;
+use super::failpoints::{self, Action, Point};
+
+static OUTPUTS_HELD: AtomicBool = AtomicBool::new(false);
+
+/// Whether no output may leave. Looked at under the protocol's lock.
+pub fn outputs_are_held() -> bool {
+    OUTPUTS_HELD.load(Ordering::Acquire)
+}
+
+/// A failpoint at which something is held: until it is released, or until this moment.
+#[derive(Debug)]
+struct Gate {
+    id: u64,
+    until: Option<Instant>,
+}
+
+impl Gate {
+    fn of(id: u64, action: Action) -> Gate {
+        let until = match action {
+            Action::Delay(duration) => Some(Instant::now() + duration),
+            Action::Kill | Action::Stop | Action::Block => None,
+        };
+        Gate { id, until }
+    }
+
+    fn is_closed(&self) -> bool {
+        match self.until {
+            Some(until) => Instant::now() < until,
+            None => failpoints::is_held(self.id),
+        }
+    }
+}
+
+/// What is held.
+#[derive(Debug, Default)]
+pub struct Holding {
+    gates: Vec<Gate>,
+    outputs: VecDeque<Output>,
+    inputs: VecDeque<Input>,
+    /// No message acknowledges more than this; the newest one that would have, as far as it can be taken in later.
+    acknowledgements: Option<(Gate, u64, Option<Input>)>,
+}
+
+/// Points that a step has come to: at which of its outputs, and what happens there.
+pub type Passed = Vec<(usize, u64, Action)>;
+
+impl Holding {
+    /// Looks through the outputs of a step for points that are hit. The protocol's lock is held: no output slips out
+    /// between the step and this.
+    pub fn look(&self, outputs: &[Output], role: Role) -> Passed {
+        let mut passed = Passed::new();
+        for (place, output) in outputs.iter().enumerate() {
+            if let Some((point, number)) = point_of(output, role)
+                && let Some((id, action)) = failpoints::pass(point, None, number)
+            {
+                let emits = matches!(point, Point::Won | Point::Attached | Point::Announced | Point::FirstOutput);
+                OUTPUTS_HELD.fetch_or(emits && matches!(action, Action::Block | Action::Delay(_)), Ordering::AcqRel);
+                passed.push((place, id, action));
+            }
+        }
+        passed
+    }
+
+    /// The output of this step at `place` is next: what is hit there strikes or closes. Gives the output back unless it is held.
+    pub fn let_by(&mut self, passed: &Passed, place: usize, output: Output) -> Option<Output> {
+        for (_, id, action) in passed.iter().filter(|(at, ..)| *at == place) {
+            match action {
+                Action::Kill | Action::Stop => failpoints::strike(*action),
+                Action::Delay(_) | Action::Block => self.gates.push(Gate::of(*id, *action)),
+            }
+        }
+        let leads_on = matches!(
+            output,
+            Output::ReadArbiter { .. }
+                | Output::AskArbiter { .. }
+                | Output::Attach { .. }
+                | Output::Announce
+                | Output::Reissue { .. }
+                | Output::GoLive
+                | Output::StreamEntries { .. }
+                | Output::StartGuest
+                | Output::StartReplay
+        );
+        if leads_on && !self.gates.is_empty() {
+            self.outputs.push_back(output);
+            return None;
+        }
+        Some(output)
+    }
+
+    /// An input is next. Gives it back unless it is held; while acknowledgements are held, without what it acknowledges.
+    pub fn let_in(&mut self, input: Input, protocol: &Mutex<Node>) -> Option<Input> {
+        match &input {
+            Input::ArbiterAsked { .. } => self.answered(protocol.lock().generation() + 1, input),
+            Input::Message { path, bytes } => {
+                let (path, message) = (*path, Message::decode(bytes));
+                match message {
+                    Ok(message) => Some(self.heard(input, path, message, protocol)),
+                    Err(_) => Some(input),
+                }
+            }
+            _ => Some(input),
+        }
+    }
+
+    /// The arbiter's answer about a generation that was asked for.
+    fn answered(&mut self, generation: u64, input: Input) -> Option<Input> {
+        // The first generation is the bootstrap's.
+        if generation > 1
+            && let Some((id, action)) = failpoints::pass(Point::AfterAsk, None, generation)
+        {
+            match action {
+                Action::Kill | Action::Stop => failpoints::strike(action),
+                Action::Delay(_) | Action::Block => {
+                    self.gates.push(Gate::of(id, action));
+                    self.inputs.push_back(input);
+                    return None;
+                }
+            }
+        }
+        Some(input)
+    }
+
+    /// A message of the peer.
+    fn heard(&mut self, input: Input, path: Path, message: Message, protocol: &Mutex<Node>) -> Input {
+        let Message { header, body: Body::Answer { stored, replayed } } = message else { return input };
+        if self.acknowledgements.is_none() && failpoints::awaited(Point::EntryAcknowledged) {
+            let known = protocol.lock().status(clock::now()).acknowledged;
+            if stored <= known {
+                return input;
+            }
+            match failpoints::pass(Point::EntryAcknowledged, None, stored) {
+                Some((_, action @ (Action::Kill | Action::Stop))) => failpoints::strike(action),
+                Some((id, action)) => self.acknowledgements = Some((Gate::of(id, action), known, None)),
+                None => {}
+            }
+        }
+        let Some((_, known, newest)) = &mut self.acknowledgements else { return input };
+        let stored = stored.min(*known);
+        let silenced = Message { header, body: Body::Answer { stored, replayed } }.encode();
+        let silenced = Input::Message { path, bytes: silenced };
+        // One that came by a heartbeat counts for nothing when it comes late, and the next is soon there.
+        if matches!(path, Path::Log { .. }) {
+            *newest = Some(input);
+        }
+        silenced
+    }
+
+    /// What goes on now, in its order: effects, then inputs.
+    pub fn released(&mut self) -> (Vec<Output>, Vec<Input>) {
+        self.gates.retain(Gate::is_closed);
+        let mut inputs = Vec::new();
+        if let Some((_, _, newest)) = self.acknowledgements.take_if(|(gate, ..)| !gate.is_closed()) {
+            inputs.extend(newest);
+        }
+        if !self.gates.is_empty() {
+            return (Vec::new(), inputs);
+        }
+        OUTPUTS_HELD.store(false, Ordering::Release);
+        inputs.extend(self.inputs.drain(..));
+        (self.outputs.drain(..).collect(), inputs)
+    }
+}
+
+/// The point that an output of the state machine stands for, and the position, index or generation that it is about.
+fn point_of(output: &Output, role: Role) -> Option<(Point, u64)> {
+    Some(match output {
+        Output::AskArbiter { generation, .. } if *generation > 1 => (Point::BeforeAsk, *generation),
+        Output::Trace(event) => match event {
+            TraceEvent::Suspect { .. } => (Point::Suspect, 0),
+            TraceEvent::Drained { position } => (Point::Drained, *position),
+            TraceEvent::Role { to: Role::Won, generation, .. }
+            | TraceEvent::Role { from: Role::Protected, to: Role::Alone, generation, .. } => (Point::Won, *generation),
+            TraceEvent::Attached => (Point::Attached, 0),
+            TraceEvent::Announced => (Point::Announced, 0),
+            TraceEvent::FirstOutput { index } => (Point::FirstOutput, *index),
+            TraceEvent::Committed { position, .. } if role == Role::Backup => (Point::CommitReceived, *position),
+            TraceEvent::Committed { position, .. } => (Point::CommitSent, *position),
+            _ => return None,
+        },
+        _ => return None,
+    })
+}

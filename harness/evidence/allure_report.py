@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import html
 import json
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from harness.evidence.timeline import draw_timeline
 from harness.evidence.verdicts import Judgement, Verdict
 
 FINDINGS_SHOWN_MAX = 20
+_UNPACKED_BYTES_MAX = 1 << 20
 _COLOURS = {Verdict.PASSED: "#2e7d4f", Verdict.FAILED: "#b3261e", Verdict.INSUFFICIENT: "#9a6700"}
 _MIME_TYPES = {
     ".jsonl": "application/x-ndjson",
@@ -143,5 +145,11 @@ def _summary(judgement: Judgement) -> str:
 
 
 def _attach_file(path: Path, name: str) -> None:
-    mime_type = _MIME_TYPES.get(path.suffix, "application/octet-stream")
-    allure.attach(path.read_bytes(), name, mime_type, path.suffix.removeprefix(".") or "bin")
+    content = path.read_bytes()
+    if len(content) > _UNPACKED_BYTES_MAX and path.suffix != ".gz":
+        # Nobody reads so much in a browser, and a report holds a hundred scenarios.
+        content, name, suffix = gzip.compress(content, compresslevel=1), f"{name}.gz", ".gz"
+    else:
+        suffix = path.suffix
+    mime_type = _MIME_TYPES.get(suffix, "application/octet-stream")
+    allure.attach(content, name, mime_type, suffix.removeprefix(".") or "bin")

@@ -19,10 +19,14 @@ from harness.evidence.history import History, read_history
 from harness.evidence.host_clocks import HostClocks
 from harness.evidence.json_lines import EvidenceError
 from harness.evidence.mapping import ClientMapping, map_trace
+from harness.evidence.ownership import read_arbiter_records
 from harness.evidence.read_back import ReadBack, read_read_back
+from harness.evidence.recording import Recording, read_recordings
+from harness.evidence.replay import Replay, read_replays
 from harness.evidence.scenario import Scenario, read_scenario
 from harness.evidence.ticks import Ticks, read_ticks
 from harness.evidence.trace import Trace, read_trace
+from harness.evidence.wire.messages import LogEntry
 from harness.evidence.wire.storage import StorageWrite, read_storage_writes
 from harness.evidence.wire.wire import Wire, read_wire
 
@@ -124,6 +128,23 @@ class EvidenceDirectory:
     def storage_writes(self) -> list[StorageWrite] | None:
         """The writes that came to the storage host; None where the lab's disk is not served by NBD."""
         return read_storage_writes(self.frames) if self.scenario.lab == "netns" else None
+
+    @cached_property
+    def recordings(self) -> list[Recording]:
+        """What the nodes told their guests live, by their own account."""
+        return read_recordings(self.path)
+
+    @cached_property
+    def replays(self) -> dict[str, Replay]:
+        """What each owner of the VM must have said, by host."""
+        claimants = [record.incarnation for record in read_arbiter_records(self.path / "arbiter.json")]
+        return read_replays(self.path, self.recordings, self.wire, claimants)
+
+    def recorded_entries(self, host: str) -> list[LogEntry]:
+        """What the owner on a host told its guest live; nothing where the host never owned the VM."""
+        replay = self.replays.get(host)
+        incarnation = replay.incarnation if replay else None
+        return [entry for one in self.recordings if one.incarnation == incarnation for entry in one.entries]
 
     @cached_property
     def traces(self) -> dict[str, Trace]:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from fault_injectors.host import PowerOff
 from harness.evidence.digest import digest
 from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.json_lines import EvidenceError
+from harness.evidence.recording import write_log
 from harness.evidence.trace_events import Acknowledged, Output
-from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat, Hello, Welcome
+from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat, Hello, Welcome, decode_entry
 from harness.evidence.wire.storage import StorageWrite
 from harness.lab.netns.lab import NetnsLab
 from harness.promise import Expect, Promise
 from harness.scenario import Plan
 from harness.vm.run import Run
 
+NETWORK_READ = 5
+"""Kind of the entries that hold a frame (docs/wire.md)."""
+
 
 @pytest.fixture(scope="module")
 def evidence(shared_lab: NetnsLab, tmp_path_factory: pytest.TempPathFactory) -> EvidenceDirectory:
     """A pair under load whose primary loses power."""
     directory = tmp_path_factory.mktemp("pair") / "evidence"
-    plan = Plan(promise=Promise(expect=Expect.FAILOVER), faults=(PowerOff,))
-    run = Run(shared_lab, directory, plan, name="wire")
+    run = Run(shared_lab, directory, Plan(promise=Promise(expect=Expect.FAILOVER), faults=(PowerOff,)), name="wire")
     run.start()
     survivor = run.backup
     run.inject(PowerOff(shared_lab, run.primary.host))
@@ -103,3 +110,68 @@ def test_every_block_write_that_a_node_traced_came_to_the_storage_host(evidence:
             assert pieces[0].offset == output.offset
             assert digest(b"".join(piece.data for piece in pieces)) == output.digest
         assert next(own, None) is None
+
+
+def test_the_replays_say_what_the_captures_show(evidence: EvidenceDirectory) -> None:
+    """Each frame, in order; only the last ones before the power was cut may be unseen."""
+    replays = evidence.replays
+    assert set(replays) == {"host-a", "host-b"}
+    assert replays["host-a"].first_recorded == 1
+    taken_over_at = replays["host-b"].first_recorded
+    assert taken_over_at is not None
+    assert taken_over_at > 100
+    # What the survivor does not repeat, the primary has said: the outputs before are the same.
+    shared = [output for output in replays["host-b"].outputs if output.depends_on < taken_over_at]
+    assert shared == replays["host-a"].outputs[: len(shared)]
+    # A tenth of a second is enough to let out what is acknowledged.
+    answers = [(said.arrived_ns, body.stored) for said, body in evidence.wire.of(Answer) if said.arrived_ns]
+    acknowledged = max(stored for came_ns, stored in answers if came_ns < max(answers)[0] - 100_000_000)
+    for host, replay in replays.items():
+        assert (replay.divergence, replay.disagreement) == (None, None)
+        frames = [output for output in replay.outputs if output.kind == "frame"]
+        said = [frame.digest for frame in evidence.vm_frames[host] if not frame.is_announcement]
+        expected = [output.digest for output in frames]
+        if host == "host-a":
+            assert said == expected[: len(said)]
+            assert all(output.depends_on > acknowledged for output in frames[len(said) :])
+        else:
+            assert said
+            assert said == expected[len(expected) - len(said) :]
+
+
+def test_a_replay_is_kept_and_renewed_with_its_log(evidence: EvidenceDirectory, tmp_path: Path) -> None:
+    shutil.copytree(evidence.path, tmp_path / "copy")
+    outputs = tmp_path / "copy" / "hosts" / "host-a" / "outputs.jsonl"
+    expected = EvidenceDirectory(tmp_path / "copy").replays
+    before_ns = outputs.stat().st_mtime_ns
+    assert EvidenceDirectory(tmp_path / "copy").replays == expected
+    assert outputs.stat().st_mtime_ns == before_ns
+    (log,) = outputs.parent.glob("recorded-*.log")
+    (recording,) = (one for one in evidence.recordings if one.host == "host-a")
+    write_log(log, recording.header, recording.entries[:50], b"")
+    again = EvidenceDirectory(tmp_path / "copy")
+    again.wire.messages.clear()
+    with pytest.raises(EvidenceError, match="host-b has no entry 1"):
+        assert again.replays
+    assert outputs.stat().st_mtime_ns > before_ns, "host-a's log is another one now"
+
+
+def test_a_guest_that_leaves_its_log_is_told(evidence: EvidenceDirectory, tmp_path: Path) -> None:
+    """An input that it was told otherwise than the log has it."""
+    shutil.copytree(evidence.path, tmp_path / "copy")
+    (log,) = (tmp_path / "copy" / "hosts" / "host-a").glob("recorded-*.log")
+    (recording,) = (one for one in evidence.recordings if one.host == "host-a")
+    number = next(at for at, one in enumerate(recording.entries) if at > 300 and one.kind == NETWORK_READ)
+    entries = recording.entries
+    altered = decode_entry(_sealed(entries[number].encoded[8:-1] + b"?"))
+    write_log(log, recording.header, [*entries[:number], altered, *entries[number + 1 :]], b"")
+    replay = EvidenceDirectory(tmp_path / "copy").replays["host-a"]
+    assert replay.divergence
+    assert replay.position > number
+    assert replay.disagreement is not None
+    assert f"entry {number + 1} " in replay.disagreement
+
+
+def _sealed(body: bytes) -> bytes:
+    checksum: bytes = blake3(body).digest(length=4)
+    return len(body).to_bytes(4, "little") + checksum + body

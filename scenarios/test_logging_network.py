@@ -53,17 +53,23 @@ def test_log_does_not_reach_the_backup(run: Run) -> None:
         run.expect_one_survivor(*nodes)
 
 
-@scenario(unnoticed(), faults=(LoggingCut,))
+@scenario(Promise(expect=Expect.STAYS_TOGETHER), faults=(LoggingCut,))
 def test_acknowledgements_do_not_reach_the_primary(run: Run) -> None:
-    """Every sign of life carries them: they come over the management network, and the pair stays together."""
+    """Every sign of life carries them: they come over the management network, and the pair stays together.
+
+    Each output waits for a heartbeat then, and a value of 64 KiB takes five rounds of them.
+    """
     nodes = run.primary, run.backup
     with run.under(LoggingCut(run.lab, nodes[0].host, nodes[1].host, direction=Direction.INCOMING)):
         run.expect_together()
 
 
-@scenario(Promise(expect=Expect.STAYS_TOGETHER, stall_ms_max=1000), faults=(LogDelay,))
+@scenario(Promise(expect=Expect.STAYS_TOGETHER, stall_ms_max=2000), faults=(LogDelay,))
 def test_log_is_delayed_and_the_pair_stays_together(run: Run) -> None:
-    """Every output waits for its acknowledgement: the client sees latency and nothing else."""
+    """Every output waits for its acknowledgement: the client sees latency and nothing else.
+
+    A value of 64 KiB takes five round trips, of which each waits for the log.
+    """
     with run.under(LogDelay(run.lab, run.backup.host)):
         run.expect_together()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -10,16 +10,23 @@ from typing import Protocol
 
 from harness.evidence.capture import Direction, Frame, capture_name, read_frames
 from harness.evidence.capture_counts import CaptureCount, read_capture_counts
-from harness.evidence.clock_samples import read_clock_record
+from harness.evidence.clock_samples import ClockPair, read_clock_record
 from harness.evidence.clocks import Clocks, Pair
 from harness.evidence.connections import ConnectionEvent, read_connections
 from harness.evidence.disk import read_disk
+from harness.evidence.disturbances import Disturbances
 from harness.evidence.faults import InjectedFault, read_faults
 from harness.evidence.history import History, read_history
 from harness.evidence.host_clocks import HostClocks
 from harness.evidence.json_lines import EvidenceError
 from harness.evidence.mapping import ClientMapping, map_trace
-from harness.evidence.ownership import read_arbiter_records
+from harness.evidence.ownership import (
+    ArbiterRecord,
+    Ownership,
+    find_ownership,
+    read_arbiter_events,
+    read_arbiter_records,
+)
 from harness.evidence.read_back import ReadBack, read_read_back
 from harness.evidence.recording import Recording, read_recordings
 from harness.evidence.replay import Replay, read_replays
@@ -29,6 +36,8 @@ from harness.evidence.trace import Trace, read_trace
 from harness.evidence.wire.messages import LogEntry
 from harness.evidence.wire.storage import StorageWrite, read_storage_writes
 from harness.evidence.wire.wire import Wire, read_wire
+
+STORAGE_HOST = "storage"
 
 
 class Stamp(Protocol):
@@ -157,8 +166,57 @@ class EvidenceDirectory:
     @cached_property
     def consoles(self) -> dict[str, str]:
         """What the guest printed, by the host that let it out."""
+        return {host: content.decode(errors="replace") for host, content in self.console_bytes.items()}
+
+    @cached_property
+    def console_bytes(self) -> dict[str, bytes]:
+        """The console files as they are, by host."""
         paths = sorted((self.path / "hosts").glob("*/console.log"))
-        return {path.parent.name: path.read_text(errors="replace") for path in paths}
+        return {path.parent.name: path.read_bytes() for path in paths}
+
+    @cached_property
+    def ownership(self) -> Ownership:
+        """Who owned the VM when, by the arbiter's records; the wire tells which incarnation ran on which host."""
+        hosts = {message.incarnation: message.sender for message in reversed(self.wire.messages)}
+        for path in (self.path / "hosts").glob("*/recorded-*.log"):
+            hosts.setdefault(path.stem.removeprefix("recorded-"), path.parent.name)
+        records = read_arbiter_records(self.path / "arbiter.json")
+        events = read_arbiter_events(self.path / "arbiter-events.jsonl")
+        return find_ownership(records, events, hosts, self._storage_bounds(records))
+
+    def _storage_bounds(self, records: list[ArbiterRecord]) -> Callable[[int], tuple[int, int]]:
+        """Where a stamp of the storage host's CLOCK_REALTIME lies on this machine's, as bounds."""
+        clocks = self.host_clocks
+        pair_ns = next((record.pair_ns for record in records if record.pair_ns is not None), None)
+        if clocks is None or pair_ns is None:
+            return lambda stamp_ns: (stamp_ns, stamp_ns)
+        clock = clocks.of(STORAGE_HOST, [ClockPair(0, pair_ns)])
+
+        def bounds_ns(stamp_ns: int) -> tuple[int, int]:
+            (at,) = clocks.locate(clock, [stamp_ns - pair_ns]).values()
+            wall_ns = clocks.machine.to_wall_ns(at.monotonic_ns)
+            return wall_ns - at.uncertainty_ns, wall_ns + at.uncertainty_ns
+
+        return bounds_ns
+
+    @cached_property
+    def speakers(self) -> list[str]:
+        """The hosts that could speak for the VM: those whose port of the client network was captured."""
+        hosts = [port.removeprefix("client.") for port in self.capture_counts if port.startswith("client.")]
+        return sorted({host for host in hosts if host != "client"} | set(self.ownership.hosts))
+
+    def to_boot_ns(self, wall_ns: int | None) -> int | None:
+        """CLOCK_BOOTTIME for a stamp of a capture; None where nothing tells."""
+        return None if wall_ns is None or self.clocks is None else self.clocks.to_monotonic_ns(wall_ns)
+
+    def strictly(self, uncertainty_ns_max: int) -> EvidenceDirectory:
+        """The same evidence, every stamp made out to be at least so certain."""
+        return EvidenceDirectory(self.path, uncertainty_ns_max=uncertainty_ns_max)
+
+    @cached_property
+    def disturbances(self) -> Disturbances:
+        """What the faults may have kept from being seen."""
+        return Disturbances(self.faults)
 
     @cached_property
     def disk(self) -> dict[tuple[int, int], str] | None:

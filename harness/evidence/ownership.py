@@ -16,6 +16,9 @@ from pathlib import Path
 
 from harness.evidence.json_lines import EvidenceError, Line, decode, read_lines
 
+# The observer may be this late on a busy machine. A record can be much older than its name: it is flushed to the disk
+# before the name is made.
+OBSERVER_NS_MAX = 50_000_000
 _GENERATION_NAME = re.compile(r"generation-(\d{8})\Z")
 _CLAIM_NAME = re.compile(r"claim-(\d{8})-([0-9a-f]{16})-")
 
@@ -170,14 +173,17 @@ def find_ownership(
     claims = []
     for record in records:
         changed_ns = record.claimed_ns if record.linked_ns is None else max(record.claimed_ns, record.linked_ns)
-        latest_ns = linked.get(record.generation, changed_ns + record.resolution_ns)
+        seen_ns = linked.get(record.generation)
+        earliest_ns, latest_ns = record.claimed_ns, changed_ns + record.resolution_ns
+        if seen_ns is not None:
+            earliest_ns, latest_ns = max(earliest_ns, seen_ns - OBSERVER_NS_MAX), seen_ns
         claims.append(
             Claim(
                 record.generation,
                 record.incarnation,
                 record.node,
                 hosts.get(record.incarnation),
-                bounds_ns(record.claimed_ns)[0],
+                bounds_ns(earliest_ns)[0],
                 bounds_ns(latest_ns)[1],
             )
         )

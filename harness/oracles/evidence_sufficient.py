@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from harness.evidence.capture import Direction
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.scenario import Scenario
-from harness.evidence.trace_events import Live, NodeStarted
+from harness.evidence.trace_events import NodeStarted
 from harness.evidence.verdicts import Finding, Judgement, Verdict
+from harness.oracles.emissions import said_by
 
 NAME = "evidence-sufficient"
-_NODE_NETWORKS = ("client", "logging", "management")
+_NODE_NETWORKS = ("client", "logging", "management", "storage")
+# Outputs of a kind that a scenario has to see before its first fault.
+OUTPUTS_BEFORE_MIN = 10
 PROMISE = "evidence"
 # Clock pairs are read by two calls that the scheduler can part; a step of the wall clock is far longer.
 CLOCK_SPREAD_NS_MAX = 100_000_000
@@ -31,7 +35,8 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
         "torn_lines": sum(trace.torn_lines for trace in evidence.traces.values()),
         "mutants": sorted({mutant for trace in evidence.traces.values() for mutant in trace.mutants}),
     }
-    findings = [*_judge_nodes(evidence), *_judge_captures(evidence)]
+    findings = [*_judge_nodes(evidence), *_judge_captures(evidence), *_judge_wire(evidence)]
+    findings += _judge_kinds(evidence, counted)
     if scenario.client == "key-value":
         findings += _judge_operations(evidence, counted)
     if scenario.expects_failover:
@@ -72,6 +77,41 @@ def _judge_captures(evidence: EvidenceDirectory) -> Iterator[Finding]:
             yield _insufficient("capture-incomplete", f"the capture of {port} missed {count.dropped} frames")
 
 
+def _judge_wire(evidence: EvidenceDirectory) -> Iterator[Finding]:
+    """That what the nodes said could be read, and that every owner left what it told its guest when it was alone."""
+    wire = evidence.wire
+    if not wire.messages:
+        yield _insufficient("no-wire", "no message of a node was captured")
+    elif wire.refused and evidence.disturbances.damaging is None:
+        one = wire.refused[0]
+        message = f"{one.path} from {one.sender or 'somebody'}: {one.reason}; no fault damages what the nodes say"
+        yield _insufficient("wire-unreadable", message)
+    recorded = {recording.incarnation for recording in evidence.recordings}
+    for claim in evidence.ownership.claims:
+        if claim.incarnation not in recorded:
+            yield _insufficient("no-recording", f"{claim} left no record of what it told its guest")
+
+
+def _judge_kinds(evidence: EvidenceDirectory, counted: dict[str, object]) -> Iterator[Finding]:
+    """That every kind of output was seen before the first fault, so that each was there to be got wrong."""
+    faults_ns = [fault.injected_ns for fault in evidence.faults if fault.injected_ns is not None]
+    first_ns = min(faults_ns, default=None)
+    emissions = [one for said in said_by(evidence).values() for one in said.emissions]
+    before = [one for one in emissions if one.left_ns is not None and (first_ns is None or one.left_ns < first_ns)]
+    # Nobody stamps the console: what came before an output that was seen before the fault did so too.
+    newest = max((one.output.index for one in before), default=0)
+    before += [one for one in emissions if one.left_ns is None and one.output.index < newest]
+    kinds = Counter(one.output.kind for one in before)
+    counted["seen_before"] = dict(kinds)
+    wanted = {"frame": OUTPUTS_BEFORE_MIN, "console": 1}
+    if evidence.scenario.client == "key-value" and evidence.storage_writes is not None:
+        wanted["block"] = OUTPUTS_BEFORE_MIN
+    for kind, least in wanted.items():
+        if kinds[kind] < least:
+            message = f"{kinds[kind]} outputs of the kind {kind} were seen before the first fault, {least} wanted"
+            yield _insufficient(f"too-few-{kind}s-before", message)
+
+
 def _judge_operations(evidence: EvidenceDirectory, counted: dict[str, object]) -> Iterator[Finding]:
     scenario = evidence.scenario
     if not evidence.history.sealed:
@@ -98,10 +138,11 @@ def _spans(call_ns: int, return_ns: int | None, times_ns: list[int]) -> bool:
 
 
 def _judge_failover(evidence: EvidenceDirectory, counted: dict[str, object]) -> Iterator[Finding]:
-    lives = sorted(
-        ((live.wall_ns, live.generation, host) for host, trace in evidence.traces.items() for live in trace.of(Live)),
-    )
-    takers = [f"{host} in generation {generation}" for _, generation, host in lives if generation > 1]
-    counted["took_over"] = takers
+    claims = evidence.ownership.claims
+    takers = [claim for claim in claims if claim.host is not None and claim.host != claims[0].host]
+    counted["took_over"] = [f"{claim.host} in generation {claim.generation}" for claim in takers]
+    spoke = [one for claim in takers for one in said_by(evidence)[claim.host or ""].of("frame")]
     if not takers:
-        yield _insufficient("no-failover", "a failover was to be seen, and no other node went live")
+        yield _insufficient("no-failover", "a failover was to be seen, and no other host claimed the VM")
+    elif len(spoke) < OUTPUTS_BEFORE_MIN:
+        yield _insufficient("survivor-silent", f"{takers[0]} said {len(spoke)} frames, {OUTPUTS_BEFORE_MIN} wanted")

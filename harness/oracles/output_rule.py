@@ -1,26 +1,35 @@
 """The output rule: nothing leaves before the backup holds what reproduces it, and nothing leaves in two versions.
 
-Source: Scales, Nelson, Venkitachalam (2010), section 2.2, and protocol rules R5, R16.
+Judged from outside: what left by the captures and the storage's answers, what it depends on by an offline replay, what
+the backup held by the answers that had arrived. The node's traces can only add to it (`traced_outputs`).
+
+Source: Scales, Nelson, Venkitachalam (2010), section 2.2, and protocol rules R5, R6, R16, R17.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from harness.evidence.capture import Frame
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.scenario import Scenario
-from harness.evidence.trace_events import Announced, Attached, Output, ReplayedOutput
 from harness.evidence.verdicts import Finding, Judgement, Verdict
-from harness.oracles.acknowledgements import Acknowledgements, Emission, emissions
-from harness.oracles.uncertain_outputs import judge_reissues
+from harness.evidence.wire.messages import Answer, Commit, Entries
+from harness.oracles.emissions import Emission, Oddity, Spoken, said_by
+from harness.oracles.protection import Inheritance, Protection, Standing, Term, inheritance, protection_of
+from harness.oracles.released_marks import judge_marks
+from harness.oracles.traced_outputs import judge_traces
+from harness.oracles.wording import after_start, by_message, name_output
 
 NAME = "output-rule"
 PROMISE = "output-rule"
-# Emissions that never reached the port are fine (a cut link, a host that died between trace and send); if most did
-# not, the capture is blind.
-SEEN_PERCENT_MIN = 50
+# Between the look that lets an output go and the port lie a system call and the host's own bridge. On a busy machine
+# the scheduler can put milliseconds between; an output that left later than this had no lease.
+SEND_MS_MAX = 10.0
+# A look that is a little too generous shows in many outputs, none of them much too late: so many may be late at all.
+LATE_MS_MIN = 1.0
+LATE_OUTPUTS_MAX = 5
 
 
 def applies(scenario: Scenario) -> bool:
@@ -28,155 +37,262 @@ def applies(scenario: Scenario) -> bool:
     return True
 
 
+@dataclass
+class _Counts:
+    """How much the judgement rests on."""
+
+    matched: Counter[str] = field(default_factory=Counter)
+    protected: int = 0
+    alone: int = 0
+    acknowledgements: int = 0
+    announcements: int = 0
+    oldest_lease_ms: float = 0.0
+    late: int = 0
+
+
 def judge(evidence: EvidenceDirectory) -> Judgement:
-    """Judge every captured frame of the VM, every traced output, and every re-issue."""
-    acknowledgements = Acknowledgements(evidence.traces)
-    outputs = {host: emissions(trace) for host, trace in evidence.traces.items()}
-    sent = evidence.vm_frames
+    """Judge every frame, block write and console chunk of every host that ever owned the VM."""
+    counts = _Counts()
     findings: list[Finding] = []
-    matched = announcements = 0
-    for host, frames in sent.items():
-        if host not in evidence.traces:
-            if frames:
-                findings.append(Finding("no-trace", f"{host} sent frames and left no trace", Verdict.INSUFFICIENT))
-            continue
-        matched_here, announced_here, found = _judge_frames(evidence, host, frames, outputs[host], acknowledgements)
-        matched += matched_here
-        announcements += announced_here
-        findings += found
-    for host, emitted in outputs.items():
-        findings += _judge_traced(evidence, host, emitted, acknowledgements)
-    findings += _judge_contents(evidence)
-    findings += judge_reissues(evidence)
+    said = said_by(evidence)
+    for host in said:
+        inherited = inheritance(evidence, host)
+        protection = protection_of(evidence, host)
+        counts.acknowledgements += protection.acknowledgements
+        counts.announcements += len(said[host].announcements)
+        findings += _judge_odd(evidence, said[host], inherited)
+        findings += _judge_emissions(evidence, said[host], protection, counts)
+        findings += _judge_order(evidence, said[host])
+        replay = evidence.replays.get(host)
+        if replay is not None and replay.divergence is not None:
+            message = f"the offline replay of {host}'s log leaves what {host} said: {replay.divergence}"
+            findings.append(Finding("replay-diverged", message, position=replay.position))
+        if replay is not None and replay.disagreement is not None:
+            findings.append(Finding("log-disagrees", replay.disagreement))
+    findings += _judge_contents(evidence, said)
+    findings += _judge_backups(evidence)
+    findings += judge_marks(evidence, said)
+    findings += judge_traces(evidence, said)
     if evidence.scenario.client == "key-value":
         findings += [
             Finding(stray.event, f"client {stray.client} got {stray.reply!r}", at_ns=stray.at_ns)
             for stray in evidence.history.stray_replies
         ]
-    protected = sum(one.protected for emitted in outputs.values() for one in emitted)
-    emitted_frames = sum(one.output.kind == "frame" for emitted in outputs.values() for one in emitted)
-    findings += _judge_sufficiency(len(evidence.traces), matched, emitted_frames, protected, acknowledgements.count)
+    findings += _judge_sufficiency(evidence, said, counts)
     counted = {
-        "frames": sum(map(len, sent.values())),
-        "frames_matched": matched,
-        "announcements": announcements,
-        "outputs_traced": sum(map(len, outputs.values())),
-        "outputs_under_protection": protected,
-        "acknowledgements": acknowledgements.count,
+        **{f"{kind}_matched": counts.matched[kind] for kind in ("frame", "block", "console")},
+        "under_protection": counts.protected,
+        "alone": counts.alone,
+        "acknowledgements": counts.acknowledgements,
+        "announcements": counts.announcements,
+        "oldest_lease_ms": round(counts.oldest_lease_ms, 2),
+        "late": counts.late,
     }
     return Judgement.of(NAME, findings, counted)
 
 
-def _judge_frames(
-    evidence: EvidenceDirectory,
-    host: str,
-    frames: list[Frame],
-    outputs: list[Emission],
-    acknowledgements: Acknowledgements,
-) -> tuple[int, int, list[Finding]]:
-    """Give each captured frame the newest emission of the same bytes that was traced before it and is still free.
-
-    One that its host's clock lets be older or younger than the frame is passed over when it would accuse.
-    """
-    free: dict[str, list[Emission]] = defaultdict(list)
-    for emission in sorted(outputs, key=lambda one: one.output.wall_ns):
-        if emission.output.kind == "frame":
-            free[emission.output.digest].append(emission)
-    matched = announcements = 0
-    findings = []
-    for frame in frames:
-        candidates = free.get(frame.digest, [])
-        at_ns = _monotonic(evidence, frame.wall_ns)
-        chosen = _choose(candidates, frame, acknowledgements)
-        if chosen is not None:
-            candidates.remove(chosen)
-            matched += 1
-            output = chosen.output
-            held = _held(chosen, acknowledgements, host, frame.wall_ns)
-            if chosen.protected and held < output.depends_on:
-                message = (
-                    f"{frame} is output {output.index}, which depends on entry {output.depends_on}; "
-                    f"the backup had acknowledged {held}"
-                )
-                findings.append(Finding("frame-before-acknowledgement", message, at_ns=at_ns, position=output.index))
-        elif _is_announcement(evidence, host, frame):
-            announcements += 1
-        else:
-            known = any(one.output.digest == frame.digest for one in outputs)
-            code, why = (
-                ("frame-too-often", "left more often, or earlier, than the trace says")
-                if known
-                else ("frame-not-traced", "is no output in the trace of its host")
-            )
-            findings.append(Finding(code, f"{frame} ({len(frame.content)} bytes) {why}", at_ns=at_ns))
-    return matched, announcements, findings
+_ODD = {
+    Oddity.REPEATED: ("repeated", "says output {index} again, which {host} had emitted before"),
+    Oddity.ALTERED: ("two-contents", "says {digest} where the replay's output {index} is {expected}"),
+    Oddity.UNKNOWN: ("not-replayed", "is no output of the replay; output {index} was due"),
+}
 
 
-def _choose(candidates: list[Emission], frame: Frame, acknowledgements: Acknowledgements) -> Emission | None:
-    possible = [one for one in candidates if one.output.earliest_wall_ns <= frame.wall_ns]
-    for emission in reversed(possible):
-        is_held = _held(emission, acknowledgements, frame.host, frame.wall_ns) >= emission.output.depends_on
-        if not emission.protected or is_held or emission.output.latest_wall_ns <= frame.wall_ns:
-            return emission
-    return possible[-1] if possible else None
-
-
-def _held(emission: Emission, acknowledgements: Acknowledgements, host: str, wall_ns: int) -> int:
-    return acknowledgements.held(generation=emission.generation, not_by=host, wall_ns=wall_ns)
-
-
-def _is_announcement(evidence: EvidenceDirectory, host: str, frame: Frame) -> bool:
-    """Whether the node sent this frame by itself, as it may from its go-live on."""
-    events = [one for one in evidence.traces[host].events if isinstance(one, Announced | Attached)]
-    started = any(event.earliest_wall_ns <= frame.wall_ns for event in events)
-    return started and frame.is_announcement
-
-
-def _judge_traced(
-    evidence: EvidenceDirectory, host: str, outputs: list[Emission], acknowledgements: Acknowledgements
-) -> Iterator[Finding]:
-    """Block writes and console bytes pass no capture: here the moment of the trace line is the evidence."""
-    for emission in outputs:
-        output = emission.output
-        held = _held(emission, acknowledgements, host, output.latest_wall_ns)
-        if emission.protected and output.kind != "frame" and held < output.depends_on:
+def _judge_odd(evidence: EvidenceDirectory, said: Spoken, inherited: Inheritance | None) -> Iterator[Finding]:
+    for odd in said.odd:
+        if odd.kind == "console":
+            continue  # the console has an oracle of its own
+        index = odd.output.index if odd.output else None
+        at_ns = evidence.to_boot_ns(odd.at_ns)
+        if odd.oddity is Oddity.COMPLETED and inherited is not None:
+            rests_on = by_message(evidence, inherited.source)
             message = (
-                f"{host} let the {output.kind} output {output.index} go, which depends on entry {output.depends_on}; "
-                f"the backup had acknowledged {held}"
+                f"{odd.what} re-issues output {index} (digest {odd.digest}), which {odd.host} knew to be completed: "
+                f"it had answered R = {inherited.certain}{rests_on}"
             )
-            yield Finding("output-before-acknowledgement", message, at_ns=output.monotonic_ns, position=output.index)
+            yield Finding("completed-output-repeated", message, at_ns=at_ns, position=index)
+            continue
+        suffix, words = _ODD.get(odd.oddity, _ODD[Oddity.REPEATED])
+        code = suffix if suffix == "two-contents" else f"{odd.kind}-{suffix}"
+        expected = odd.output.digest if odd.output else None
+        said_so = words.format(index=index, host=odd.host, digest=odd.digest, expected=expected)
+        message = f"{odd.what}{after_start(evidence, odd.at_ns)} (digest {odd.digest}) {said_so}"
+        yield Finding(code, message, at_ns=at_ns, position=index)
 
 
-def _judge_contents(evidence: EvidenceDirectory) -> Iterator[Finding]:
-    """One index has one content, whoever produced it."""
-    first: dict[int, tuple[str, Output | ReplayedOutput]] = {}
-    for host, trace in evidence.traces.items():
-        for event in trace.events:
-            if not isinstance(event, Output | ReplayedOutput):
-                continue
-            other_host, other = first.setdefault(event.index, (host, event))
-            if (event.digest, event.kind, event.length) != (other.digest, other.kind, other.length):
-                message = (
-                    f"output {event.index} is {other.kind} {other.digest} on {other_host} "
-                    f"and {event.kind} {event.digest} on {host}"
-                )
-                yield Finding("two-contents", message, at_ns=event.monotonic_ns, position=event.index)
-
-
-def _judge_sufficiency(
-    traces: int, matched: int, emitted: int, protected: int, acknowledgements: int
+def _judge_emissions(
+    evidence: EvidenceDirectory, said: Spoken, protection: Protection, counts: _Counts
 ) -> Iterator[Finding]:
-    if traces < 2:
-        yield Finding("too-few-traces", f"{traces} traces, two are needed", Verdict.INSUFFICIENT)
-    if not matched:
-        yield Finding("no-frames", "no captured frame belongs to a traced output", Verdict.INSUFFICIENT)
-    if matched * 100 < emitted * SEEN_PERCENT_MIN:
-        message = f"only {matched} of {emitted} traced frames were captured"
-        yield Finding("capture-blind", message, Verdict.INSUFFICIENT)
-    if not protected or not acknowledgements:
-        message = f"{protected} outputs under protection, {acknowledgements} acknowledgements"
+    """Each one by what had arrived at its host before it left."""
+    late: list[tuple[float, Finding]] = []
+    for one in said.emissions:
+        counts.matched[one.output.kind] += 1
+        if one.left_ns is None:
+            continue
+        term = protection.term(one.left_ns)
+        if term is None:
+            continue  # single-speaker says so
+        if term.standing is Standing.ALONE:
+            counts.alone += 1
+            continue
+        counts.protected += 1
+        yield from _judge_acknowledged(evidence, one, term, protection)
+        late_ms, finding = _lateness(evidence, one, term, protection)
+        counts.oldest_lease_ms = max(counts.oldest_lease_ms, late_ms + evidence.scenario.lease_ms)
+        if finding is not None:
+            late.append((late_ms, finding))
+    yield from _judge_late(evidence, late, counts)
+
+
+def _judge_acknowledged(
+    evidence: EvidenceDirectory, one: Emission, term: Term, protection: Protection
+) -> Iterator[Finding]:
+    assert one.left_ns is not None
+    wanted = one.output.depends_on
+    held = protection.acknowledged(term, one.left_ns)
+    if wanted <= term.position or (held is not None and held[0] >= wanted):
+        return
+    came = protection.acknowledgement_of(term, wanted)
+    later = (
+        "no answer ever acknowledged it"
+        if came is None
+        else f"the answer that did arrived {(came[0] - one.left_ns) / 1e6:.3f} ms later{by_message(evidence, came[1])}"
+    )
+    message = (
+        f"{name_output(evidence, one)} depends on entry {wanted}; "
+        f"{held[0] if held else 0} was the last acknowledged; {later}"
+    )
+    code = f"{one.output.kind}-before-acknowledgement"
+    yield Finding(code, message, at_ns=evidence.to_boot_ns(one.left_ns), position=one.output.index)
+
+
+def _lateness(
+    evidence: EvidenceDirectory, one: Emission, term: Term, protection: Protection
+) -> tuple[float, Finding | None]:
+    """By how many milliseconds an output left after its lease, and what to say of it when it did."""
+    assert one.left_ns is not None
+    lease_ms = evidence.scenario.lease_ms
+    if one.output.kind == "block":
+        # R19: a write takes so long from its look to its end.
+        lease_ms += evidence.scenario.write_bound_ms
+    newest = protection.lease_from(term, one.left_ns)
+    at_ns = evidence.to_boot_ns(one.left_ns)
+    code = f"{one.output.kind}-after-lease"
+    if newest is None:
+        message = f"{name_output(evidence, one)}: the backup had not answered anything yet"
+        return float("inf"), Finding(code, message, at_ns=at_ns, position=one.output.index)
+    late_ms = (one.left_ns - newest[0]) / 1e6 - lease_ms
+    if late_ms <= 0:
+        return late_ms, None
+    message = (
+        f"{name_output(evidence, one)} left {late_ms + lease_ms:.1f} ms after the newest message that an answer had "
+        f"echoed, the lease is {lease_ms:g} ms{by_message(evidence, newest[1])}"
+    )
+    return late_ms, Finding(code, message, at_ns=at_ns, position=one.output.index)
+
+
+def _judge_late(evidence: EvidenceDirectory, late: list[tuple[float, Finding]], counts: _Counts) -> Iterator[Finding]:
+    slack_ms = SEND_MS_MAX * evidence.scenario.time_scale
+    far = [finding for late_ms, finding in late if late_ms > slack_ms]
+    little = [finding for late_ms, finding in late if LATE_MS_MIN <= late_ms <= slack_ms]
+    counts.late += len(far) + len(little)
+    # protocol.md, "What remains": what was past its look when the host froze leaves when it wakes.
+    allowed = evidence.scenario.late_frames_max
+    yield from far[allowed:]
+    if len(little) > LATE_OUTPUTS_MAX * evidence.scenario.time_scale:
+        yield from little
+
+
+def _judge_order(evidence: EvidenceDirectory, said: Spoken) -> Iterator[Finding]:
+    """Outputs leave in the order of the program, each when the one before has completed (R5): no answer to a client
+    overtakes the block write that it speaks of, and after a write that failed nothing leaves (R17)."""
+    pending: Emission | None = None
+    for one in said.emissions:
+        if pending is not None and one.left_ns is not None:
+            if pending.done_ns is None:
+                how = "was never answered well"
+            elif one.left_ns < pending.done_ns:
+                how = f"was answered {(pending.done_ns - one.left_ns) / 1e6:.3f} ms later"
+            else:
+                how = ""
+            if how:
+                message = f"{name_output(evidence, one)} left, and {pending.what}, output {pending.output.index}, {how}"
+                at_ns = evidence.to_boot_ns(one.left_ns)
+                yield Finding("output-before-write-completed", message, at_ns=at_ns, position=one.output.index)
+        if one.output.kind == "block" and one.left_ns is not None:
+            pending = one
+
+
+def _judge_contents(evidence: EvidenceDirectory, said: dict[str, Spoken]) -> Iterator[Finding]:
+    """One index has one content, whoever emitted it."""
+    first: dict[int, Emission] = {}
+    for one in (emission for each in said.values() for emission in each.emissions):
+        other = first.setdefault(one.output.index, one)
+        alike = (one.output.digest, one.output.kind, one.output.offset) == (
+            other.output.digest,
+            other.output.kind,
+            other.output.offset,
+        )
+        if not alike:
+            message = (
+                f"output {one.output.index} is {other.output.kind} {other.output.digest} in {other.what} "
+                f"and {one.output.kind} {one.output.digest} in {one.what}"
+            )
+            at_ns = evidence.to_boot_ns(one.left_ns)
+            yield Finding("two-contents", message, at_ns=at_ns, position=one.output.index)
+
+
+def _judge_backups(evidence: EvidenceDirectory) -> Iterator[Finding]:
+    """R6: a backup acknowledges what it holds, and it holds what has arrived at it."""
+    arrivals: dict[tuple[str, int], list[tuple[int, int, int]]] = defaultdict(list)
+    for one in evidence.wire.messages:
+        if isinstance(one.body, Entries) and one.arrived_ns is not None:
+            arrivals[one.receiver, one.generation].append((one.arrived_ns, one.body.first, one.body.through))
+        elif isinstance(one.body, Commit) and one.arrived_ns is not None:
+            arrivals[one.receiver, one.generation].append((one.arrived_ns, 0, one.body.position))
+    contiguous = {}
+    for key, messages in arrivals.items():
+        steps, reached = [], 0
+        for at_ns, first, through in sorted(messages, key=lambda step: step[0]):
+            if first <= reached + 1:
+                reached = max(reached, through)
+            steps.append((at_ns, reached))
+        contiguous[key] = steps
+    for key, steps in contiguous.items():
+        yield from _judge_backup(evidence, key, steps)
+
+
+def _judge_backup(evidence: EvidenceDirectory, key: tuple[str, int], steps: list[tuple[int, int]]) -> Iterator[Finding]:
+    host, generation = key
+    place = reached = 0
+    answers = [
+        one
+        for one in evidence.wire.messages
+        if one.sender == host and one.generation == generation and isinstance(one.body, Answer) and one.left_ns
+    ]
+    for one in sorted(answers, key=lambda answer: answer.left_ns or 0):
+        assert isinstance(one.body, Answer)
+        assert one.left_ns is not None
+        while place < len(steps) and steps[place][0] <= one.left_ns:
+            reached = steps[place][1]
+            place += 1
+        if one.body.stored > reached:
+            message = (
+                f"{host} acknowledged entry {one.body.stored}{by_message(evidence, one)}, "
+                f"and {reached} was the last that had arrived at it"
+            )
+            at_ns = evidence.to_boot_ns(one.left_ns)
+            yield Finding("acknowledged-unheld", message, at_ns=at_ns, position=one.body.stored)
+            return  # one says it; what follows is the same
+
+
+def _judge_sufficiency(evidence: EvidenceDirectory, said: dict[str, Spoken], counts: _Counts) -> Iterator[Finding]:
+    for host, each in said.items():
+        if host not in evidence.replays and (each.odd or each.announcements or evidence.ownership.of(host)):
+            message = f"{host} owned the VM, and its log could not be replayed"
+            yield Finding("no-replay", message, Verdict.INSUFFICIENT)
+    if not counts.matched["frame"]:
+        yield Finding("no-frames", "no captured frame is an output of a replay", Verdict.INSUFFICIENT)
+    if not counts.protected or not counts.acknowledgements:
+        message = f"{counts.protected} outputs under protection, {counts.acknowledgements} acknowledgements"
         yield Finding("nothing-protected", message, Verdict.INSUFFICIENT)
-
-
-def _monotonic(evidence: EvidenceDirectory, wall_ns: int) -> int | None:
-    return evidence.clocks.to_monotonic_ns(wall_ns) if evidence.clocks else None

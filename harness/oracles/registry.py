@@ -13,11 +13,14 @@ from harness.evidence.verdicts import Finding, Judgement, Verdict, write_verdict
 from harness.oracles import (
     answers_clean,
     connections_kept,
+    console,
     durable,
     evidence_sufficient,
     faults_confirmed,
+    guest_time,
     linearizable,
     output_rule,
+    outputs_complete,
     single_speaker,
     stall_bounded,
     ticks_complete,
@@ -55,7 +58,10 @@ ORACLES: tuple[Oracle, ...] = tuple(
             stall_bounded,
             ticks_complete,
             output_rule,
+            outputs_complete,
+            console,
             single_speaker,
+            guest_time,
         ),
     )
 )
@@ -88,7 +94,7 @@ def _judge_within_doubt(oracle: Oracle, evidence: EvidenceDirectory) -> Judgemen
     judgement = oracle.judge(evidence)
     if judgement.verdict is Verdict.FAILED or evidence.uncertainty_ns <= UNCERTAINTY_NS_MAX:
         return judgement
-    strict = oracle.judge(EvidenceDirectory(evidence.path, uncertainty_ns_max=UNCERTAINTY_NS_MAX))
+    strict = oracle.judge(evidence.strictly(UNCERTAINTY_NS_MAX))
     accusations = [finding for finding in strict.findings if finding.verdict is Verdict.FAILED]
     if not accusations:
         return judgement

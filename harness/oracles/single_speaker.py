@@ -1,37 +1,31 @@
-"""No split brain: one node a generation, one host at a time whose port emits the VM's frames (R5, R8 to R11, R16)."""
+"""No split brain: one owner a generation, and one host at a time that speaks for the VM (rules R2, R5, R8 to R11, R16).
+
+Who owns the VM when is read from the arbiter's records alone, as the storage host stamped them. The nodes' traces can
+only add to it. Announcements are speech: they move the VM's address to another port of the switch.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.evidence.capture import Frame
 from harness.evidence.directory import EvidenceDirectory
-from harness.evidence.ownership import read_arbiter_records
+from harness.evidence.ownership import Ask, Claim
 from harness.evidence.scenario import Scenario
 from harness.evidence.trace_events import Arbiter, Attached, Event, Live, Role
 from harness.evidence.verdicts import Finding, Judgement, Verdict
-from harness.oracles.acknowledgements import Acknowledgements, emissions
+from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat
+from harness.evidence.wire.wire import Said
+from harness.lab.topology import CLIENT
+from harness.oracles.emissions import Spoken, said_by
+from harness.oracles.protection import Standing, protection_of
+from harness.oracles.wording import after_start
 
 NAME = "single-speaker"
 PROMISE = "no-split-brain"
+# Announcements are sent by a thread of their own, which a busy machine may run late.
+ANNOUNCED_MS_MAX = 500.0
 _SPEAKING = ("WON", "ALONE", "PROTECTED")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A node that took a generation over: from when it may speak (`since`) and from when it does (`live`).
-
-    The first excuses its frames and the second accuses the others', so by its host's clock they are the earliest and
-    the latest such time.
-    """
-
-    generation: int
-    host: str
-    incarnation: str
-    since_wall_ns: int
-    live_wall_ns: int
 
 
 def applies(scenario: Scenario) -> bool:
@@ -39,46 +33,259 @@ def applies(scenario: Scenario) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class _Speech:
+    """Something that a host said for the VM."""
+
+    host: str
+    what: str
+    at_ns: int
+    # An output of its replay that it had not said before: what a frozen host had let go before it froze.
+    is_identical: bool
+    is_write: bool = False
+
+
 def judge(evidence: EvidenceDirectory) -> Judgement:
-    """Judge the traces, the arbiter's record, and every captured frame of the VM."""
-    claims = list(_claims(evidence))
-    findings = [*_judge_claims(claims), *_judge_lives(evidence), *_judge_arbiter(evidence, claims)]
-    frames = [frame for sent in evidence.vm_frames.values() for frame in sent]
-    judge_frame = FrameJudge(evidence, claims)
-    for frame in sorted(frames, key=lambda one: one.wall_ns):
-        findings += judge_frame(frame)
-    if not frames:
-        findings.append(Finding("no-frames", "the VM sent nothing that was captured", Verdict.INSUFFICIENT))
-    if len(evidence.traces) < 2:
-        message = f"{len(evidence.traces)} traces, two are needed"
-        findings.append(Finding("too-few-traces", message, Verdict.INSUFFICIENT))
+    """Judge the arbiter's records, what each host said, and what the nodes say of themselves."""
+    findings: list[Finding] = []
+    claims = evidence.ownership.claims
     if not claims:
-        findings.append(Finding("no-claim", "no trace tells of a node that took the VM", Verdict.INSUFFICIENT))
+        message = "the arbiter's records are missing: nothing else tells who owned the VM"
+        findings.append(Finding("no-arbiter-records", message, Verdict.INSUFFICIENT))
+    else:
+        findings += _judge_claims(evidence, claims)
+    speeches = [one for each in said_by(evidence).values() for one in _speeches(each)]
+    speeches.sort(key=lambda one: one.at_ns)
+    late = 0
+    if claims:
+        found, late = _judge_speeches(evidence, speeches)
+        findings += found
+        findings += _judge_alone(evidence)
+        findings += _judge_asks(evidence)
+        findings += _judge_announcements(evidence)
+        findings += _judge_primaries(evidence)
+    for each in said_by(evidence).values():
+        findings += [
+            Finding(
+                "foreign-frame",
+                f"{frame}{after_start(evidence, frame.wall_ns)} comes from {frame.source.hex(':')}, not from the VM",
+                at_ns=evidence.to_boot_ns(frame.wall_ns),
+            )
+            for frame in each.foreign
+        ]
+    findings += _judge_traces(evidence)
+    if not speeches:
+        findings.append(Finding("no-frames", "the VM said nothing that was captured", Verdict.INSUFFICIENT))
     counted = {
-        "generations": sorted({claim.generation for claim in claims}),
-        "speakers": [f"{claim.generation}: {claim.host}" for claim in claims],
-        "frames": len(frames),
-        "late_identical_frames": judge_frame.late_identical_frames,
+        "owners": [f"{claim.generation}: {claim.host or claim.incarnation}" for claim in claims],
+        "speeches": len(speeches),
+        "late_identical": late,
+        "asks": len(evidence.ownership.asks),
     }
     return Judgement.of(NAME, findings, counted)
 
 
-def _claims(evidence: EvidenceDirectory) -> Iterator[Claim]:
-    """One claim for each node and generation in which it took a speaking role, in order of time."""
-    found: dict[tuple[int, str, str], Claim] = {}
+def _judge_claims(evidence: EvidenceDirectory, claims: list[Claim]) -> Iterator[Finding]:
+    for wanted, claim in enumerate(claims, 1):
+        if claim.generation != wanted:
+            message = f"the arbiter holds generation {claim.generation} where generation {wanted} is due"
+            yield Finding("generation-skipped", message)
+            break
+    for claim in claims:
+        if claim.host is None:
+            message = f"{claim} was claimed by an incarnation that nobody saw speak"
+            yield Finding("unknown-owner", message, at_ns=evidence.to_boot_ns(claim.latest_ns))
+
+
+def _speeches(said: Spoken) -> Iterator[_Speech]:
+    for emission in said.emissions:
+        if emission.left_ns is not None:
+            what = f"{emission.what} (output {emission.output.index}, digest {emission.output.digest})"
+            yield _Speech(said.host, what, emission.left_ns, True, emission.output.kind == "block")
+    for odd in said.odd:
+        if odd.at_ns is not None:
+            yield _Speech(said.host, f"{odd.what} (digest {odd.digest})", odd.at_ns, False)
+    for frame in said.announcements:
+        yield _Speech(said.host, f"{frame} (an announcement)", frame.wall_ns, False)
+
+
+def _judge_speeches(evidence: EvidenceDirectory, speeches: list[_Speech]) -> tuple[list[Finding], int]:
+    """Each by the claims at its time. What was past its look when its host froze may come late, so far as allowed."""
+    ownership = evidence.ownership
+    findings = []
+    late = 0
+    for one in speeches:
+        at_ns = evidence.to_boot_ns(one.at_ns)
+        owned = ownership.owned(one.host, one.at_ns)
+        if owned is None:
+            message = f"{one.what}{after_start(evidence, one.at_ns)}: {one.host} had claimed no generation by then"
+            findings.append(Finding("spoke-without-claim", message, at_ns=at_ns))
+            continue
+        newer = ownership.superseded(one.host, one.at_ns)
+        if newer is None or (one.is_write and _within_bound(evidence, one)):
+            continue
+        if one.is_identical and late < evidence.scenario.late_frames_max:
+            late += 1
+            continue
+        late_ms = (one.at_ns - newer.latest_ns) / 1e6
+        message = (
+            f"{one.what}, under generation {owned.generation}, left {late_ms:.1f} ms after {newer} was claimed"
+            f"{after_start(evidence, newer.latest_ns)}"
+        )
+        findings.append(Finding("two-speakers", message, at_ns=at_ns))
+    return findings, late
+
+
+def _within_bound(evidence: EvidenceDirectory, one: _Speech) -> bool:
+    """R19: a write takes up to W from its look to its end, and a survivor waits for that before its first write."""
+    protection = protection_of(evidence, one.host)
+    term = protection.term(one.at_ns)
+    if term is None or term.standing is not Standing.PROTECTED:
+        return False
+    newest = protection.lease_from(term, one.at_ns)
+    bound_ms = evidence.scenario.lease_ms + evidence.scenario.write_bound_ms
+    return newest is not None and one.at_ns - newest[0] <= bound_ms * 1e6
+
+
+def _judge_alone(evidence: EvidenceDirectory) -> Iterator[Finding]:
+    """A primary whose backup is silent for longer than DETECT has lost its lease long ago. To go on it has to ask."""
+    silence_ns = int(evidence.scenario.detect_ms * 1e6)
+    for host, said in said_by(evidence).items():
+        protection = protection_of(evidence, host)
+        guilty = []
+        for one in said.emissions:
+            term = protection.term(one.left_ns) if one.left_ns is not None else None
+            if term is None or one.left_ns is None or term.standing is not Standing.PROTECTED:
+                continue
+            heard = protection.last_answer_ns(term, one.left_ns)
+            if one.left_ns - (heard if heard is not None else term.since_ns) > silence_ns:
+                guilty.append((one, term, heard))
+        # What was past its look when the host froze is no going on.
+        if len(guilty) > evidence.scenario.late_frames_max:
+            one, term, heard = guilty[0]
+            assert one.left_ns is not None
+            silent_ms = (one.left_ns - (heard if heard is not None else term.since_ns)) / 1e6
+            message = (
+                f"{host} goes on in generation {term.claim.generation} without having asked: {len(guilty)} outputs, "
+                f"first {one.what} (output {one.output.index}){after_start(evidence, one.left_ns)}, "
+                f"{silent_ms:.0f} ms after its backup's last answer arrived"
+            )
+            at_ns = evidence.to_boot_ns(one.left_ns)
+            yield Finding("alone-without-asking", message, at_ns=at_ns, position=one.output.index)
+
+
+def _judge_asks(evidence: EvidenceDirectory) -> Iterator[Finding]:
+    """R10: a candidate asks when the lease of everything that it ever echoed is over. R8: for the next generation."""
+    wait_ns = int(evidence.scenario.lease_ms * 1e6)
+    claims = {claim.generation: claim for claim in evidence.ownership.claims}
+    for ask in evidence.ownership.asks:
+        before = claims.get(ask.generation - 1)
+        if before is None or before.incarnation == ask.incarnation:
+            continue
+        heard = _newest_echoed(evidence, ask)
+        if heard is None:
+            continue
+        arrived_ns, host = heard
+        if ask.seen_ns < arrived_ns + wait_ns:
+            early_ms = (arrived_ns + wait_ns - ask.seen_ns) / 1e6
+            message = (
+                f"{host} asked the arbiter for generation {ask.generation}{after_start(evidence, ask.seen_ns)}, "
+                f"{early_ms:.1f} ms before the lease was over that it had given the primary by its last answer: "
+                f"what that answer echoed had arrived{after_start(evidence, arrived_ns)}"
+            )
+            yield Finding("asked-within-lease", message, at_ns=evidence.to_boot_ns(ask.seen_ns))
+
+
+def _newest_echoed(evidence: EvidenceDirectory, ask: Ask) -> tuple[int, str] | None:
+    """When the newest message arrived that the asker had answered to by then, and the asker's host."""
+    answers = [
+        one
+        for one in evidence.wire.messages
+        if isinstance(one.body, Answer)
+        and one.incarnation == ask.incarnation
+        and _said_ns(evidence, one) <= ask.seen_ns
+    ]
+    if not answers:
+        return None
+    newest = max(answers, key=lambda one: one.echo_ns)
+    arrivals = [
+        one.arrived_ns
+        for one in evidence.wire.messages
+        if one.receiver == newest.sender and one.stamp_ns == newest.echo_ns and one.arrived_ns is not None
+    ]
+    return (min(arrivals), newest.sender) if arrivals else None
+
+
+def _said_ns(evidence: EvidenceDirectory, one: Said) -> int:
+    """When a message was made, which may be before it left; by the port where its host's clock is its own."""
+    if evidence.host_clocks is None and evidence.clocks is not None:
+        return evidence.clocks.to_wall_ns(one.stamp_ns)
+    return one.left_ns if one.left_ns is not None else one.arrived_ns or 0
+
+
+def _judge_announcements(evidence: EvidenceDirectory) -> Iterator[Finding]:
+    """R16: a winner tells the network where the VM is now, at about the time when it first speaks."""
+    first = evidence.ownership.claims[0]
+    late_ns = int(ANNOUNCED_MS_MAX * evidence.scenario.time_scale * 1e6)
+    for host, said in said_by(evidence).items():
+        frames = [one for one in said.of("frame") if one.left_ns is not None]
+        if host == first.host or not frames or not evidence.ownership.of(host):
+            continue
+        spoke_ns = min(one.left_ns for one in frames if one.left_ns is not None)
+        if any(frame.wall_ns <= spoke_ns + late_ns for frame in said.announcements):
+            continue
+        claimed_ns = evidence.ownership.of(host)[0].earliest_ns
+        if evidence.disturbances.network(host, CLIENT, claimed_ns, spoke_ns) is None:
+            message = f"{host} took the VM over and spoke{after_start(evidence, spoke_ns)} and did not announce it"
+            yield Finding("not-announced", message, at_ns=evidence.to_boot_ns(spoke_ns))
+
+
+def _judge_primaries(evidence: EvidenceDirectory) -> Iterator[Finding]:
+    """Who leads a session in a generation is its owner, by the arbiter's record."""
+    owners = {claim.generation: claim for claim in evidence.ownership.claims}
+    named = set()
+    for one in evidence.wire.messages:
+        if not isinstance(one.body, Commit | Heartbeat | Entries):
+            continue
+        owner = owners.get(one.generation)
+        key = one.generation, one.incarnation
+        if key in named or (owner is not None and owner.incarnation == one.incarnation):
+            continue
+        named.add(key)
+        whose = f"{owner} has it" if owner else "nobody claimed it"
+        message = f"{one.sender} (incarnation {one.incarnation}) leads generation {one.generation}, and {whose}"
+        at_ns = evidence.to_boot_ns(one.left_ns if one.left_ns is not None else one.arrived_ns)
+        yield Finding("led-without-claim", message, at_ns=at_ns)
+
+
+def _judge_traces(evidence: EvidenceDirectory) -> Iterator[Finding]:
+    """What the nodes say of themselves can convict: roles that the arbiter's record does not give them."""
+    records = {claim.generation: claim for claim in evidence.ownership.claims}
+    taken: dict[int, tuple[str, str]] = {}
     for host, trace in evidence.traces.items():
-        # It may speak from `attached` on: the uncertain outputs are re-issued before `live`.
-        lives = {
-            (one.generation, one.incarnation): one.latest_wall_ns for one in [*trace.of(Live), *trace.of(Attached)]
-        }
+        entitled: set[tuple[str, int]] = set()
         for event in trace.events:
+            if isinstance(event, Arbiter):
+                wanted = event.wanted if event.wanted is not None else event.generation
+                if event.outcome == "won" or (event.operation == "read" and str(event.outcome) == str(wanted)):
+                    entitled.add((event.incarnation, wanted))
+            elif isinstance(event, Live | Attached) and (event.incarnation, event.generation) not in entitled:
+                message = f"{host} is {event.event} in generation {event.generation}, which it says it never won"
+                yield Finding("live-without-winning", message, at_ns=event.monotonic_ns)
             generation = _claimed_generation(event)
             if generation is None:
                 continue
-            live_ns = lives.get((generation, event.incarnation), event.latest_wall_ns)
-            claim = Claim(generation, host, event.incarnation, event.earliest_wall_ns, live_ns)
-            found.setdefault((generation, host, event.incarnation), claim)
-    yield from sorted(found.values(), key=lambda claim: claim.since_wall_ns)
+            other = taken.setdefault(generation, (host, event.incarnation))
+            if other[1] != event.incarnation:
+                message = f"generation {generation} was taken by {other[0]} and by {host}, as they say themselves"
+                yield Finding("two-owners", message, at_ns=event.monotonic_ns)
+                taken[generation] = (host, event.incarnation)
+    for generation, (host, incarnation) in taken.items():
+        record = records.get(generation)
+        if records and (record is None or int(record.incarnation, 16) != int(incarnation, 16)):
+            holds = f"holds {record}" if record else "has no such generation"
+            message = f"{host} says that it took generation {generation}; the arbiter {holds}"
+            yield Finding("arbiter-disagrees", message)
 
 
 def _claimed_generation(event: Event) -> int | None:
@@ -87,89 +294,3 @@ def _claimed_generation(event: Event) -> int | None:
     if isinstance(event, Live) or (isinstance(event, Role) and event.to in _SPEAKING):
         return event.generation
     return None
-
-
-def _judge_claims(claims: list[Claim]) -> Iterator[Finding]:
-    first: dict[int, Claim] = {}
-    for claim in claims:
-        other = first.setdefault(claim.generation, claim)
-        if other.incarnation != claim.incarnation:
-            message = f"generation {claim.generation} was taken by {other.host} and by {claim.host}"
-            yield Finding("two-owners", message)
-
-
-def _judge_lives(evidence: EvidenceDirectory) -> Iterator[Finding]:
-    """Whoever goes live has won this generation before, or has read that it holds it (R11)."""
-    for host, trace in evidence.traces.items():
-        entitled: set[tuple[str, int]] = set()
-        for event in trace.events:
-            if isinstance(event, Arbiter):
-                wanted = event.wanted if event.wanted is not None else event.generation
-                if event.outcome == "won" or (event.operation == "read" and str(event.outcome) == str(wanted)):
-                    entitled.add((event.incarnation, wanted))
-            elif isinstance(event, Live) and (event.incarnation, event.generation) not in entitled:
-                message = f"{host} went live in generation {event.generation} and had not won the arbiter"
-                yield Finding("live-without-winning", message, at_ns=event.monotonic_ns)
-
-
-def _judge_arbiter(evidence: EvidenceDirectory, claims: list[Claim]) -> Iterator[Finding]:
-    """Compare with `arbiter.json`, the arbiter's own records as the storage host has them."""
-    records = read_arbiter_records(evidence.path / "arbiter.json")
-    holders = {record.generation: record.incarnation for record in records}
-    for claim in claims:
-        holder = holders.get(claim.generation)
-        if records and holder != claim.incarnation:
-            message = f"{claim.host} took generation {claim.generation}, which the arbiter gave to {holder}"
-            yield Finding("arbiter-disagrees", message)
-
-
-class FrameJudge:
-    """Judges the VM's frames in order of time, and counts the late ones that say nothing new."""
-
-    def __init__(self, evidence: EvidenceDirectory, claims: list[Claim]) -> None:
-        self.late_identical_frames = 0
-        self._evidence = evidence
-        self._claims = claims
-        self._acknowledgements = Acknowledgements(evidence.traces)
-        self._seen: Counter[tuple[str, str]] = Counter()
-
-    def __call__(self, frame: Frame) -> Iterator[Finding]:
-        """The finding on this frame, if there is one."""
-        self._seen[frame.host, frame.digest] += 1
-        clocks = self._evidence.clocks
-        at_ns = clocks.to_monotonic_ns(frame.wall_ns) if clocks else None
-        owned = [one for one in self._claims if one.host == frame.host and one.since_wall_ns <= frame.wall_ns]
-        if not owned:
-            yield Finding("spoke-without-claim", f"{frame}: its host had not taken the VM", at_ns=at_ns)
-            return
-        newest = max(claim.generation for claim in owned)
-        # The same generation on another host is no better: whoever owns it, one of the two must not speak.
-        newer = [
-            claim
-            for claim in self._claims
-            if claim.generation >= newest and claim.host != frame.host and claim.live_wall_ns <= frame.wall_ns
-        ]
-        if not newer:
-            return
-        first = min(newer, key=lambda claim: claim.live_wall_ns)
-        if self._was_past_its_check(frame, first.live_wall_ns):
-            self.late_identical_frames += 1
-            return
-        late_ms = (frame.wall_ns - first.live_wall_ns) / 1e6
-        message = f"{frame} of generation {newest} left {late_ms:.1f} ms after {first.host} was live"
-        yield Finding("two-speakers", message, at_ns=at_ns)
-
-    def _was_past_its_check(self, frame: Frame, live_wall_ns: int) -> bool:
-        """protocol.md, "What remains": a frozen primary may emit what it had let go before, byte for byte.
-
-        Each such emission excuses one frame, so a repetition is not excused by its original.
-        """
-        let_go = 0
-        for emission in emissions(self._evidence.traces[frame.host]):
-            output = emission.output
-            if output.kind == "frame" and output.digest == frame.digest and output.earliest_wall_ns < live_wall_ns:
-                held = self._acknowledgements.held(
-                    generation=emission.generation, not_by=frame.host, wall_ns=output.latest_wall_ns
-                )
-                let_go += not emission.protected or held >= output.depends_on
-        return self._seen[frame.host, frame.digest] <= let_go

@@ -8,6 +8,7 @@ import pytest
 
 from harness.evidence.json_lines import EvidenceError
 from harness.evidence.ownership import (
+    OBSERVER_NS_MAX,
     ArbiterEvent,
     ArbiterRecord,
     Ownership,
@@ -38,6 +39,12 @@ def test_a_claim_lies_between_the_record_and_the_moment_that_its_name_was_seen()
     events = [created(f"claim-00000001-{A}-0", 1_003), created("generation-00000001", 1_007)]
     (claim,) = ownership([record(1, A, 1_000)], events).claims
     assert (claim.host, claim.earliest_ns, claim.latest_ns) == ("host-a", 1_000, 1_007)
+
+
+def test_a_record_that_was_long_on_its_way_to_the_disk_counts_from_its_name() -> None:
+    events = [created("generation-00000001", 900_000_000)]
+    (claim,) = ownership([record(1, A, 1_000)], events).claims
+    assert (claim.earliest_ns, claim.latest_ns) == (900_000_000 - OBSERVER_NS_MAX, 900_000_000)
 
 
 def test_without_an_observer_the_last_change_of_the_file_bounds_it() -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.verdicts import Judgement
 from harness.oracles.registry import judge
-from tests.oracles.run_builder import Builder, Run, good_ticker_run
+from tests.oracles.run_builder import Builder, BuiltEvidence, Run, good_ticker_run
 
 JudgeRun = Callable[[Run], dict[str, Judgement]]
 
@@ -32,7 +31,7 @@ def judge_run(tmp_path: Path) -> JudgeRun:
     """Writes a run and judges it; the judgements by oracle."""
 
     def write_and_judge(run: Run) -> dict[str, Judgement]:
-        evidence = EvidenceDirectory(run.write(tmp_path / "evidence"))
+        evidence = BuiltEvidence(run.write(tmp_path / "evidence"), run)
         return {judgement.oracle: judgement for judgement in judge(evidence)}
 
     return write_and_judge

@@ -8,6 +8,7 @@ from typing import Any
 
 import dpkt
 
+from harness.evidence.wire.wire import Refused
 from tests.oracles.run_builder import (
     BACKUP,
     END_MS,
@@ -19,7 +20,6 @@ from tests.oracles.run_builder import (
     Run,
     boot_ns,
     connection,
-    gratuitous_arp,
     segment,
     wall_ns,
 )
@@ -69,179 +69,8 @@ def _written_key(run: Run) -> str:
     return next(key for key, value in _values(run).items() if value is not None)
 
 
-def _protected_output(run: Run, kind: str = "frame") -> Record:
-    return run.events(PRIMARY, "output", kind=kind)[50]
-
-
-def _shift(record: Record, by_ms: float) -> None:
-    record["monotonic_ns"] += int(by_ms * 1e6)
-    record["wall_ns"] += int(by_ms * 1e6)
-
-
 def _answers(run: Run, operation: str) -> list[Record]:
     return [one for one in run.history if one.get("operation") == operation and one["phase"] == "load"]
-
-
-# Output rule
-
-
-@breaks("output-rule", "frame-before-acknowledgement")
-def acknowledgements_come_a_millisecond_late(run: Run) -> None:
-    for event in run.events(BACKUP, "acknowledged"):
-        _shift(event, 1)
-
-
-@breaks("output-rule", "frame-before-acknowledgement")
-def one_frame_leaves_before_its_acknowledgement(run: Run) -> None:
-    position = _protected_output(run)["depends_on"]
-    run.traces[BACKUP] = [one for one in run.traces[BACKUP] if one.get("position") != position]
-    later = [one for one in run.events(BACKUP, "acknowledged") if one["position"] > position]
-    assert later
-
-
-@breaks("output-rule", "frame-before-acknowledgement")
-def only_the_primary_claims_to_have_heard_acknowledgements(run: Run) -> None:
-    run.traces[BACKUP] = [one for one in run.traces[BACKUP] if one["event"] != "acknowledged"]
-
-
-@breaks("output-rule", "output-before-acknowledgement")
-def a_block_write_is_done_before_its_acknowledgement(run: Run) -> None:
-    _shift(_protected_output(run, "block"), -0.3)
-
-
-@breaks("output-rule", "frame-not-traced")
-def a_frame_leaves_that_no_trace_knows(run: Run) -> None:
-    run.frame(PRIMARY, 500, segment(0, 5000, b"never traced"))
-
-
-@breaks("output-rule", "frame-not-traced")
-def a_frame_leaves_by_the_other_host(run: Run) -> None:
-    run.frame(BACKUP, 300, next(content for _, index, content in run.replies if index > 100))
-
-
-@breaks("output-rule", "frame-too-often")
-def a_frame_leaves_twice(run: Run) -> None:
-    frame = run.captures[PRIMARY][40]
-    run.frame(PRIMARY, (frame.wall_ns - wall_ns(0)) / 1e6 + 5, frame.content)
-
-
-@breaks("output-rule", "frame-too-often")
-def a_frame_leaves_before_its_trace_line(run: Run) -> None:
-    _shift(_protected_output(run), 3)
-
-
-@breaks("output-rule", "frame-not-traced")
-def an_announcement_comes_from_a_node_that_never_went_live(run: Run) -> None:
-    run.frame(PRIMARY, 700, gratuitous_arp())
-
-
-@breaks("output-rule", "two-contents")
-def a_reissue_says_something_else(run: Run) -> None:
-    event = run.events(BACKUP, "output", why="re-issue", kind="frame")[0]
-    event["digest"] = "00" * 16
-
-
-@breaks("output-rule", "frame-not-traced")
-def a_reissue_says_something_else_and_hides_it(run: Run) -> None:
-    number = next(at for at, frame in enumerate(run.captures[BACKUP]) if frame.wall_ns == wall_ns(LIVE_MS + 0.2))
-    run.captures[BACKUP].pop(number)
-    run.frame(BACKUP, LIVE_MS + 0.2, segment(3, 199, b"something else"))
-
-
-@breaks("output-rule", "two-contents")
-def replay_produces_another_content(run: Run) -> None:
-    run.events(BACKUP, "replayed-output")[30]["digest"] = "00" * 16
-
-
-@breaks("output-rule", "completed-output-repeated")
-def an_output_completed_long_ago_is_reissued(run: Run) -> None:
-    done = run.events(PRIMARY, "output")[3]
-    fields = {name: done[name] for name in ("index", "kind", "depends_on", "length", "digest")}
-    run.trace(BACKUP, LIVE_MS + 0.1, "output", 2, why="re-issue", **fields)
-    for drained in run.events(BACKUP, "drained"):
-        del drained["released"]  # even a survivor that does not tell its mark
-
-
-@breaks("output-rule", "completed-output-repeated")
-def an_output_below_the_known_mark_is_reissued(run: Run) -> None:
-    done = run.events(PRIMARY, "output")[-1]
-    fields = {name: done[name] for name in ("index", "kind", "depends_on", "length", "digest")}
-    run.trace(BACKUP, LIVE_MS + 0.1, "output", 2, why="re-issue", **fields)
-
-
-@breaks("output-rule", "reissued-twice")
-def an_uncertain_output_is_reissued_twice(run: Run) -> None:
-    run.traces[BACKUP].append(dict(run.events(BACKUP, "output", why="re-issue")[0]))
-
-
-@breaks("output-rule", "released-twice")
-def an_output_is_released_twice(run: Run) -> None:
-    run.traces[PRIMARY].append(dict(_protected_output(run)))
-
-
-@breaks("output-rule", "unasked-reply")
-def the_client_sees_a_reply_twice(run: Run) -> None:
-    run.history.insert(100, {"event": "unasked-reply", "client": 1, "at_ns": boot_ns(500), "reply": "OK"})
-
-
-@breaks("output-rule", "nothing-protected")
-def the_vm_was_never_protected(run: Run) -> None:
-    run.traces[PRIMARY] = [
-        one for one in run.traces[PRIMARY] if not (one["event"] == "role" and one["to"] == "PROTECTED")
-    ]
-
-
-@breaks("output-rule", "capture-blind")
-def the_capture_misses_most(run: Run) -> None:
-    for host in run.captures:
-        run.captures[host] = run.captures[host][::3]
-
-
-# No split brain
-
-
-@breaks("single-speaker", "two-speakers")
-def a_woken_primary_speaks(run: Run) -> None:
-    run.trace(
-        PRIMARY, LIVE_MS + 50, "output", 1, index=9999, kind="frame", depends_on=1, length=1, digest="x", why="release"
-    )
-    run.frame(PRIMARY, LIVE_MS + 50.1, segment(0, 9999, b"I am still here"))
-
-
-@breaks("single-speaker", "two-speakers")
-def a_woken_primary_repeats_what_it_said(run: Run) -> None:
-    run.frame(PRIMARY, LIVE_MS + 50.1, run.captures[PRIMARY][40].content)
-
-
-@breaks("single-speaker", "two-speakers")
-def both_speak_in_the_same_generation(run: Run) -> None:
-    run.trace(PRIMARY, LIVE_MS + 40, "role", 2, **{"from": "PROTECTED", "to": "ALONE", "reason": "nobody asked"})
-    run.frame(PRIMARY, LIVE_MS + 50.1, segment(0, 9999, b"I am still here"))
-
-
-@breaks("single-speaker", "spoke-without-claim")
-def the_backup_speaks_before_it_wins(run: Run) -> None:
-    run.frame(BACKUP, 500, segment(0, 77, b"too early"))
-
-
-@breaks("single-speaker", "live-without-winning")
-def the_survivor_skips_the_arbiter(run: Run) -> None:
-    run.traces[BACKUP] = [one for one in run.traces[BACKUP] if one["event"] != "arbiter"]
-
-
-@breaks("single-speaker", "two-owners")
-def both_take_the_same_generation(run: Run) -> None:
-    run.trace(PRIMARY, KILL_MS + 300, "arbiter", 1, operation="ask", wanted=2, outcome="won")
-
-
-@breaks("single-speaker", "no-frames")
-def nothing_was_captured(run: Run) -> None:
-    run.captures = {host: [] for host in run.captures}
-
-
-@breaks("single-speaker", "too-few-traces")
-def a_trace_is_missing(run: Run) -> None:
-    del run.traces[PRIMARY]
 
 
 # Transparent failover
@@ -378,7 +207,7 @@ def a_part_of_the_image_was_not_read(run: Run) -> None:
 
 @breaks("durable", "damage-reported")
 def the_guest_reads_back_something_else(run: Run) -> None:
-    run.consoles[BACKUP] = "kv: scrub: the log on the device is not the one in memory\n"
+    run.consoles[BACKUP] += b"kv: scrub: the log on the device is not the one in memory\n"
 
 
 @breaks("connections-kept", "connection-reset")
@@ -532,7 +361,42 @@ def the_client_stopped_too_early(run: Run) -> None:
 
 @breaks("evidence-sufficient", "no-failover")
 def nobody_took_over(run: Run) -> None:
-    run.traces[BACKUP] = [one for one in run.traces[BACKUP] if one["event"] != "live"]
+    del run.records[1]
+
+
+@breaks("evidence-sufficient", "survivor-silent")
+def the_survivor_hardly_speaks(run: Run) -> None:
+    run.captures[BACKUP] = run.captures[BACKUP][:7]
+
+
+@breaks("evidence-sufficient", "no-wire")
+def what_the_nodes_said_was_not_captured(run: Run) -> None:
+    run.messages = []
+
+
+@breaks("evidence-sufficient", "wire-unreadable")
+def a_node_says_what_nobody_can_read(run: Run) -> None:
+    run.refused.append(Refused(PRIMARY, BACKUP, "log", wall_ns(300), 99, "the tag of frame 3 does not fit"))
+
+
+@breaks("evidence-sufficient", "no-recording")
+def an_owner_left_no_recording(run: Run) -> None:
+    run.unrecorded.add(BACKUP)
+
+
+@breaks("evidence-sufficient", "too-few-frames-before")
+def hardly_a_frame_was_seen_before_the_fault(run: Run) -> None:
+    run.captures[PRIMARY] = [one for one in run.captures[PRIMARY] if one.wall_ns < wall_ns(50)]
+
+
+@breaks("evidence-sufficient", "too-few-blocks-before")
+def hardly_a_block_was_written_before_the_fault(run: Run) -> None:
+    run.writes = [one for one in run.writes if not wall_ns(50) < one.asked_ns < wall_ns(KILL_MS)]
+
+
+@breaks("evidence-sufficient", "too-few-consoles-before")
+def nothing_was_printed_before_the_fault(run: Run) -> None:
+    run.consoles[PRIMARY] = b""
 
 
 @breaks("evidence-sufficient", "no-capture")

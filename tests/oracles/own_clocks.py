@@ -15,7 +15,7 @@ from harness.evidence.clock_samples import ClockPair, ClockRecord, ClockSample, 
 from tests.oracles.run_builder import BACKUP, BOOT_NS, END_MS, PRIMARY, WALL_NS, boot_ns
 
 HOUR_NS = 3600 * 10**9
-CLIENT = "client"
+CLIENT, STORAGE = "client", "storage"
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,16 @@ class OwnClocks:
             _rewrite(directory / "hosts" / host / "trace.jsonl", lambda record, host=host: self._both(host, record))
         for name in ("history", "connections", "ticks"):
             _rewrite(directory / f"{name}.jsonl", self._of_client)
+        records = json.loads((directory / "arbiter.json").read_bytes())
+        for record in records:
+            for name in ("claimed_ns", "linked_ns"):
+                record[name] = self._of_storage(record[name])
+            record["pair_ns"] = self.hosts[STORAGE][0].pair_ns
+        (directory / "arbiter.json").write_text(json.dumps(records))
+        _rewrite(
+            directory / "arbiter-events.jsonl",
+            lambda event: event.update(seen_ns=self._of_storage(event["seen_ns"])),
+        )
         self.record().write(directory / "clocks.json")
         return directory
 
@@ -94,6 +104,9 @@ class OwnClocks:
         torn_ns = record["wall_ns"] - WALL_NS - (machine_ns - BOOT_NS)
         _, boot = self.boot(host, machine_ns)
         record["monotonic_ns"], record["wall_ns"] = boot.boottime(machine_ns), boot.realtime(machine_ns) + torn_ns
+
+    def _of_storage(self, wall_ns: int) -> int:
+        return self.hosts[STORAGE][0].realtime(wall_ns - WALL_NS + BOOT_NS)
 
     def _of_client(self, record: dict[str, Any]) -> None:
         if "monotonic_ns" in record:
@@ -122,6 +135,7 @@ def own_clocks(*, width_ns: int = 20_000, every_ms: float = 12.5) -> OwnClocks:
             ],
             BACKUP: [Boot(0, HOUR_NS, WALL_NS - 40 * HOUR_NS, leap=(1060, 5 * HOUR_NS), step=(1500, -HOUR_NS))],
             CLIENT: [Boot(0, 90 * HOUR_NS, WALL_NS, drift_ppm=200)],
+            STORAGE: [Boot(0, 3 * HOUR_NS, WALL_NS + 5 * HOUR_NS)],
         },
         width_ns,
         every_ms,

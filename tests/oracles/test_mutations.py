@@ -8,6 +8,7 @@ from harness.evidence.verdicts import Judgement, Verdict
 from harness.oracles.registry import ORACLES, all_passed
 from tests.oracles.conftest import JudgeRun
 from tests.oracles.mutations import MUTATIONS, TICKER_MUTATIONS, Mutation
+from tests.oracles.outside_mutations import OUTSIDE_MUTATIONS
 from tests.oracles.run_builder import Run
 
 
@@ -18,7 +19,7 @@ def check(judgements: dict[str, Judgement], mutation: Mutation) -> None:
     assert judgement.verdict is not Verdict.PASSED
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize("mutation", MUTATIONS + OUTSIDE_MUTATIONS, ids=lambda mutation: mutation.name)
 def test_mutation_is_caught(mutation: Mutation, run: Run, judge_run: JudgeRun) -> None:
     mutation.apply(run)
     check(judge_run(run), mutation)
@@ -31,4 +32,6 @@ def test_ticker_mutation_is_caught(mutation: Mutation, ticker_run: Run, judge_ru
 
 
 def test_every_oracle_has_a_mutation() -> None:
-    assert {mutation.oracle for mutation in MUTATIONS + TICKER_MUTATIONS} == {oracle.name for oracle in ORACLES}
+    assert {mutation.oracle for mutation in MUTATIONS + OUTSIDE_MUTATIONS + TICKER_MUTATIONS} == {
+        oracle.name for oracle in ORACLES
+    }

@@ -1,0 +1,328 @@
+"""Which output of the replay each frame, block write and console chunk was: in order, and each once.
+
+What a host says is laid beside what the offline replay of its log produced. Whatever was not the next output of its
+device is told apart: said again, said too early, something else, or nothing that the VM ever said.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from harness.evidence.capture import Direction, Frame
+from harness.evidence.digest import digest
+from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.replay import Replay, ReplayedOutput
+from harness.evidence.wire.storage import StorageWrite
+from harness.lab.topology import CLIENT
+from harness.oracles.protection import inheritance
+
+REORDERING = "packet-reordering"
+
+
+@dataclass(frozen=True)
+class Emission:
+    """An output that a host let go. Times are CLOCK_REALTIME.
+
+    Attributes:
+        what: names it for a person: network, host, number.
+        left_ns: when it left the host; None for the console, which nobody stamps.
+        done_ns: when it had happened for good: a block write, when the storage answered; None: it never did.
+    """
+
+    host: str
+    output: ReplayedOutput
+    what: str
+    left_ns: int | None
+    done_ns: int | None
+
+
+class Oddity(enum.StrEnum):
+    """What is wrong with something that a host said."""
+
+    # The same bytes as an output that this host had emitted before.
+    REPEATED = "repeated"
+    # The same bytes as an output that the host knew to be completed by the other.
+    COMPLETED = "completed"
+    # Other bytes where the next output was due, and everything else goes on as it should.
+    ALTERED = "altered"
+    # No output of the replay.
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Odd:
+    """Something that a host said and that is not the next output of its device. `output` is the one it stands for."""
+
+    host: str
+    oddity: Oddity
+    kind: str
+    what: str
+    at_ns: int | None
+    digest: str
+    output: ReplayedOutput | None
+
+
+@dataclass
+class Spoken:
+    """All that a host's VM said."""
+
+    host: str
+    emissions: list[Emission] = field(default_factory=list)
+    odd: list[Odd] = field(default_factory=list)
+    announcements: list[Frame] = field(default_factory=list)
+    foreign: list[Frame] = field(default_factory=list)
+
+    def of(self, kind: str) -> list[Emission]:
+        """The emissions of one kind."""
+        return [one for one in self.emissions if one.output.kind == kind]
+
+
+@dataclass(frozen=True)
+class _Utterance:
+    """One thing said on one device. `key` is what it is told by."""
+
+    key: str
+    what: str
+    left_ns: int | None
+    done_ns: int | None
+    digest: str
+
+
+@lru_cache(maxsize=4)
+def said_by(evidence: EvidenceDirectory) -> dict[str, Spoken]:
+    """What each host that could speak for the VM said, worked out once a run."""
+    said = {}
+    for host in evidence.speakers:
+        inherited = inheritance(evidence, host)
+        said[host] = find_emissions(evidence, host, after=inherited.certain if inherited else 0)
+    return said
+
+
+def find_emissions(evidence: EvidenceDirectory, host: str, *, after: int) -> Spoken:
+    """Lay what a host said beside its replay.
+
+    Args:
+        evidence: the run's.
+        host: whose.
+        after: index of the last output that the host knew to be completed; what it says comes after that.
+    """
+    said = Spoken(host)
+    replay = evidence.replays.get(host)
+    _match_frames(evidence, said, replay, after)
+    _match_writes(evidence, said, replay, after)
+    if replay is not None:
+        _match_console(evidence, said, replay, after)
+    said.emissions.sort(key=lambda one: one.output.index)
+    return said
+
+
+def _match_frames(evidence: EvidenceDirectory, said: Spoken, replay: Replay | None, after: int) -> None:
+    source = bytes.fromhex(evidence.scenario.mac.replace(":", ""))
+    outputs = [one for one in replay.outputs if one.kind == "frame"] if replay else []
+    produced = {one.digest for one in outputs}
+    utterances = []
+    for frame in evidence.frames(CLIENT, said.host, Direction.SENT):
+        if frame.source != source:
+            said.foreign.append(frame)
+        elif frame.is_announcement and frame.digest not in produced:
+            said.announcements.append(frame)
+        else:
+            utterances.append(_Utterance(frame.digest, f"{frame}", frame.wall_ns, frame.wall_ns, frame.digest))
+
+    def overtakes(at_ns: int | None) -> bool:
+        if at_ns is None:
+            return False
+        found = evidence.disturbances.network(said.host, CLIENT, at_ns, at_ns)
+        return found is not None and found.fault == REORDERING
+
+    # One port carries all network devices; a device's frames keep their order, and so do all outputs.
+    _align(said, "frame", utterances, [(one.digest, one) for one in outputs], after, overtakes)
+
+
+def _match_writes(evidence: EvidenceDirectory, said: Spoken, replay: Replay | None, after: int) -> None:
+    writes = evidence.storage_writes
+    if writes is None:
+        return
+    outputs = [one for one in replay.outputs if one.kind == "block"] if replay else []
+    own = sorted((one for one in writes if one.host == said.host), key=lambda one: one.asked_ns)
+    sizes: dict[int | None, set[int]] = defaultdict(set)
+    for output in outputs:
+        sizes[output.offset].add(output.length)
+    utterances = []
+    for number, whole in enumerate(_joined(own, sizes), 1):
+        what = f"{said.host} block write {number} at offset {whole.offset}"
+        done_ns = whole.answered_ns if whole.error == 0 else None
+        key = _block_key(whole.offset, whole.digest)
+        utterances.append(_Utterance(key, what, whole.asked_ns, done_ns, whole.digest))
+    expected = [(_block_key(one.offset, one.digest), one) for one in outputs]
+    _align(said, "block", utterances, expected, after, lambda _: False)
+
+
+def _block_key(offset: int | None, content_digest: str) -> str:
+    return f"{offset}:{content_digest}"
+
+
+def _joined(writes: Sequence[StorageWrite], sizes: dict[int | None, set[int]]) -> list[StorageWrite]:
+    """The guest's writes out of the pieces that the host's kernel made of them, in order.
+
+    A piece begins a longer write when no output of its offset has its length and the next pieces follow without a gap.
+    """
+    joined: list[StorageWrite] = []
+    at = 0
+    while at < len(writes):
+        pieces = [writes[at]]
+        wanted = sizes.get(writes[at].offset, set())
+        length = writes[at].length
+        while length not in wanted and any(length < size for size in wanted):
+            following = at + len(pieces)
+            if following >= len(writes) or writes[following].offset != pieces[0].offset + length:
+                break
+            pieces.append(writes[following])
+            length += writes[following].length
+        if len(pieces) > 1 and length not in wanted:
+            pieces = pieces[:1]
+        joined.append(_whole(pieces))
+        at += len(pieces)
+    return joined
+
+
+def _whole(pieces: Sequence[StorageWrite]) -> StorageWrite:
+    if len(pieces) == 1:
+        return pieces[0]
+    data = b"".join(piece.data for piece in pieces)
+    answers = [piece.answered_ns for piece in pieces]
+    answered_ns = max((one for one in answers if one is not None), default=None) if None not in answers else None
+    error = next((piece.error for piece in pieces if piece.error), 0)
+    first = pieces[0]
+    return StorageWrite(first.host, first.offset, len(data), digest(data), data, first.asked_ns, answered_ns, error)
+
+
+def _match_console(evidence: EvidenceDirectory, said: Spoken, replay: Replay, after: int) -> None:
+    """The console is a file: its chunks are told by the lengths of the outputs that are due."""
+    content = evidence.console_bytes.get(said.host, b"")
+    at = 0
+    outputs = [one for one in replay.outputs if one.kind == "console"]
+    place = bisect.bisect_right([one.index for one in outputs], after)
+    while at < len(content):
+        due = outputs[place] if place < len(outputs) else None
+        what = f"{said.host} console.log at byte {at}"
+        if due is not None and digest(content[at : at + due.length]) == due.digest:
+            said.emissions.append(Emission(said.host, due, what, None, None))
+            place += 1
+            at += due.length
+            continue
+        fit = _fitting(content, at, outputs)
+        if fit is not None and fit >= place:
+            place = fit  # chunks in between are missing, which completeness tells
+            continue
+        if fit is not None:
+            known = outputs[fit]
+            oddity = Oddity.COMPLETED if known.index <= after else Oddity.REPEATED
+            said.odd.append(Odd(said.host, oddity, "console", what, None, known.digest, known))
+            at += known.length
+            continue
+        # Nothing that the VM ever said: up to where the next output that is due begins again.
+        end = _resume(content, at, outputs[place:])
+        rest = content[at:end]
+        oddity = Oddity.ALTERED if due is not None else Oddity.UNKNOWN
+        said.odd.append(Odd(said.host, oddity, "console", f"{what}: {rest[:60]!r}", None, digest(rest), due))
+        at = end
+        place += due is not None
+
+
+def _fitting(content: bytes, at: int, outputs: Sequence[ReplayedOutput]) -> int | None:
+    """The place of an output whose bytes stand here: the longest one, and of those alike the last."""
+    digests = {length: digest(content[at : at + length]) for length in {one.length for one in outputs}}
+    fits = [(one.length, place) for place, one in enumerate(outputs) if digests[one.length] == one.digest]
+    return max(fits)[1] if fits else None
+
+
+def _resume(content: bytes, at: int, outputs: Sequence[ReplayedOutput]) -> int:
+    wanted = {(one.length, one.digest) for one in outputs[:8]}
+    for start in range(at + 1, len(content)):
+        if any(digest(content[start : start + length]) == known for length, known in wanted):
+            return start
+    return len(content)
+
+
+def _align(
+    said: Spoken,
+    kind: str,
+    utterances: Sequence[_Utterance],
+    outputs: Sequence[tuple[str, ReplayedOutput]],
+    after: int,
+    overtakes: Callable[[int | None], bool],
+) -> None:
+    """Give each utterance the next output that it can be.
+
+    Outputs may be left out: a cable may have been out, and completeness asks for them. An utterance that is both an old
+    output and a later one is the later one only if what follows it goes on from there.
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, (key, _) in enumerate(outputs):
+        places[key].append(place)
+    first = due = bisect.bisect_right([one.index for _, one in outputs], after)
+    skipped: set[int] = set()
+    for number, one in enumerate(utterances):
+        if due < len(outputs) and outputs[due][0] == one.key:
+            found: int | None = due
+        else:
+            known = places.get(one.key, [])
+            ahead = known[bisect.bisect_left(known, due)] if known and known[-1] >= due else None
+            behind = [place for place in known if place < due]
+            late = next((place for place in behind if place in skipped), None)
+            if late is not None and overtakes(one.left_ns):
+                skipped.discard(late)
+                said.emissions.append(_emission(said, one, outputs[late][1]))
+                continue
+            following = utterances[number + 1].key if number + 1 < len(utterances) else None
+            if ahead is not None and behind and not _goes_on(outputs, ahead, due, following):
+                ahead = None
+            if ahead is None:
+                said.odd.append(_odd(said, kind, one, outputs, due, first, behind, following))
+                if said.odd[-1].oddity is Oddity.ALTERED:
+                    due += 1
+                continue
+            found = ahead
+        assert found is not None
+        skipped.update(range(due, found))
+        said.emissions.append(_emission(said, one, outputs[found][1]))
+        due = found + 1
+
+
+def _goes_on(outputs: Sequence[tuple[str, ReplayedOutput]], ahead: int, due: int, following: str | None) -> bool:
+    """Whether what follows is what comes after the output ahead, and not what is due anyway."""
+    if following is None or (due < len(outputs) and outputs[due][0] == following):
+        return False
+    return ahead + 1 < len(outputs) and outputs[ahead + 1][0] == following
+
+
+def _emission(said: Spoken, one: _Utterance, output: ReplayedOutput) -> Emission:
+    return Emission(said.host, output, one.what, one.left_ns, one.done_ns)
+
+
+def _odd(
+    said: Spoken,
+    kind: str,
+    one: _Utterance,
+    outputs: Sequence[tuple[str, ReplayedOutput]],
+    due: int,
+    first: int,
+    behind: Sequence[int],
+    following: str | None,
+) -> Odd:
+    if behind:
+        place = behind[-1]
+        oddity = Oddity.COMPLETED if place < first else Oddity.REPEATED
+        return Odd(said.host, oddity, kind, one.what, one.left_ns, one.digest, outputs[place][1])
+    replaced = due < len(outputs) and (
+        following is None or (due + 1 < len(outputs) and outputs[due + 1][0] == following)
+    )
+    oddity = Oddity.ALTERED if replaced else Oddity.UNKNOWN
+    expected = outputs[due][1] if due < len(outputs) else None
+    return Odd(said.host, oddity, kind, one.what, one.left_ns, one.digest, expected)

@@ -34,6 +34,7 @@ from harness.evidence.scenario import Scenario, read_scenario
 from harness.evidence.ticks import Ticks, read_ticks
 from harness.evidence.trace import Trace, read_trace
 from harness.evidence.wire.messages import LogEntry
+from harness.evidence.wire.nfs import read_nfs_writes
 from harness.evidence.wire.storage import StorageWrite, read_storage_writes
 from harness.evidence.wire.wire import Wire, read_wire
 
@@ -135,8 +136,10 @@ class EvidenceDirectory:
 
     @cached_property
     def storage_writes(self) -> list[StorageWrite] | None:
-        """The writes that came to the storage host; None where the lab's disk is not served by NBD."""
-        return read_storage_writes(self.frames) if self.scenario.lab == "netns" else None
+        """The writes that came to the storage host; None in a lab that cannot capture what passes its ports."""
+        if self.scenario.lab == "netns":
+            return read_storage_writes(self.frames)
+        return read_nfs_writes(self.frames) if "storage.storage" in self.capture_counts else None
 
     @cached_property
     def recordings(self) -> list[Recording]:

@@ -109,12 +109,16 @@ class Way:
 
 @dataclass
 class Connection:
-    """One TCP connection, from its SYN. Addresses are IPv4, 4 bytes each; the dialler is who sent the SYN."""
+    """One TCP connection. Addresses are IPv4, 4 bytes each; the dialler is who sent the SYN.
+
+    `is_joined`: its beginning was not captured, and each stream begins with the first segment that was.
+    """
 
     dialler: bytes
     dialler_port: int
     listener: bytes
     start_ns: int
+    is_joined: bool = False
     from_dialler: Way = field(default_factory=Way)
     from_listener: Way = field(default_factory=Way)
 
@@ -128,11 +132,14 @@ class Reassembly:
 
     Args:
         port: the listeners'.
+        joins: whether connections that had begun before the captures are put together too.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, joins: bool = False) -> None:
         self._port = port
-        self._connections: dict[tuple[bytes, int, bytes, int], Connection] = {}
+        self._joins = joins
+        # By the dialler's end, the listener and the number of the SYN; None where it was not captured.
+        self._connections: dict[tuple[bytes, int, bytes, int | None], Connection] = {}
         # Segments of connections whose beginning was not captured.
         self.headless = 0
 
@@ -152,7 +159,9 @@ class Reassembly:
                 stream = self._open(segment, sent=sent)
                 if stream is not None:
                     streams[key] = stream
-            elif segment.payload and key in streams:
+            elif segment.payload and (key in streams or self._joins):
+                if key not in streams:
+                    streams[key] = self._join(segment, sent=sent)
                 streams[key].add(segment.sequence, segment.payload, segment.wall_ns)
             elif segment.payload:
                 self.headless += 1
@@ -170,11 +179,26 @@ class Reassembly:
             number = (segment.acknowledged - 1) % _MODULUS
             key = segment.destination, segment.destination_port, segment.source, number
         connection = self._connections.setdefault(key, Connection(key[0], key[1], key[2], segment.wall_ns))
-        connection.start_ns = min(connection.start_ns, segment.wall_ns)
-        way = connection.from_dialler if from_dialler else connection.from_listener
-        # A SYN that is sent again begins nothing new.
-        if sent:
-            way.leaving = way.leaving or Stream((segment.sequence + 1) % _MODULUS)
-            return way.leaving
-        way.arriving = way.arriving or Stream((segment.sequence + 1) % _MODULUS)
-        return way.arriving
+        first = (segment.sequence + 1) % _MODULUS
+        return _stream(connection, first, segment.wall_ns, from_dialler=from_dialler, sent=sent)
+
+    def _join(self, segment: Segment, *, sent: bool) -> Stream:
+        """The stream that goes on with this segment."""
+        from_dialler = segment.destination_port == self._port
+        ends = (segment.source, segment.source_port), (segment.destination, segment.destination_port)
+        (address, port), (listener, _) = ends if from_dialler else ends[::-1]
+        new = Connection(address, port, listener, segment.wall_ns, is_joined=True)
+        connection = self._connections.setdefault((address, port, listener, None), new)
+        return _stream(connection, segment.sequence, segment.wall_ns, from_dialler=from_dialler, sent=sent)
+
+
+def _stream(connection: Connection, first: int, wall_ns: int, *, from_dialler: bool, sent: bool) -> Stream:
+    """The stream of a connection that a segment belongs to; one that is not there yet begins at byte `first`."""
+    connection.start_ns = min(connection.start_ns, wall_ns)
+    way = connection.from_dialler if from_dialler else connection.from_listener
+    # A SYN that is sent again begins nothing new.
+    if sent:
+        way.leaving = way.leaving or Stream(first)
+        return way.leaving
+    way.arriving = way.arriving or Stream(first)
+    return way.arriving

@@ -14,7 +14,8 @@ from harness.lab.interface import Host, Pace
 from harness.promise import OutputPolicy
 
 KEY_PATH = "/etc/ftvmm/key"
-CONFIG_PATH = "/etc/ftvmm/node.toml"
+# Beside what the node leaves, so that it can be read when the host has lost its power.
+CONFIG_PATH = f"{topology.NODE_DIRECTORY}/node.toml"
 
 
 @dataclass(frozen=True)

@@ -414,6 +414,11 @@ def a_capture_missed_frames(run: Run) -> None:
     run.dropped[BACKUP] = 7
 
 
+@breaks("evidence-sufficient", "capture-torn")
+def a_capture_lost_a_frame_after_it_was_counted(run: Run) -> None:
+    run.lost[BACKUP] = 1
+
+
 @breaks("evidence-sufficient", "clock-stepped")
 def the_wall_clock_was_stepped(run: Run) -> None:
     for events in run.traces.values():

@@ -81,6 +81,8 @@ class Run:
     arbiter_events: list[ArbiterEvent] = field(default_factory=list)
     # How many frames each capture missed; none where nothing is said.
     dropped: dict[str, int] = field(default_factory=dict)
+    # How many frames were counted that its file does not hold.
+    lost: dict[str, int] = field(default_factory=dict)
     history: list[Record] = field(default_factory=list)
     connections: list[Record] = field(default_factory=list)
     faults: list[Record] = field(default_factory=list)
@@ -174,7 +176,7 @@ class Run:
         counts = {}
         for host, frames in self.captures.items():
             write_frames(directory / "captures", sorted(frames, key=lambda one: one.wall_ns))
-            counts[f"client.{host}"] = CaptureCount(len(frames), self.dropped.get(host, 0))
+            counts[f"client.{host}"] = CaptureCount(len(frames) + self.lost.get(host, 0), self.dropped.get(host, 0))
             counts |= {f"{network}.{host}": CaptureCount(0, 0) for network in ("logging", "management", "storage")}
         counts["storage.storage"] = CaptureCount(0, 0)
         write_capture_counts(directory / "captures" / "counts.json", counts)

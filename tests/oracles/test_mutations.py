@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from harness.evidence.verdicts import Judgement, Verdict
@@ -29,6 +32,23 @@ def test_mutation_is_caught(mutation: Mutation, run: Run, judge_run: JudgeRun) -
 def test_ticker_mutation_is_caught(mutation: Mutation, ticker_run: Run, judge_run: JudgeRun) -> None:
     mutation.apply(ticker_run)
     check(judge_run(ticker_run), mutation)
+
+
+DOCUMENTED = re.compile(r"\| `(?P<oracle>[a-z-]+)` \| [^|]+ \| (?P<findings>[^|]+) \|")
+
+
+def test_every_documented_finding_has_a_run_that_produces_it_and_every_such_finding_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+    section = text[text.index("### Oracles and what they find") : text.index("### Clocks")]
+    documented = {
+        match["oracle"]: set(re.findall(r"`([a-z-]+)`", match["findings"])) for match in DOCUMENTED.finditer(section)
+    }
+    produced: dict[str, set[str]] = {oracle: set() for oracle in documented}
+    for mutation in MUTATIONS + OUTSIDE_MUTATIONS:
+        if mutation.oracle in produced:
+            produced[mutation.oracle].add(mutation.code)
+    assert len(documented) == 6
+    assert documented == produced
 
 
 def test_every_oracle_has_a_mutation() -> None:

@@ -48,6 +48,8 @@ class Oddity(enum.StrEnum):
     REPEATED = "repeated"
     # The same bytes as an output that the host knew to be completed by the other.
     COMPLETED = "completed"
+    # It was due before something that this host emitted already.
+    DISORDERED = "disordered"
     # Other bytes where the next output was due, and everything else goes on as it should.
     ALTERED = "altered"
     # No output of the replay.
@@ -276,9 +278,12 @@ def _align(
             ahead = known[bisect.bisect_left(known, due)] if known and known[-1] >= due else None
             behind = [place for place in known if place < due]
             late = next((place for place in behind if place in skipped), None)
-            if late is not None and overtakes(one.left_ns):
+            if late is not None:
                 skipped.discard(late)
-                said.emissions.append(_emission(said, one, outputs[late][1]))
+                output = outputs[late][1]
+                said.emissions.append(_emission(said, one, output))
+                if not overtakes(one.left_ns):
+                    said.odd.append(Odd(said.host, Oddity.DISORDERED, kind, one.what, None, one.digest, output))
                 continue
             following = utterances[number + 1].key if number + 1 < len(utterances) else None
             if ahead is not None and behind and not _goes_on(outputs, ahead, due, following):

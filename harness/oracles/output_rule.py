@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.scenario import Scenario
@@ -70,6 +71,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
         if replay is not None and replay.disagreement is not None:
             findings.append(Finding("log-disagrees", replay.disagreement))
     findings += _judge_contents(evidence, said)
+    findings += _judge_histories(evidence, said)
     findings += _judge_backups(evidence)
     findings += judge_marks(evidence, said)
     findings += judge_traces(evidence, said)
@@ -93,6 +95,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
 
 _ODD = {
     Oddity.REPEATED: ("repeated", "says output {index} again, which {host} had emitted before"),
+    Oddity.DISORDERED: ("out-of-order", "says output {index}, and {host} had emitted a later one before"),
     Oddity.ALTERED: ("two-contents", "says {digest} where the replay's output {index} is {expected}"),
     Oddity.UNKNOWN: ("not-replayed", "is no output of the replay; output {index} was due"),
 }
@@ -240,6 +243,36 @@ def _judge_contents(evidence: EvidenceDirectory, said: dict[str, Spoken]) -> Ite
             )
             at_ns = evidence.to_boot_ns(one.left_ns)
             yield Finding("two-contents", message, at_ns=at_ns, position=one.output.index)
+
+
+def _judge_histories(evidence: EvidenceDirectory, said: dict[str, Spoken]) -> Iterator[Finding]:
+    """A survivor goes on from the end of the log that it acknowledged, with all that was emitted in its own history."""
+    owners = evidence.ownership.hosts
+    for before, host in pairwise(owners):
+        replay = evidence.replays.get(host)
+        if replay is None:
+            continue
+        acknowledged = [
+            (one.body.stored, one)
+            for one in evidence.wire.messages
+            if isinstance(one.body, Answer) and one.incarnation == replay.incarnation and one.sender == host
+        ]
+        stored, message = max(acknowledged, key=lambda each: each[0], default=(0, None))
+        if replay.first_recorded is not None and replay.first_recorded <= stored:
+            words = (
+                f"{host} answered its guest by itself from entry {replay.first_recorded} on, "
+                f"and had acknowledged the log up to entry {stored}{by_message(evidence, message)}"
+            )
+            yield Finding("acknowledged-log-lost", words, position=replay.first_recorded)
+        history = {one.index: one for one in replay.outputs}
+        for one in said[before].emissions if before in said else []:
+            own = history.get(one.output.index)
+            if own is None or (own.kind, own.digest) != (one.output.kind, one.output.digest):
+                other = "which its history does not come to" if own is None else f"which it has as {own.digest}"
+                words = f"{name_output(evidence, one)}, and {host} took the VM over with a log by {other}"
+                at_ns = evidence.to_boot_ns(one.left_ns)
+                yield Finding("emitted-output-forgotten", words, at_ns=at_ns, position=one.output.index)
+                break
 
 
 def _judge_backups(evidence: EvidenceDirectory) -> Iterator[Finding]:

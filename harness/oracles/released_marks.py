@@ -48,7 +48,7 @@ def _ahead(evidence: EvidenceDirectory, timed: list[Emission], marks: list) -> I
         if not place:
             continue
         done_ns, one = latest[place - 1]
-        if done_ns is not None and done_ns <= left_ns + slack_ns:
+        if done_ns is not None and done_ns <= left_ns + (slack_ns if one.output.kind == "frame" else 0):
             continue
         when = "never completed" if done_ns is None else f"had completed{after_start(evidence, done_ns)} only"
         words = f"R = {released} was said{by_message(evidence, message)}; {name_output(evidence, one)} {when}"

@@ -209,7 +209,7 @@ def a_frame_leaves_that_the_vm_never_said(run: Run) -> None:
     run.frame(PRIMARY, 500, segment(0, 5000, b"never said"))
 
 
-@found("output-rule", "frame-repeated")
+@found("output-rule", "frame-out-of-order")
 def two_frames_change_places(run: Run) -> None:
     first, second = (frame_of(run, PRIMARY, released(run, PRIMARY, "frame", number)) for number in (50, 51))
     apart_ms = (second.wall_ns - first.wall_ns) / 1e6
@@ -330,6 +330,30 @@ def the_backup_acknowledges_one_entry_more(run: Run) -> None:
 @found("output-rule", "replay-diverged")
 def the_log_does_not_lead_to_what_was_said(run: Run) -> None:
     run.divergence[PRIMARY] = "entry 40 has another fingerprint"
+
+
+@found("output-rule", "block-out-of-order")
+def two_block_writes_change_places(run: Run) -> None:
+    first, second = run.writes[30:32]
+    run.writes[30:32] = [replace(second, asked_ns=first.asked_ns - 1000), first]
+
+
+@found("output-rule", "acknowledged-log-lost")
+def the_survivor_goes_live_before_the_end_of_its_log(run: Run) -> None:
+    run.recorded[BACKUP].insert(0, run.recorded[PRIMARY][-1])
+
+
+@found("output-rule", "emitted-output-forgotten")
+def the_survivors_history_lacks_what_was_emitted(run: Run) -> None:
+    output = released(run, PRIMARY, "frame")
+    run.outputs[BACKUP] = [one for one in run.outputs[BACKUP] if one.index != output.index]
+
+
+@found("output-rule", "released-mark-ahead")
+def the_mark_is_told_before_the_storage_answered(run: Run) -> None:
+    write = run.writes[20]
+    output = next(one for one in run.outputs[PRIMARY] if one.offset == write.offset)
+    run.say(PRIMARY, ms(write.asked_ns) + 0.01, Heartbeat(output.index), path=HEARTBEATS[0])
 
 
 @found("output-rule", "log-disagrees")

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.verdicts import Finding
 from harness.evidence.wire.messages import Commit, Entries, Heartbeat
+from harness.evidence.wire.wire import Said
 from harness.oracles.emissions import Emission, Spoken
 from harness.oracles.wording import after_start, by_message, name_output
 
 # A frame lies in the host's own queues between the system call that ends well and the switch's port.
 PORT_MS_MAX = 20.0
+# When a message left, the mark in it, and the message.
+_Mark = tuple[int, int, Said]
 
 
 def judge_marks(evidence: EvidenceDirectory, said: Mapping[str, Spoken]) -> Iterator[Finding]:
@@ -32,7 +36,7 @@ def judge_marks(evidence: EvidenceDirectory, said: Mapping[str, Spoken]) -> Iter
         yield from (finding for finding in (ahead, behind) if finding is not None)
 
 
-def _ahead(evidence: EvidenceDirectory, timed: list[Emission], marks: list) -> Iterator[Finding]:  # type: ignore[type-arg]
+def _ahead(evidence: EvidenceDirectory, timed: list[Emission], marks: list[_Mark]) -> Iterator[Finding]:
     """An output that a mark covers and that happened only later, or that its host never let out well."""
     slack_ns = int(PORT_MS_MAX * evidence.scenario.time_scale * 1e6)
     indices = [one.output.index for one in timed]
@@ -55,13 +59,16 @@ def _ahead(evidence: EvidenceDirectory, timed: list[Emission], marks: list) -> I
         yield Finding("released-mark-ahead", words, at_ns=evidence.to_boot_ns(left_ns), position=one.output.index)
 
 
-def _behind(evidence: EvidenceDirectory, timed: list[Emission], marks: list) -> Iterator[Finding]:  # type: ignore[type-arg]
+def _behind(evidence: EvidenceDirectory, timed: list[Emission], marks: list[_Mark]) -> Iterator[Finding]:
     """An output that had completed long before a heartbeat that does not cover it.
 
+    A write that the storage has answered may have to be flushed yet: that it has completed shows by what left after it.
     Heartbeats only: they leave as they are made, while entries can wait in a connection that does not move.
     """
     margin_ns = int(evidence.scenario.uncertain_ms_max * 1e6)
-    done = sorted((one.done_ns, one.output.index) for one in timed if one.done_ns is not None)
+    done = [(one.left_ns, one.output.index) for one in timed if one.output.kind == "frame" and one.left_ns is not None]
+    done += [(after.left_ns, one.output.index) for one, after in pairwise(timed) if after.left_ns is not None]
+    done.sort()
     times = [at_ns for at_ns, _ in done]
     highest: list[int] = []
     for _, index in done:

@@ -15,7 +15,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # What a person may set:
 SCENARIO ?=
 ARGS ?=
-export SCENARIO ARGS
+JOBS ?=
+export SCENARIO ARGS JOBS
 
 HOST ?= host-a
 LAB ?= netns
@@ -33,6 +34,7 @@ help:  ## What there is to do here
 	@echo
 	@echo "  make scenarios SCENARIO=\"primary and killed\"   only the scenarios whose names match (pytest's -k)"
 	@echo "  make scenarios ARGS=\"-x -vv\"                   more options for pytest"
+	@echo "  make scenarios JOBS=1                          one lab at a time instead of two"
 	@echo "  make PYTHON=/usr/bin/python3.11 setup          another Python"
 	@echo
 	@echo "README.md shows a first failover step by step."

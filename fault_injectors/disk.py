@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from fault_injectors.base import HostFault, LabFault
 from fault_injectors.fault import Confirmation
@@ -113,6 +114,8 @@ class DiskError(HostFault):
 
         No write is made here to find out: it could undo one of the VM's own.
         """
+        if not self.host.testinfra.mount_point(str(PurePosixPath(DISK_PATH).parent)).exists:
+            return Confirmation.of(False, f"the disk of {self.host.name} is gone, which is another fault")
         evidence = []
         bit: bool | None = True
         if "read" in self.operations:

@@ -84,7 +84,7 @@ class LoggingCut(HostPairFault):
             proxy.add(toxic)
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
-        """Pings are lost and counted, the proxies report the toxics, and an open log connection holds bytes back.
+        """Pings and heartbeats are lost and counted, the proxies report the toxics, an open log holds bytes back.
 
         Signs of life go over it all the time, and are answered, so that something is always held back. With both ways
         cut it is what goes upstream only: an answer that nobody is asked for is not given.
@@ -97,6 +97,7 @@ class LoggingCut(HostPairFault):
         answers_ping(self.lab, self.second, self.first.addresses[LOGGING])
         dropped = {host.name: packet_filter.dropped() for host, packet_filter in self._filters}
         pings = all(count > 0 for counts in dropped.values() for label, count in counts.items() if "pings" in label)
+        heartbeats = wait_until(self._lost_heartbeats, timeout_seconds=timeout_seconds)
         present = all(toxic.name in proxy.toxics() for proxy, _, toxic in self._toxics)
         evidence = [
             f"pings over the logging network, answered before, are {'still answered' if reached else 'lost'}",
@@ -109,7 +110,14 @@ class LoggingCut(HostPairFault):
         passed = [host.name for host, before in self._before if before.connections and not seen[host.name]]
         if passed:
             return Confirmation.of(None, *evidence, f"no byte of the open log was seen held back on {passed[0]}")
+        if not heartbeats:
+            return Confirmation.of(None, *evidence, "no heartbeat was seen lost")
         return Confirmation.of(True, *evidence)
+
+    def _lost_heartbeats(self) -> bool:
+        """Whether heartbeats were dropped, whichever way they went: who hears no question gives no answer."""
+        counts = [packet_filter.dropped() for _, packet_filter in self._filters]
+        return any(count > 0 for each in counts for label, count in each.items() if label.startswith("heartbeats"))
 
     def _of_log(self, host: Host, before: LogTraffic, timeout_seconds: float) -> list[str]:
         """What shows on a host that an open log connection is cut: bytes wait in the proxy, or the pair gave it up.

@@ -10,10 +10,20 @@ from fault_injectors.base import HostFault, HostPairFault, LabFault
 from fault_injectors.direction import Direction
 from fault_injectors.fault import Confirmation
 from fault_injectors.packet_filter import DropRule, PacketFilter
-from fault_injectors.probes import accepts_tcp, answers_ping, witness_on
+from fault_injectors.probes import accepts_tcp, answers_ping, send_segment, witness_on
 from harness.lab.interface import Host, HostRole
-from harness.lab.topology import CLIENT, LOGGING, MANAGEMENT, VM_ADDRESS
+from harness.lab.topology import (
+    ARBITER_PATH,
+    CLIENT,
+    HEARTBEAT_PORT,
+    LOGGING,
+    MANAGEMENT,
+    STORAGE,
+    VM_ADDRESS,
+)
 from harness.lab.waiting import wait_until
+
+_HEARTBEATS = "heartbeats"
 
 
 def new_table() -> str:
@@ -58,7 +68,10 @@ class NetworkCut(HostFault):
         self._filter.install()
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
-        """The kernel counts packets that it dropped, and pings from another host that were answered are not now."""
+        """Packets are dropped in each direction that is cut, and pings from another host, answered before, are lost.
+
+        What the host itself says to that network is lost too: it pings the other one.
+        """
         assert self._filter is not None
         packet_filter = self._filter
         witness = witness_on(self.lab, self.host, self.network)
@@ -67,25 +80,27 @@ class NetworkCut(HostFault):
         if not self._answered_before:
             return Confirmation.of(None, f"{self.host.name} did not answer on the {self.network} network before")
         answers = answers_ping(self.lab, witness, self.host.addresses[self.network])
+        reaches = answers_ping(self.lab, self.host, witness.addresses[self.network])
         dropped = packet_filter.dropped()
         return Confirmation.of(
-            not answers and sum(dropped.values()) > 0,
+            not answers and not reaches and all(dropped.values()),
             f"pings of {witness.name} over the {self.network} network, answered before, "
-            f"are {'still answered' if answers else 'lost'}",
+            f"are {'still answered' if answers else 'lost'}, and its own are {'answered' if reaches else 'lost'}",
             f"packets dropped by {self.host.name}: {dropped}",
         )
 
     def _confirm_bridged(self, packet_filter: PacketFilter, timeout_seconds: float) -> Confirmation:
-        def dropped() -> int:
+        def all_dropped() -> bool:
             # The client's ARP requests for the VM reach every port of the network: traffic that must be seen dropped.
             if self.direction is not Direction.OUTGOING:
                 self.lab.client_host.run("ip neigh flush dev client")
                 answers_ping(self.lab, self.lab.client_host, VM_ADDRESS)
-            return sum(packet_filter.dropped().values())
+            return all(packet_filter.dropped().values())
 
-        count = wait_until(dropped, timeout_seconds=timeout_seconds)
+        # What goes out is the VM's: where it says nothing, nothing can be seen lost.
+        seen = wait_until(all_dropped, timeout_seconds=timeout_seconds)
         return Confirmation.of(
-            True if count else None,
+            True if seen else None,
             f"frames dropped by {self.host.name} between its VM and the client network: {packet_filter.dropped()}",
         )
 
@@ -107,10 +122,12 @@ class HostPairCut(HostPairFault):
     def prepare(self) -> None:
         table = new_table()
         for sender, receiver in self._unheard(self.direction):
-            rules = [
-                DropRule(f"{network} from {sender.name}", "input", f"ip saddr {sender.addresses[network]}")
-                for network in self.networks
-            ]
+            rules = []
+            for network in self.networks:
+                source = f"ip saddr {sender.addresses[network]}"
+                heartbeats = f"{source} udp dport {HEARTBEAT_PORT}"
+                rules.append(DropRule(f"{_HEARTBEATS} of {sender.name} on {network}", "input", heartbeats))
+                rules.append(DropRule(f"{network} from {sender.name}", "input", source))
             self._filters.append(PacketFilter(receiver, table, rules))
         self._reached_before = self._reached()
 
@@ -124,20 +141,31 @@ class HostPairCut(HostPairFault):
             packet_filter.install()
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
-        """Pings between the two, answered before, are lost on every network, and the receivers count the drops."""
+        """Pings between the two, answered before, are lost each way on every network, and so are heartbeats."""
         if not all(self._reached_before.values()):
             return Confirmation.of(None, f"the two did not reach each other before: {self._reached_before}")
         reached = self._reached()
         # With one direction left open it is the other end's pings that make the receiver's counter move.
         for network in self.networks:
             answers_ping(self.lab, self.second, self.first.addresses[network])
-        dropped = [packet_filter.dropped() for packet_filter in self._filters]
-        counted = all(count > 0 for counts in dropped for count in counts.values())
-        return Confirmation.of(
-            not any(reached.values()) and counted,
+
+        wait_until(lambda: not self._networks_without_loss(), timeout_seconds=timeout_seconds)
+        counts = {label: count for each in self._filters for label, count in each.dropped().items()}
+        pings = all(count for label, count in counts.items() if not label.startswith(_HEARTBEATS))
+        evidence = (
             f"{self.first.name} reaches {self.second.name} by ping: before {self._reached_before}, now {reached}",
-            f"packets dropped: {dropped}",
+            f"packets dropped: {counts}",
         )
+        if any(reached.values()) or not pings:
+            return Confirmation.of(False, *evidence)
+        if silent := self._networks_without_loss():
+            return Confirmation.of(None, *evidence, f"no heartbeat was seen lost on {', '.join(silent)}")
+        return Confirmation.of(True, *evidence)
+
+    def _networks_without_loss(self) -> list[str]:
+        """Where no heartbeat was dropped, whichever way it went: who hears no question gives no answer."""
+        counts = [item for each in self._filters for item in each.dropped().items() if item[0].startswith(_HEARTBEATS)]
+        return [name for name in self.networks if not any(count for label, count in counts if label.endswith(name))]
 
     def heal(self) -> None:
         for packet_filter in self._filters:
@@ -179,15 +207,24 @@ class ArbiterUnreachable(LabFault):
             packet_filter.install()
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
-        """The arbiter's server, which accepted connections before, does not now, and the hosts count the drops."""
+        """The arbiter's server, which accepted connections before, does not now; each host drops packets both ways.
+
+        The directory is mounted as before: what is asked there hangs.
+        """
         if not all(self._reached_before.values()):
             return Confirmation.of(None, f"not every host reached the arbiter before: {self._reached_before}")
         reached = self._reached()
+        arbiter = self.lab.storage.arbiter
+        for host in self.hosts:
+            # Nobody whom the server hears asks it for anything, so it has nothing to say of itself.
+            send_segment(self.lab.storage_host, arbiter.address, arbiter.port, host.addresses[STORAGE])
         dropped = [packet_filter.dropped() for packet_filter in self._filters]
+        mounted = {host.name: host.testinfra.mount_point(ARBITER_PATH).exists for host in self.hosts}
         return Confirmation.of(
-            not any(reached.values()) and all(sum(counts.values()) > 0 for counts in dropped),
+            not any(reached.values()) and all(all(counts.values()) for counts in dropped) and all(mounted.values()),
             f"the arbiter's server accepts connections: before {self._reached_before}, now {reached}",
             f"packets dropped: {dropped}",
+            f"{ARBITER_PATH} is mounted: {mounted}",
         )
 
     def heal(self) -> None:

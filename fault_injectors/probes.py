@@ -60,4 +60,25 @@ def witness_on(lab: Lab, besides: Host, network: str) -> Host | None:
 
 def process_command(host: Host, pid: int) -> str:
     """The command line of a process that is there and no zombie; empty otherwise."""
-    return host.run(f"ps -o stat=,args= -p {pid} | grep -v '^Z'").stdout.strip()
+    found = [process for process in host.testinfra.process.filter(pid=pid) if "<defunct>" not in process.comm]
+    return str(found[0].args) if found else ""
+
+
+# A TCP segment that nobody asked for: source port, destination port and both addresses are its arguments.
+_SEGMENT = """
+import socket, struct, sys
+ports, (source, target) = map(int, sys.argv[1:3]), map(socket.inet_aton, sys.argv[3:5])
+segment = struct.pack("!HHIIBBHHH", *ports, 1, 1, 0x50, 0x10, 512, 0, 0)
+words = struct.unpack("!16H", source + target + struct.pack("!HH", 6, len(segment)) + segment)
+total = sum(words)
+total = (total & 0xFFFF) + (total >> 16)
+total = ~(total + (total >> 16)) & 0xFFFF
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+    raw.bind((sys.argv[3], 0))
+    raw.sendto(segment[:16] + struct.pack("!H", total) + segment[18:], (sys.argv[4], 0))
+"""
+
+
+def send_segment(host: Host, source: str, port: int, target: str) -> None:
+    """Let `host` send one TCP segment from this address and port of its own, which belongs to no connection."""
+    host.run([*host.python.split(), "-c", _SEGMENT, str(port), "9", source, target], check=True)

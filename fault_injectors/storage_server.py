@@ -40,10 +40,12 @@ class StoppedStorageServer(LabFault):
             return Confirmation.of(False, f"no host reached the server before either: {self._accepted_before}")
         refused = wait_until(lambda: not any(self._accepted().values()), timeout_seconds=timeout_seconds)
         alive = self.lab.storage_host.is_alive(timeout_seconds=timeout_seconds)
+        listens = alive and self.lab.storage_host.testinfra.socket(f"tcp://{self.lab.storage.disk.port}").is_listening
         return Confirmation.of(
-            refused and alive,
+            refused and alive and not listens,
             f"the server accepts connections: before {self._accepted_before}, now {self._accepted()}",
-            f"{self.target} itself {'answers' if alive else 'does not answer'}",
+            f"{self.target} itself {'answers' if alive else 'does not answer'}, and its kernel tells of "
+            f"{'a' if listens else 'no'} socket that listens there",
         )
 
     def heal(self) -> None:

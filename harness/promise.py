@@ -65,6 +65,8 @@ class Promise:
     )
     # Longest time that any of the client's connections may wait for an answer, or to be connected.
     stall_ms_max: float = FAILOVER_MS_MAX
+    # What the longest wait is at least, where the fault is to be felt: a cut that nobody noticed was none.
+    stall_ms_min: float = 0.0
     # By how much a wait may be longer than the longest one before the first fault; None: that is not promised.
     latency_over_before_ms_max: float | None = None
     # How errors may begin that the server answers, or with which it refuses a connection, such as `IOERR`.

@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         lab = lab or LABS[config.getoption("--lab")]()
         if reason := plan.why_not_in(lab):
             item.add_marker(pytest.mark.skip(reason=reason))
+    # First, so that what takes time is left when the time that is left is told.
+    items.sort(key=lambda item: item.get_closest_marker("skip") is None)
 
 
 def _takes_a_run(item: pytest.Item) -> bool:

@@ -25,6 +25,8 @@ NODE = ROOT / ".tools" / "bin" / "node"
 ALLURE = ROOT / ".tools" / "node" / "node_modules" / "allure" / "cli.js"
 REPORT_LOG = ROOT / ".state" / "logs" / "allure-generate.log"
 REPORT_SECONDS_MAX = 300
+# How many labs run side by side. Of the Vagrant lab there is one.
+LABS_AT_ONCE = 2 if LAB == "netns" else 1
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class Count:
 
 
 def main() -> int:
-    """Run pytest and then Allure. ``LAB``, ``SCENARIO`` (pytest's -k) and ``ARGS`` come from make's environment."""
+    """Run pytest and then Allure.
+
+    ``LAB``, ``SCENARIO`` (pytest's -k), ``JOBS`` (labs at once) and ``ARGS`` come from make's environment.
+    """
     JUNIT.parent.mkdir(parents=True, exist_ok=True)
     JUNIT.unlink(missing_ok=True)
     status = _run_pytest()
@@ -72,13 +77,19 @@ def _run_pytest() -> int:
         "pytest",
         "scenarios/",
         f"--lab={LAB}",
+        "--progress",
         f"--alluredir={RESULTS}",
         "--clean-alluredir",
     ]
     command += [f"--junit-xml={JUNIT}", "-o", "junit_family=xunit2"]
     if selection := os.environ.get("SCENARIO", "").strip():
         command += ["-k", selection]
-    command += shlex.split(os.environ.get("ARGS", ""))
+    arguments = shlex.split(os.environ.get("ARGS", ""))
+    jobs = int(os.environ.get("JOBS") or LABS_AT_ONCE)
+    # A lab that is kept for somebody to look at ends the run, which only one process can.
+    if jobs > 1 and "--keep-lab" not in arguments:
+        command += [f"--numprocesses={jobs}", "--maxschedchunk=1"]
+    command += arguments
     # Ctrl-C reaches pytest by itself, being in the same process group: it takes the lab down, and we wait for it.
     signal.signal(signal.SIGINT, lambda *_: None)
     with subprocess.Popen(command, cwd=ROOT) as pytest:

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 from harness.evidence.capture import Direction
 from harness.evidence.directory import EvidenceDirectory
-from harness.evidence.scenario import Scenario
+from harness.evidence.scenario import TIME_SCALE_MAX, Scenario
 from harness.evidence.trace_events import NodeStarted
 from harness.evidence.verdicts import Finding, Judgement, Verdict
+from harness.evidence.waits import operation_waits
 from harness.oracles.emissions import said_by
+from harness.promise import ClientKind
 
 NAME = "evidence-sufficient"
 _NODE_NETWORKS = ("client", "logging", "management", "storage")
@@ -37,8 +39,12 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     }
     findings = [*_judge_nodes(evidence), *_judge_captures(evidence), *_judge_wire(evidence)]
     findings += _judge_kinds(evidence, counted)
-    if scenario.client == "key-value":
+    if scenario.time_scale > TIME_SCALE_MAX:
+        message = f"the lab is {scenario.time_scale:.0f} times slower than bounds on time can follow"
+        findings.append(_insufficient("lab-too-slow", message))
+    if scenario.client == ClientKind.KEY_VALUE:
         findings += _judge_operations(evidence, counted)
+        findings += _judge_stall(evidence, counted)
     if scenario.expects_failover:
         findings += _judge_failover(evidence, counted)
     return Judgement.of(NAME, findings, counted)
@@ -131,6 +137,17 @@ def _judge_operations(evidence: EvidenceDirectory, counted: dict[str, object]) -
     if scenario.expects_service and len(after) < scenario.operations_after_min:
         message = f"{len(after)} operations were called and answered after the last fault, "
         yield _insufficient("too-few-after", message + f"{scenario.operations_after_min} wanted")
+
+
+def _judge_stall(evidence: EvidenceDirectory, counted: dict[str, object]) -> Iterator[Finding]:
+    """Whether the fault was felt at all, where it is to be."""
+    wanted_ms = evidence.scenario.stall_ms_min
+    waits = operation_waits(evidence.history) if evidence.history.operations else []
+    longest_ms = max((one.milliseconds for one in waits), default=0.0)
+    counted["longest_wait_ms"] = round(longest_ms, 1)
+    if longest_ms < wanted_ms:
+        message = f"no operation waited longer than {longest_ms:.0f} ms, which is to be {wanted_ms:.0f} ms at least"
+        yield _insufficient("nobody-waited", message)
 
 
 def _spans(call_ns: int, return_ns: int | None, times_ns: list[int]) -> bool:

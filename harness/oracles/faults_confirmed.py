@@ -25,6 +25,8 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
             findings.append(Finding(f"fault-{fault.verdict}", f"{what}: {words}"))
         elif not fault.evidence or fault.confirmed_ns is None or fault.injected_ns is None:
             findings.append(Finding("fault-without-evidence", f"{what} is confirmed by nothing", Verdict.INSUFFICIENT))
-    if not evidence.faults:
-        findings.append(Finding("no-faults", "no fault was injected", Verdict.INSUFFICIENT))
+    injected = {fault.fault for fault in evidence.faults}
+    for name in evidence.scenario.faults:
+        if name not in injected:
+            findings.append(Finding("fault-missing", f"no {name} was injected", Verdict.INSUFFICIENT))
     return Judgement.of(NAME, findings, {"faults": len(evidence.faults)})

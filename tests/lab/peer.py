@@ -3,7 +3,7 @@
 `peer.py listen ADDRESS` accepts on 7000 and echoes; `peer.py dial ADDRESS LINE_BYTES` sends numbered lines to
 ADDRESS:7001 and reads the echoes; both print what came. `peer.py beat OWN PEER` sends a datagram to PEER:7002 every
 20 ms.
-`peer.py frame TAP SOURCE` announces SOURCE (a MAC) by gratuitous ARP on a TAP, then reads frames until it is killed.
+`peer.py frame TAP SOURCE` announces SOURCE (a MAC) by gratuitous ARP on a TAP, and reads frames, until it is killed.
 """
 
 import contextlib
@@ -74,12 +74,15 @@ def frame(tap: str, source: str) -> None:
     mac = bytes.fromhex(source.replace(":", ""))
     address = socket.inet_aton("10.0.0.2")
     reply = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + mac + address + b"\xff" * 6 + address
-    # A bridge port forwards only when the kernel has worked off the TAP's new carrier: one announcement may be lost.
-    for _ in range(5):
-        with contextlib.suppress(OSError):
-            os.write(device, (b"\xff" * 6 + mac + b"\x08\x06" + reply).ljust(60, b"\0"))
-        time.sleep(0.02)
-    print("announced", flush=True)
+
+    def announce() -> None:
+        # A bridge port forwards only when the kernel has worked off the TAP's new carrier: one of them may be lost.
+        while True:
+            with contextlib.suppress(OSError):
+                os.write(device, (b"\xff" * 6 + mac + b"\x08\x06" + reply).ljust(60, b"\0"))
+            time.sleep(0.02)
+
+    threading.Thread(target=announce, daemon=True).start()
     while True:
         data = os.read(device, 2048)
         if data[12:14] == b"\x08\x00":

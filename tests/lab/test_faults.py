@@ -195,9 +195,9 @@ def test_a_cut_client_network_silences_the_vm(shared_lab: NetnsLab, faults: Faul
 
 @pytest.mark.parametrize("direction", list(Direction))
 def test_two_hosts_cut_from_each_other_still_reach_the_rest(
-    shared_lab: NetnsLab, faults: FaultLog, direction: Direction
+    shared_lab: NetnsLab, faults: FaultLog, pair: Pair, direction: Direction
 ) -> None:
-    first, second = shared_lab.hosts["host-a"], shared_lab.hosts["host-b"]
+    first, second = pair.dialler, pair.listener
     with faults.injected(HostPairCut(shared_lab, first, second, direction=direction)) as record:
         assert record.verdict is Verdict.CONFIRMED, record.evidence
         assert first.run("ping -q -c 1 -W 1 10.1.0.13 && ping -q -c 1 -W 1 10.2.0.20").succeeded

@@ -359,6 +359,21 @@ def the_client_stopped_too_early(run: Run) -> None:
     run.history = [one for one in run.history if one.get("return_ns", 0) < boot_ns(LIVE_MS + 40)] + [end]
 
 
+@breaks("evidence-sufficient", "nobody-waited")
+def the_fault_was_not_felt(run: Run) -> None:
+    run.scenario["stall_ms_min"] = 400.0
+
+
+@breaks("evidence-sufficient", "lab-too-slow")
+def the_lab_was_too_slow_for_any_bound(run: Run) -> None:
+    run.scenario["time_scale"] = 90.0
+
+
+@breaks("faults-confirmed", "fault-missing")
+def a_fault_that_was_planned_was_never_injected(run: Run) -> None:
+    run.scenario["faults"] = ("power-off", "freeze")
+
+
 @breaks("evidence-sufficient", "no-failover")
 def nobody_took_over(run: Run) -> None:
     del run.records[1]

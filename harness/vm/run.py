@@ -24,7 +24,7 @@ from harness.vm.key_value_probe import KeyValueProbe
 from harness.vm.pair import Node, Pair, PairError
 from harness.vm.verdict import judge, raise_if_broken
 
-OPERATIONS_AFTER = 60
+OPERATIONS_BEFORE, OPERATIONS_AFTER = 200, 60
 # How long the load goes on when the last thing has happened that a scenario does or waits for.
 LOAD_SECONDS_AFTER_TAKEOVER = 5.0
 LOAD_SECONDS_TOGETHER = 2.0
@@ -73,7 +73,7 @@ class Run:
         self.pair.start()
         self.client.start()
         self._clocks.sample()
-        self.expect_service()
+        self.client.wait_for_answers(OPERATIONS_BEFORE)
         self.pair.wait_for_console(self.primary, "\n")
         if self.pair.guest.block:
             self.pair.wait_until(

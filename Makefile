@@ -22,7 +22,7 @@ HOST ?= host-a
 LAB ?= netns
 REPORT = reports/allure-report$(if $(filter-out netns,$(LAB)),-$(LAB))
 
-.PHONY: help setup scenarios report test test-rust test-python lint bench demo clean
+.PHONY: help setup scenarios mutants report test test-rust test-python lint bench demo clean
 .PHONY: lab-setup lab-up lab-scenarios lab-smoke lab-down lab-status lab-reset lab-ssh
 
 help:  ## What there is to do here
@@ -46,6 +46,9 @@ setup:  ## Install and build what the rest needs; done once, checked in a moment
 scenarios: setup  ## The main job: run the suite on the embedded lab, then write the Allure report
 	@$(VENV_PYTHON) reports/scenarios.py
 
+mutants: setup  ## Run VMMs broken on purpose: each must be caught by the oracle named for it (MUTANTS=8: eight drawn ones)
+	@MUTANTS="$(MUTANTS)" MUTANTS_SEED="$(MUTANTS_SEED)" $(VENV_PYTHON) -m pytest tests/mutants -v --tb=short $(ARGS)
+
 report:  ## Show the last report, or with LAB=vagrant the Vagrant lab's: on this machine only, until Ctrl-C
 	@test -f $(REPORT)/index.html || { echo "There is no report in $(REPORT) yet: run \`make scenarios\` or \`make lab-scenarios\` first." >&2; exit 2; }
 	@echo "http://127.0.0.1:8080/ (Ctrl-C ends it)"
@@ -59,7 +62,7 @@ test-rust: setup  ## Of these the Rust core's and the guests' only
 	$(MAKE) --no-print-directory -C ftvmm/guests test
 
 test-python: setup  ## Of these the ones in tests/ only (ARGS="-k word": pytest's)
-	$(VENV_PYTHON) -m pytest tests/ $(ARGS)
+	MUTANTS=0 $(VENV_PYTHON) -m pytest tests/ $(ARGS)
 
 lint: setup  ## Formatting, lints and types, without changing anything
 	cargo fmt --check --manifest-path $(CORE)

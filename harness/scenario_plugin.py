@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import zlib
 from collections.abc import Iterator
@@ -24,6 +25,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of every scenario run."""
     group = parser.getgroup("ftvmm")
     group.addoption("--seed", type=int, default=None, help="what the clients' load is drawn from (default: the name)")
+    group.addoption(
+        "--mutant", action="append", default=[], metavar="NAME", help="break the VMM on purpose in this way (repeatable)"
+    )
+    group.addoption("--evidence", type=Path, default=None, metavar="DIRECTORY", help="where the evidence goes instead")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -86,10 +91,12 @@ def run(request: pytest.FixtureRequest, lab: Lab) -> Run:
     item = request.node
     plan = plan_of(item)
     assert plan is not None
+    if mutants := request.config.getoption("--mutant"):
+        plan = dataclasses.replace(plan, mutants=(*plan.mutants, *mutants))
     seed = request.config.getoption("--seed")
     run = Run(
         lab,
-        evidence_of(lab) / item.name,
+        (request.config.getoption("--evidence") or evidence_of(lab)) / item.name,
         plan,
         name=item.name,
         title=_title(item),
@@ -99,6 +106,10 @@ def run(request: pytest.FixtureRequest, lab: Lab) -> Run:
     item.add_marker(pytest.mark.timeout(lab.pace.stretch(SECONDS_MAX), func_only=True))
     try:
         run.start()
+    except Exception as error:
+        # What keeps a VM from coming up may be the very thing that an oracle has a word for.
+        run.conclude(error)
+        raise
     except BaseException:
         run.abandon()
         raise

@@ -76,6 +76,8 @@ class Promise:
     # Answered operations wanted before the first fault, and after the last one.
     operations_before_min: int = 50
     operations_after_min: int = 50
+    # How long the load has to go on when the VM has changed hands, in seconds: a survivor may fall ill later.
+    load_seconds_after_min: float = 5.0
     # Datagrams of the ticker that may be lost: 0 under `resend`.
     ticks_lost_max: int = 0
     # Datagrams that may come twice: 0 under `drop`, the uncertain ones under `resend`.

@@ -26,7 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("ftvmm")
     group.addoption("--seed", type=int, default=None, help="what the clients' load is drawn from (default: the name)")
     group.addoption(
-        "--mutant", action="append", default=[], metavar="NAME", help="break the VMM on purpose in this way (repeatable)"
+        "--mutant",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="break the VMM on purpose in this way (repeatable)",
     )
     group.addoption("--evidence", type=Path, default=None, metavar="DIRECTORY", help="where the evidence goes instead")
 

@@ -45,6 +45,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     if scenario.client == ClientKind.KEY_VALUE:
         findings += _judge_operations(evidence, counted)
         findings += _judge_stall(evidence, counted)
+        findings += _judge_load_after(evidence, counted)
     if scenario.expects_failover:
         findings += _judge_failover(evidence, counted)
     return Judgement.of(NAME, findings, counted)
@@ -148,6 +149,21 @@ def _judge_stall(evidence: EvidenceDirectory, counted: dict[str, object]) -> Ite
     if longest_ms < wanted_ms:
         message = f"no operation waited longer than {longest_ms:.0f} ms, which is to be {wanted_ms:.0f} ms at least"
         yield _insufficient("nobody-waited", message)
+
+
+def _judge_load_after(evidence: EvidenceDirectory, counted: dict[str, object]) -> Iterator[Finding]:
+    """That whoever took the VM was served from for long enough to fall ill."""
+    clocks, claims = evidence.clocks, evidence.ownership.claims
+    answered_ns = [
+        one.return_ns for one in evidence.history.answers if one.phase == "load" and one.return_ns is not None
+    ]
+    if clocks is None or len(claims) < 2 or not answered_ns or not evidence.scenario.expects_service:
+        return
+    seconds = (max(answered_ns) - clocks.to_monotonic_ns(claims[-1].latest_ns)) / 1e9
+    counted["load_seconds_after"] = round(seconds, 1)
+    if seconds < evidence.scenario.load_seconds_after_min:
+        message = f"the load was answered for {seconds:.1f} s after {claims[-1]} was claimed, "
+        yield _insufficient("load-too-short", message + f"{evidence.scenario.load_seconds_after_min:g} s wanted")
 
 
 def _spans(call_ns: int, return_ns: int | None, times_ns: list[int]) -> bool:

@@ -11,20 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.evidence.directory import EvidenceDirectory
-from harness.evidence.disturbances import LOSING_POWER
+from harness.evidence.disturbances import LOSING_POWER, Disturbance
 from harness.evidence.replay import ReplayedOutput
 from harness.evidence.scenario import Scenario
 from harness.evidence.verdicts import Finding, Judgement, Verdict
 from harness.evidence.wire.messages import Commit, Entries, Heartbeat
-from harness.lab.topology import CLIENT, STORAGE
+from harness.lab.topology import CLIENT
 from harness.oracles.emissions import Emission, Spoken, said_by
 from harness.oracles.protection import inheritance
 from harness.oracles.wording import after_start
 
 NAME = "outputs-complete"
 PROMISE = "output-rule"
-# Where a host's disk is this machine's memory, a host that loses its power still keeps its files.
-_KEEPS_FILES = "netns"
+# Here a host that loses its power still keeps its files, and a frame is at the switch's port when it is sent.
+_SHARES_KERNEL = "netns"
+_FOREVER = 1 << 63
 
 
 def applies(scenario: Scenario) -> bool:
@@ -75,38 +76,45 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
 
 
 def _reason(evidence: EvidenceDirectory, output: ReplayedOutput, seen: _Seen) -> str | None:
-    """Why an output could not be seen; None: nothing says why."""
-    if output.kind == "block" and evidence.storage_writes is None:
-        return "this lab's storage protocol is not decoded"
-    for host in seen.by_host:
+    """Why an output could not be seen; None: nothing says why.
+
+    A block write needs no reason but one: whatever keeps it from the storage keeps it from completing too.
+    """
+    if output.kind == "block":
+        return None if evidence.storage_writes is not None else "this lab's storage protocol is not decoded"
+    for host in evidence.ownership.hosts:
         since_ns, until_ns = _between(evidence, host, output.index, seen)
-        if since_ns is None:
+        if since_ns > until_ns:
             continue
-        if output.kind == "frame":
-            cut = evidence.disturbances.network(host, CLIENT, since_ns, until_ns)
-            if cut is not None:
-                return str(cut)
-            if _dropped(evidence, host, output):
-                return "the policy drops uncertain frames"
-        if output.kind == "block":
-            cut = evidence.disturbances.network(host, STORAGE, since_ns, until_ns)
-            if cut is not None:
-                return str(cut)
-        if output.kind == "console" and evidence.scenario.lab != _KEEPS_FILES:
-            lost = evidence.disturbances.stopped(host, since_ns, until_ns, LOSING_POWER)
-            if lost is not None:
-                return f"the file of a host that lost its power: {lost}"
+        cut = evidence.disturbances.network(host, CLIENT, since_ns, until_ns)
+        if output.kind == "frame" and cut is not None:
+            return str(cut)
+        if output.kind == "frame" and _dropped(evidence, host, output):
+            return "the policy drops uncertain frames"
+        lost = _lost_with_its_host(evidence, host, since_ns, until_ns)
+        if lost is not None:
+            return f"what a machine held as it lost its power: {lost}"
     return None
 
 
-def _between(evidence: EvidenceDirectory, host: str, index: int, seen: _Seen) -> tuple[int | None, int]:
-    """When a host may have emitted an output: between its neighbours in order, as far as they were seen."""
-    timed = [one for one in seen.by_host[host].emissions if one.left_ns is not None]
-    if not timed and not evidence.ownership.of(host):
-        return None, 0
-    before = [one.left_ns for one in timed if one.output.index < index and one.left_ns is not None]
-    after = [one.left_ns for one in timed if one.output.index > index and one.left_ns is not None]
-    return max(before, default=0), min(after, default=1 << 63)
+def _lost_with_its_host(evidence: EvidenceDirectory, host: str, since_ns: int, until_ns: int) -> Disturbance | None:
+    """A power loss in a lab of machines: with it goes what their disks and network cards had not passed on."""
+    if evidence.scenario.lab == _SHARES_KERNEL:
+        return None
+    return evidence.disturbances.stopped(host, since_ns, until_ns, LOSING_POWER)
+
+
+def _between(evidence: EvidenceDirectory, host: str, index: int, seen: _Seen) -> tuple[int, int]:
+    """When a host may have emitted an output: while it owned the VM, and between the output's neighbours in order."""
+    timed = [(one.output.index, one.left_ns) for one in seen.by_host[host].emissions if one.left_ns is not None]
+    before = [at_ns for other, at_ns in timed if other < index]
+    after = [at_ns for other, at_ns in timed if other > index]
+    owned_ns = min(claim.earliest_ns for claim in evidence.ownership.of(host))
+    newest = max(claim.generation for claim in evidence.ownership.of(host))
+    ended_ns = [
+        claim.latest_ns for claim in evidence.ownership.claims if claim.generation > newest and claim.host != host
+    ]
+    return max([owned_ns, *before]), min([_FOREVER, *ended_ns, *after])
 
 
 def _dropped(evidence: EvidenceDirectory, host: str, output: ReplayedOutput) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.disturbances import LOSING_POWER
 from harness.evidence.replay import ReplayedOutput as Replayed
 from harness.evidence.trace import Trace
 from harness.evidence.trace_events import Acknowledged, Committed, Output, ReplayedOutput
@@ -115,6 +116,8 @@ def _judge_seen(evidence: EvidenceDirectory, trace: Trace, said: Spoken) -> Iter
         since_ns, until_ns = output.earliest_wall_ns, output.latest_wall_ns + 1_000_000_000
         network = CLIENT if output.kind == "frame" else STORAGE
         cut = evidence.disturbances.network(trace.host, network, since_ns, until_ns)
+        if evidence.scenario.lab != "netns":
+            cut = cut or evidence.disturbances.stopped(trace.host, since_ns, until_ns, LOSING_POWER)
         # The line is written before the send: what was written last may be all there is.
         if cut is not None or output is newest[output.incarnation]:
             continue

@@ -25,8 +25,7 @@ from harness.vm.pair import Node, Pair, PairError
 from harness.vm.verdict import judge, raise_if_broken
 
 OPERATIONS_BEFORE, OPERATIONS_AFTER = 200, 60
-# How long the load goes on when the last thing has happened that a scenario does or waits for.
-LOAD_SECONDS_AFTER_TAKEOVER = 5.0
+# How long the load goes on when the last thing has happened that a scenario does, and the pair is to stay together.
 LOAD_SECONDS_TOGETHER = 2.0
 
 
@@ -205,7 +204,7 @@ class Run:
         if expect is Expect.STAYS_TOGETHER:
             self.expect_together()
         elif expect is not Expect.STOPS:
-            self.client.load_for(LOAD_SECONDS_AFTER_TAKEOVER)
+            self.client.load_for(self.plan.promise.load_seconds_after_min)
 
     def gather(self) -> None:
         """Ends the load, then the faults, then the nodes, and gathers what they left."""

@@ -374,6 +374,11 @@ def a_fault_that_was_planned_was_never_injected(run: Run) -> None:
     run.scenario["faults"] = ("power-off", "freeze")
 
 
+@breaks("evidence-sufficient", "load-too-short")
+def the_load_ends_soon_after_the_failover(run: Run) -> None:
+    run.scenario["load_seconds_after_min"] = 5.0
+
+
 @breaks("evidence-sufficient", "no-failover")
 def nobody_took_over(run: Run) -> None:
     del run.records[1]

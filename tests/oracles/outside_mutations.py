@@ -409,6 +409,14 @@ def a_block_write_is_left_out(run: Run) -> None:
     _forget(run, BACKUP, released(run, BACKUP, "block", 20))
 
 
+@found("outputs-complete", "frame-missing")
+def a_frame_is_left_out_while_the_other_hosts_network_is_cut(run: Run) -> None:
+    cut = {"fault": "network-cut", "target": BACKUP, "parameters": {"network": "client", "direction": "both"}}
+    times = {"injected_ns": wall_ns(100), "confirmed_ns": wall_ns(110), "healed_ns": wall_ns(900)}
+    run.faults.append(cut | times | {"verdict": "confirmed", "evidence": ["frames dropped"]})
+    _forget(run, PRIMARY, released(run, PRIMARY, "frame"))
+
+
 @found("outputs-complete", "block-missing")
 def a_block_write_fails_and_nobody_repeats_it(run: Run) -> None:
     run.writes[20] = replace(run.writes[20], error=5)

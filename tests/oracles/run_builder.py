@@ -313,6 +313,7 @@ class Builder:
             mac=VM_MAC.hex(":"),
             addresses=("10.0.0.2",),
             faults=("power-off",),
+            load_seconds_after_min=0.5,
         )
         run.scenario = asdict(base) | self._scenario
         self._begin()

@@ -21,6 +21,7 @@ from tests.oracles.conftest import JudgeRun
 from tests.oracles.outside_mutations import (
     a_frame_is_left_out,
     a_frozen_primary_says_what_it_was_about_to_say,
+    a_mark_covers_outputs_that_nobody_emitted,
     a_superseded_primary_writes_to_the_disk,
     an_uncertain_frame_is_not_reissued,
     one_frame_leaves_before_its_acknowledgement,
@@ -119,6 +120,16 @@ def test_a_survivor_that_heard_nothing_of_the_last_mark_repeats_what_it_covers(r
     run.say(PRIMARY, KILL_MS - 0.05, Heartbeat(event["index"]), path=HEARTBEATS[0])
     judgements = judge_run(run)
     assert {name: judgement.findings for name, judgement in judgements.items() if judgement.findings} == {}
+
+
+def test_frames_that_a_machine_held_as_it_lost_its_power_are_excused_in_a_lab_of_machines(
+    run: Run, judge_run: JudgeRun
+) -> None:
+    """The mark went out by another card than the frame that it covers."""
+    a_mark_covers_outputs_that_nobody_emitted(run)
+    assert [finding.code for finding in judge_run(run)["outputs-complete"].findings] == ["frame-missing"]
+    run.scenario["lab"] = "vagrant"
+    assert judge_run(run)["outputs-complete"].findings == []
 
 
 def test_pieces_of_one_write_are_put_together(run: Run, judge_run: JudgeRun) -> None:

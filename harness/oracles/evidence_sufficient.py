@@ -152,18 +152,18 @@ def _judge_stall(evidence: EvidenceDirectory, counted: dict[str, object]) -> Ite
 
 
 def _judge_load_after(evidence: EvidenceDirectory, counted: dict[str, object]) -> Iterator[Finding]:
-    """That whoever took the VM was served from for long enough to fall ill."""
-    clocks, claims = evidence.clocks, evidence.ownership.claims
-    answered_ns = [
-        one.return_ns for one in evidence.history.answers if one.phase == "load" and one.return_ns is not None
-    ]
-    if clocks is None or len(claims) < 2 or not answered_ns or not evidence.scenario.expects_service:
+    """That whoever took the VM under load was served from for long enough to fall ill."""
+    scenario, clocks = evidence.scenario, evidence.clocks
+    # When the load has ended the nodes are stopped, one after the other.
+    claims = [claim for claim in evidence.ownership.claims if claim.latest_ns <= scenario.end_ns][1:]
+    answers = [one for one in evidence.history.answers if one.phase == "load"]
+    if clocks is None or not claims or not answers or not scenario.expects_service:
         return
-    seconds = (max(answered_ns) - clocks.to_monotonic_ns(claims[-1].latest_ns)) / 1e9
+    seconds = ((answers[-1].return_ns or 0) - clocks.to_monotonic_ns(claims[-1].latest_ns)) / 1e9
     counted["load_seconds_after"] = round(seconds, 1)
-    if seconds < evidence.scenario.load_seconds_after_min:
+    if seconds < scenario.load_seconds_after_min:
         message = f"the load was answered for {seconds:.1f} s after {claims[-1]} was claimed, "
-        yield _insufficient("load-too-short", message + f"{evidence.scenario.load_seconds_after_min:g} s wanted")
+        yield _insufficient("load-too-short", message + f"{scenario.load_seconds_after_min:g} s wanted")
 
 
 def _spans(call_ns: int, return_ns: int | None, times_ns: list[int]) -> bool:

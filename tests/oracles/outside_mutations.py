@@ -28,6 +28,7 @@ from tests.oracles.run_builder import (
     POLL,
     PRIMARY,
     VM_MAC,
+    WALLTIME,
     Record,
     Run,
     boot_ns,
@@ -645,6 +646,14 @@ def the_counter_goes_back_once(run: Run) -> None:
 @found("guest-time", "guest-time-leaps")
 def the_counter_leaps_by_five_milliseconds_at_the_go_live(run: Run) -> None:
     change_looks(run, BACKUP, lambda _, value: value + 5_000_000)
+
+
+@found("guest-time", "guest-time-leaps")
+def the_wall_clock_is_ahead(run: Run) -> None:
+    run.recorded[PRIMARY] = [
+        replace(entry, answer=wall_ns(60).to_bytes(8, "little")) if entry.kind == WALLTIME else entry
+        for entry in run.recorded[PRIMARY]
+    ]
 
 
 @found("guest-time", "guest-time-fast")

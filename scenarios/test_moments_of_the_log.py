@@ -1,0 +1,74 @@
+"""A host dies at an exact moment of the log or of an output: what is uncertain is neither lost nor contradicted."""
+
+from __future__ import annotations
+
+import pytest
+
+from fault_injectors.host import PowerOff
+from harness.promise import ClientKind, Expect, OutputPolicy, Promise
+from harness.scenario import scenario
+from harness.vm.run import Run
+
+# Who is held at the moment answers nobody, while the fault is made ready: the stall is longer by that.
+HELD_STALL_MS_MAX = 1000.0
+
+FAILS_OVER = Promise(expect=Expect.FAILOVER, stall_ms_max=HELD_STALL_MS_MAX)
+
+AT_THE_PRIMARY = pytest.mark.parametrize(
+    ("point", "kind"),
+    [
+        pytest.param("input-appended", None, id="input-appended"),
+        pytest.param("entry-sent", None, id="entry-sent"),
+        pytest.param("entry-acknowledged", None, id="entry-acknowledged"),
+        pytest.param("output-produced", "frame", id="frame-produced"),
+        pytest.param("before-second-check", "frame", id="frame-before-second-check"),
+        pytest.param("after-second-check", "frame", id="frame-after-second-check"),
+        pytest.param("after-second-check", "block", id="block-after-second-check"),
+        pytest.param("block-write-begun", None, id="block-write-begun"),
+        pytest.param("block-write-ended", None, id="block-write-ended"),
+    ],
+)
+
+
+@scenario(FAILS_OVER, faults=(PowerOff,), failpoints=(), entries_per_message=1)
+@AT_THE_PRIMARY
+def test_primary_loses_power(run: Run, point: str, kind: str | None) -> None:
+    """Whatever the primary has done, and has not told anybody yet, the backup does it again or goes on from it."""
+    survivor, dying = run.backup, run.primary
+    with run.at(point, dying, kind=kind) as moment:
+        moment.wait()
+        run.inject(PowerOff(run.lab, dying.host))
+        run.expect_takeover(survivor)
+
+
+@scenario(
+    Promise(expect=Expect.FAILOVER, ticks_duplicated_max=8),
+    faults=(PowerOff,),
+    client=ClientKind.TICKER,
+    failpoints=(),
+)
+@pytest.mark.parametrize("kind", ["frame", "console"])
+def test_uncertain_output_comes_again_when_the_primary_loses_power(run: Run, kind: str) -> None:
+    """A datagram or a line on the console was about to leave: under `resend` it comes, from one host or from both."""
+    survivor, dying = run.backup, run.primary
+    with run.at("after-second-check", dying, kind=kind) as moment:
+        moment.wait()
+        run.inject(PowerOff(run.lab, dying.host))
+        run.expect_takeover(survivor)
+
+
+@scenario(
+    Promise(expect=Expect.FAILOVER, ticks_lost_max=8),
+    faults=(PowerOff,),
+    client=ClientKind.TICKER,
+    output_policy=OutputPolicy.DROP,
+    failpoints=(),
+)
+@pytest.mark.parametrize("kind", ["frame", "console"])
+def test_uncertain_frame_is_dropped_when_the_primary_loses_power(run: Run, kind: str) -> None:
+    """Under `drop` a datagram that was about to leave may be lost and comes never twice; the console loses nothing."""
+    survivor, dying = run.backup, run.primary
+    with run.at("after-second-check", dying, kind=kind) as moment:
+        moment.wait()
+        run.inject(PowerOff(run.lab, dying.host))
+        run.expect_takeover(survivor)

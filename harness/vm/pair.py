@@ -158,15 +158,22 @@ class Pair:
                 entries_per_message=self._entries_per_message,
             )
             host.write_file(CONFIG_PATH, text.encode())
-            flags = " --bootstrap" if host is primary else ""
-            # What is shipped is what is tested, wherever nothing is asked for that only the lab's build has.
-            build = "env FTVMM_CORE=lab " if self._mutants or self._failpoints is not None else ""
-            process = host.start(f"{build}{host.python} -m ftvmm node --config {CONFIG_PATH}{flags}", log=NODE_LOG)
+            process = host.start(self._command(host, bootstrap=host is primary), log=NODE_LOG)
             self.nodes[host.name] = Node(host, process, self.lab.pace)
             if host is backup:
                 self._wait_for_role(self.nodes[host.name], {Role.SPARE})
         self._wait_for_role(self.nodes[primary.name], {Role.PROTECTED})
         self._wait_for_role(self.nodes[backup.name], {Role.BACKUP})
+
+    def start_again(self, node: Node, *, bootstrap: bool = False) -> None:
+        """Starts the process of a node that has ended once more, over the same files."""
+        node.process = node.host.start(self._command(node.host, bootstrap=bootstrap), log=f"{NODE_LOG}.again")
+
+    def _command(self, host: Host, *, bootstrap: bool) -> str:
+        # What is shipped is what is tested, wherever nothing is asked for that only the lab's build has.
+        build = "env FTVMM_CORE=lab " if self._mutants or self._failpoints is not None else ""
+        flags = " --bootstrap" if bootstrap else ""
+        return f"{build}{host.python} -m ftvmm node --config {CONFIG_PATH}{flags}"
 
     def wait_until(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.evidence.allure_report import EvidenceInsufficientError, PromiseBrokenError
-from harness.evidence.verdicts import Judgement, Verdict
+from harness.evidence.verdicts import Finding, Judgement, Verdict
 from harness.lab.interface import Lab
 from harness.promise import Promise
 from harness.scenario import Plan
@@ -37,6 +37,10 @@ class Judgements:
             + "".join(f"\n  {finding.code}: {finding.message}" for finding in judgement.findings[:5])
             for oracle, judgement in self._by_oracle.items()
         )
+
+    def findings(self, oracle: str) -> list[Finding]:
+        """What an oracle has to say."""
+        return self._by_oracle[oracle].findings
 
     def assert_caught(self, oracle: str, *codes: str, verdict: Verdict = Verdict.FAILED) -> None:
         """This oracle did not let the run pass, and says why by these findings."""

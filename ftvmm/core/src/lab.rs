@@ -1,7 +1,8 @@
 //! What only the lab's build has, as the rest of the code calls it. In the shipped build all of it is nothing.
 
-/// Whether this VMM is broken on purpose in this way (`node/mutants.rs`); with a second argument, whether it is now:
-/// `once`, `every N` or `after_go_live` of the times that it is asked.
+/// Whether this VMM is broken on purpose in this way (`node/mutants.rs`). With `once` or `every N` whether it is now,
+/// of the times that it is asked; with `after_go_live` not before this node has won as the backup. Ask it last in a
+/// condition: each question counts.
 #[cfg(feature = "lab")]
 macro_rules! mutant {
     ($mutant:ident) => {
@@ -14,21 +15,26 @@ macro_rules! mutant {
         $crate::node::mutants::every($crate::node::mutants::Mutant::$mutant, $count)
     };
     ($mutant:ident, after_go_live) => {
-        $crate::node::mutants::is_on($crate::node::mutants::Mutant::$mutant) && $crate::node::mutants::has_gone_live()
+        $crate::node::mutants::has_gone_live() && mutant!($mutant)
+    };
+    ($mutant:ident, once after_go_live) => {
+        $crate::node::mutants::has_gone_live() && mutant!($mutant, once)
+    };
+    ($mutant:ident, every $count:literal after_go_live) => {
+        $crate::node::mutants::has_gone_live() && mutant!($mutant, every $count)
     };
 }
 
 /// Never: the shipped VMM is not broken.
 #[cfg(not(feature = "lab"))]
 macro_rules! mutant {
-    ($mutant:ident $(, $when:ident $($count:literal)?)?) => {
+    ($($ignored:tt)*) => {
         false
     };
 }
 
 /// Whether a rule is in force (its field in `protocol::Rules`), where a thread and not the state machine carries it out.
 #[cfg(feature = "lab")]
-#[allow(unused_macros)]
 macro_rules! rule {
     ($rule:ident) => {
         $crate::node::mutants::rules().$rule
@@ -37,7 +43,6 @@ macro_rules! rule {
 
 /// Always: the shipped VMM keeps every rule.
 #[cfg(not(feature = "lab"))]
-#[allow(unused_macros)]
 macro_rules! rule {
     ($rule:ident) => {
         true
@@ -61,4 +66,4 @@ macro_rules! failpoint {
     ($($ignored:tt)*) => {};
 }
 
-pub(crate) use {failpoint, mutant};
+pub(crate) use {failpoint, mutant, rule};

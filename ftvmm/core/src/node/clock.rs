@@ -1,5 +1,6 @@
 //! The node's own clock, and the clock that its guest sees.
 
+use crate::lab::mutant;
 use crate::protocol::Instant;
 
 /// Reads a POSIX clock in nanoseconds.
@@ -46,12 +47,21 @@ impl GuestClock {
     pub fn counter(&mut self) -> u64 {
         let value = (i128::from(boottime_nanoseconds()) + self.counter_offset).max(0) as u64;
         self.counter_newest = self.counter_newest.max(value);
+        if mutant!(CounterBack, once after_go_live) {
+            return self.counter_newest - 1000;
+        }
+        if mutant!(CounterLeap, once after_go_live) {
+            self.counter_offset += 2_000_000_000;
+        }
         self.counter_newest
     }
 
     /// The wall clock now, in nanoseconds since 1970.
     pub fn wall(&mut self) -> u64 {
         self.wall_newest = self.wall_newest.max(wall_nanoseconds());
+        if mutant!(WallBack, once after_go_live) {
+            return self.wall_newest - 1_000_000;
+        }
         self.wall_newest
     }
 

@@ -35,6 +35,9 @@ pub struct Emitter {
     pub trace: Arc<Trace>,
     /// what becomes of uncertain frames
     pub policy: OutputPolicy,
+    /// an output that changes places with the next
+    #[cfg(feature = "lab")]
+    pub waiting: Mutex<Option<Produced>>,
 }
 
 impl Emitter {
@@ -51,14 +54,18 @@ impl Emitter {
                 Next::Stopped => return,
                 Next::Reissue(output) => {
                     let dropped = self.policy == OutputPolicy::Drop && matches!(output.content, Content::Frame { .. });
+                    #[cfg(feature = "lab")]
+                    let dropped = dropped || self.is_left_out(&output);
                     let emitted = if dropped {
                         self.record(&output, "drop");
                         Emitted::Well
                     } else {
-                        #[cfg(feature = "lab")]
-                        let output = self.altered(output.clone());
                         self.record(&output, "re-issue");
-                        self.emit(&output)
+                        #[cfg(feature = "lab")]
+                        let emitted = self.reissue_broken(output.clone());
+                        #[cfg(not(feature = "lab"))]
+                        let emitted = self.emit(&output);
+                        emitted
                     };
                     self.finish(output.index, emitted, &done);
                 }
@@ -67,12 +74,15 @@ impl Emitter {
                     failpoint!(BeforeSecondCheck, output.index, output.content.kind());
                     // R5: looked at right before the send. Writing the trace took time; a node that was frozen
                     // meanwhile has lost its lease.
-                    if !may_release(&output) {
+                    if !mutant!(SkipSecondCheck) && !may_release(&output) {
                         self.trace.write("output-withheld", json!({ "index": output.index }));
                         self.queue.put_back();
                         continue;
                     }
                     failpoint!(AfterSecondCheck, output.index, output.content.kind());
+                    if matches!(output.content, Content::Block { .. }) && mutant!(CompletedAtSubmission) {
+                        completed(output.index);
+                    }
                     let emitted = self.emit(&output);
                     if emitted == Emitted::Well {
                         completed(output.index);
@@ -90,7 +100,7 @@ impl Emitter {
         done(index, emitted);
     }
 
-    fn record(&self, output: &Produced, why: &str) {
+    pub(super) fn record(&self, output: &Produced, why: &str) {
         let content = &output.content;
         self.trace.write(
             "output",
@@ -101,30 +111,14 @@ impl Emitter {
         );
     }
 
-    #[cfg(feature = "lab")]
-    fn altered(&self, mut output: Produced) -> Produced {
-        if mutant!(AlterReissue)
-            && let Content::Frame { bytes, .. } = &mut output.content
-            && let Some(last) = bytes.last_mut()
-        {
-            *last ^= 0xff;
-        }
-        output
+    pub(super) fn emit(&self, output: &Produced) -> Emitted {
+        #[cfg(feature = "lab")]
+        return self.deliver_broken(output);
+        #[cfg(not(feature = "lab"))]
+        self.deliver(output)
     }
 
-    /// For mutants: what the primary completed is emitted again at the first emission after a go-live.
-    #[cfg(feature = "lab")]
-    fn emit_forgotten(&self, next: &Next) {
-        if !matches!(next, Next::Stopped) && (mutant!(RepeatOutputs) || mutant!(AlterReissue)) {
-            for output in self.queue.forgotten_frames() {
-                let output = self.altered(output);
-                self.record(&output, "re-issue");
-                self.emit(&output);
-            }
-        }
-    }
-
-    fn emit(&self, output: &Produced) -> Emitted {
+    pub(super) fn deliver(&self, output: &Produced) -> Emitted {
         let devices = self.devices.lock().clone();
         match (&output.content, devices) {
             (Content::Console { bytes }, _) => {
@@ -136,7 +130,6 @@ impl Emitter {
                 devices.send_frame(*device, bytes);
                 Emitted::Well
             }
-            (Content::Block { .. }, Some(_)) if mutant!(LoseWrites) => Emitted::Well,
             (Content::Block { device, offset, bytes }, Some(devices)) => {
                 failpoint!(BlockWriteBegun, output.index, "block");
                 match devices.write_block(*device, *offset, bytes) {

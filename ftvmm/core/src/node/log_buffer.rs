@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::lab::rule;
+
 /// One encoded log entry.
 #[derive(Debug)]
 struct Held {
@@ -141,9 +143,13 @@ impl LogBuffer {
                 return Next::Stopped;
             }
             if let Some(closed) = state.closed
-                && position > closed
+                && position > if rule!(whole_entries) { closed } else { closed.min(state.newest()) }
             {
                 return Next::Drained { closed };
+            }
+            if position < state.first && !rule!(drained_before_ask) {
+                // Live already, while replay still had entries to come to.
+                return Next::Drained { closed: state.first - 1 };
             }
             if let Some(index) = position.checked_sub(state.first)
                 && let Some(held) = state.entries.get(index as usize)

@@ -2,6 +2,8 @@
 
 pub mod announce;
 pub mod authentication;
+#[cfg(feature = "lab")]
+mod broken_emission;
 pub mod clock;
 pub mod config;
 pub mod devices;

@@ -3,13 +3,19 @@
 //! One process runs one node, so which mutants are on is the process's own. The code that a mutant breaks asks `mutant!`
 //! (`lab.rs`), and in the shipped build there is nothing to ask.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::protocol::Rules;
+use crate::log::Entry;
+use crate::machine::Answer;
+use crate::protocol::{Remembered, Role, Rules, Timing};
+
+use super::thread;
 
 macro_rules! mutants {
     ($($(#[doc = $documentation:literal])+ $mutant:ident = $name:literal,)+) => {
@@ -26,24 +32,123 @@ macro_rules! mutants {
 }
 
 mutants! {
+    // The output rule.
+    /// an output waits for one log entry too few
+    DependsOnOneTooFew = "depends-on-one-too-few",
+    /// of the frames whose number fifty divides, none waits for its acknowledgement
+    UnacknowledgedFrames = "unacknowledged-frames",
+    /// block writes do not wait for their acknowledgement; frames and console text do
+    UnacknowledgedWrites = "unacknowledged-writes",
+    /// console text does not wait for its acknowledgement; frames and block writes do
+    UnacknowledgedConsole = "unacknowledged-console",
+    /// block writes wait for their acknowledgement, and for no lease
+    UnleasedWrites = "unleased-writes",
+    /// the lease is 5 ms too long
+    LongLease = "long-lease",
     /// a primary that was frozen and wakes still speaks, acknowledged or not
     IgnoreLease = "ignore-lease",
-    /// goes live without asking the arbiter
-    SkipArbiter = "skip-arbiter",
-    /// goes live without the last entries of the log and the outputs that they belong to
-    LoseLogTail = "lose-log-tail",
-    /// emits outputs again that were completed long ago
-    RepeatOutputs = "repeat-outputs",
-    /// emits other bytes where it re-issues an output; at most moments none is uncertain, so it takes completed ones too
-    AlterReissue = "alter-reissue",
+    /// the look at the lease right before the send is left out
+    SkipSecondCheck = "skip-second-check",
+    /// the backup echoes a stamp 5 ms newer than any that it heard
+    EchoTooNew = "echo-too-new",
+    /// the backup acknowledges one entry more than it holds
+    AcknowledgeOneTooMany = "acknowledge-one-too-many",
+    /// the primary says that one output more has completed than has
+    ReleasedOneTooFar = "released-one-too-far",
+    /// a block write counts as completed when it is handed to the disk
+    CompletedAtSubmission = "completed-at-submission",
+
+    // What leaves.
+    /// after a go-live every fiftieth frame leaves twice
+    DuplicateFrames = "duplicate-frames",
+    /// after a go-live every fiftieth frame is a byte too short
+    ShortenFrames = "shorten-frames",
+    /// after a go-live every fiftieth frame, and all behind it, leaves 200 ms late
+    DelayFrames = "delay-frames",
+    /// after a go-live a copy of every fiftieth frame leaves from another MAC
+    SecondMac = "second-mac",
+    /// after a go-live every fiftieth frame that comes in is lost
+    LoseFramesIn = "lose-frames-in",
+    /// after a go-live a piece of console text is lost
+    LoseConsole = "lose-console",
+    /// after a go-live a piece of console text is written twice
+    RepeatConsole = "repeat-console",
+
+    // The disk.
     /// tells the guest that a block write is done, and forgets it
     LoseWrites = "lose-writes",
+    /// after a go-live one block write is forgotten
+    LoseAWrite = "lose-a-write",
+    /// after a go-live only the first sector of one block write is written
+    TearAWrite = "tear-a-write",
+    /// after a go-live one block write lands a sector further
+    MisplaceAWrite = "misplace-a-write",
+    /// after a go-live two neighbouring block writes change places
+    SwapWrites = "swap-writes",
     /// answers block reads without the writes that are still held
     ServeStale = "serve-stale",
-    /// waits 3 s before it goes live
+    /// after a go-live one block read comes back with a flipped bit
+    FlipARead = "flip-a-read",
+
+    // The log and its replay.
+    /// goes live without the last entry of the log, and the outputs that it leads to
+    LoseLastEntry = "lose-last-entry",
+    /// goes live without the last 40 entries of the log and the outputs that they belong to
+    LoseLogTail = "lose-log-tail",
+    /// the backup's guest is given one frame with a flipped bit
+    ReplayAFrameWrong = "replay-a-frame-wrong",
+
+    // Re-issue.
+    /// one uncertain frame is not re-issued
+    ReissueOneTooFew = "reissue-one-too-few",
+    /// a frame that had completed is emitted again at the go-live
+    RepeatAFrame = "repeat-a-frame",
+    /// the last 10 frames that had completed are emitted again at the go-live
+    RepeatOutputs = "repeat-outputs",
+    /// emits other bytes where it re-issues a frame; at most moments none is uncertain, so it takes completed ones too
+    AlterReissue = "alter-reissue",
+    /// one frame is re-issued with one byte altered
+    AlterAFrame = "alter-a-frame",
+    /// under the policy `drop` uncertain block writes are dropped too
+    DropWrites = "drop-writes",
+
+    // Arbitration and the takeover.
+    /// goes live without asking the arbiter
+    SkipArbiter = "skip-arbiter",
+    /// a primary whose backup is suspected goes on in its own generation, and does not ask
+    GoOnUnasked = "go-on-unasked",
+    /// takes the answer that the generation is another's for a win
+    IgnoreLost = "ignore-lost",
+    /// a primary that has lost speaks for 50 ms more
+    HaltLate = "halt-late",
+    /// a candidate waits 5 ms less than the lease
+    AskEarly = "ask-early",
+    /// a survivor emits 5 ms before the old primary's last write is sure to have landed
+    WriteEarly = "write-early",
+    /// an arbiter that was out of reach once is never asked again
+    AskOnce = "ask-once",
+    /// suspects its peer 400 ms late
+    SuspectLate = "suspect-late",
+    /// heartbeats of the management network are not heard
+    DeafToManagement = "deaf-to-management",
+    /// waits 500 ms before it goes live
     SlowGoLive = "slow-go-live",
+    /// announces nothing
+    AnnounceNothing = "announce-nothing",
+    /// a candidate announces itself before it has asked
+    AnnounceEarly = "announce-early",
     /// starts the guest afresh instead of going on with the replayed one
     ResetOnGoLive = "reset-on-go-live",
+    /// dies 2 s after its go-live
+    DieAfterGoLive = "die-after-go-live",
+
+    // The guest's time.
+    /// the wall clock steps back 1 ms at the go-live
+    WallBack = "wall-back",
+    /// the counter steps back 1 us at the go-live
+    CounterBack = "counter-back",
+    /// the counter leaps 2 s at the go-live
+    CounterLeap = "counter-leap",
 }
 
 /// What a rule switched off is called: this and the switch's name.
@@ -77,6 +182,9 @@ impl TryFrom<Vec<String>> for Mutants {
         for name in names.iter().filter(|name| !name.starts_with(RULE)) {
             let (_, mutant) = Mutant::ALL.iter().find(|(known, _)| known == name).ok_or_else(|| unknown(name))?;
             on.push(*mutant);
+        }
+        if on.contains(&Mutant::HaltLate) {
+            rules.loser_halts = false;
         }
         if on.contains(&Mutant::IgnoreLease) {
             // Without its lease alone a woken primary could only repeat what was acknowledged.
@@ -134,6 +242,69 @@ pub fn every(mutant: Mutant, each: u64) -> bool {
 /// The rules that this process keeps.
 pub fn rules() -> Rules {
     PROCESS.get().map_or_else(Rules::default, |process| process.mutants.rules)
+}
+
+/// The protocol's intervals, where a mutant is another interval.
+pub fn alter_timing(timing: &mut Timing) {
+    if is_on(Mutant::SuspectLate) {
+        timing.detect += Duration::from_millis(400);
+    }
+    if is_on(Mutant::WriteEarly) {
+        timing.write_bound -= Duration::from_millis(5);
+    }
+    if is_on(Mutant::AskOnce) {
+        timing.retry = Duration::from_secs(3600);
+    }
+}
+
+/// Where a node with R1 switched off remembers what it was.
+static MEMORY: OnceLock<PathBuf> = OnceLock::new();
+
+/// R1 switched off: what an earlier process of this node was, from the file that later ones will believe too.
+pub fn remembered(memory: PathBuf) -> Option<Remembered> {
+    if rules().fresh_start {
+        return None;
+    }
+    let text = std::fs::read_to_string(&memory).ok();
+    let _ = MEMORY.set(memory);
+    let generation = text?.trim().parse().ok()?;
+    // Its guest starts afresh, and so do its outputs.
+    Some(Remembered { role: Role::Alone, generation, released: 0 })
+}
+
+/// R1 switched off: this node has this role now.
+pub fn remember(role: Role, generation: u64) {
+    if let Some(memory) = MEMORY.get() {
+        let text = if role.is_primary() { generation.to_string() } else { String::new() };
+        let _ = std::fs::write(memory, text);
+    }
+}
+
+/// An entry of the log as the backup replays it: one frame of the first that come late enough has a flipped bit.
+pub fn replayed(position: u64, bytes: Vec<u8>) -> Vec<u8> {
+    const FROM: u64 = 2000;
+    if position < FROM || !is_on(Mutant::ReplayAFrameWrong) {
+        return bytes;
+    }
+    let Ok((mut entry, _)) = Entry::decode(&bytes) else { return bytes };
+    if let Answer::NetworkRead { frame: Some(frame) } = &mut entry.answer
+        && let Some(last) = frame.last_mut()
+        && once(Mutant::ReplayAFrameWrong)
+    {
+        *last ^= 1;
+    }
+    let mut altered = Vec::new();
+    entry.encode(&mut altered);
+    altered
+}
+
+/// This process ends after a while, whatever it does.
+pub fn die_after(duration: Duration) {
+    thread::start("end", move || {
+        std::thread::sleep(duration);
+        // SAFETY: ends the process, with no memory involved.
+        unsafe { libc::_exit(3) };
+    });
 }
 
 /// This node won as the backup, and its guest now runs live.

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::lab::rule;
+
 /// What leaves the VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
@@ -275,6 +277,8 @@ impl OutputQueue {
                 .in_flight
                 .iter()
                 .chain(&state.pending)
+                // R17: those that are re-issued too.
+                .filter(|output| rule!(reissue_before_run) || output.index > state.reissue_through)
                 .any(|output| output.content.overlaps(device, offset, length))
         {
             self.changed.wait(&mut state);

@@ -9,11 +9,12 @@ use serde_json::json;
 use crossbeam_channel::{Receiver, Sender, after, select_biased};
 
 use crate::lab::mutant;
+#[cfg(feature = "lab")]
+use crate::lab::rule;
 use crate::protocol::{
     ArbiterRecord, AskResult, Input, Instant, Output, OutputResult, Path, ReadResult, Role, TraceEvent,
 };
 
-use super::announce;
 use super::clock;
 use super::emitter::Emitted;
 use super::heartbeat::{Datagram, Heartbeat};
@@ -159,6 +160,7 @@ impl Runtime {
         let input = match event {
             Event::Nothing => None,
             Event::Command(command) => self.command(command),
+            Event::Datagram(datagram) if datagram.network > 0 && mutant!(DeafToManagement) => None,
             Event::Datagram(datagram) => {
                 let path = Path::Heartbeat { network: datagram.network as u8 };
                 Some(Input::Message { path, bytes: datagram.bytes })
@@ -258,7 +260,7 @@ impl Runtime {
             Command::Arbiter { request, record } => match (self.asked.remove(&request), record) {
                 (Some(_), None) => Input::ArbiterAsked { request, result: AskResult::Unreachable },
                 (Some(generation), Some(owner)) => {
-                    let won = owner == (generation, self.incarnation);
+                    let won = owner == (generation, self.incarnation) || (generation > 1 && mutant!(IgnoreLost));
                     Input::ArbiterAsked { request, result: if won { AskResult::Won } else { AskResult::Lost } }
                 }
                 (None, None) => Input::ArbiterRead { request, result: ReadResult::Unreachable },
@@ -290,6 +292,8 @@ impl Runtime {
                     Input::SessionClosed { connection: session.number(), reason }
                 }
             },
+            #[cfg(feature = "lab")]
+            SessionEvent::EntriesBegun { session, header } => Input::EntriesStored { connection: session, header },
             SessionEvent::Closed { session, reason } => {
                 self.sessions.remove(&session);
                 Input::SessionClosed { connection: session, reason }
@@ -347,7 +351,13 @@ impl Runtime {
             Output::AskArbiter { request, generation } => self.ask(request, generation),
             Output::StartGuest => self.start_guest(),
             Output::StartReplay => self.shared.cpu.replay(),
-            Output::CloseLog { position } => self.shared.log.close(position),
+            Output::CloseLog { position } => {
+                if mutant!(AnnounceEarly) && self.shared.world.attach().is_ok() {
+                    self.shared.world.announce();
+                    self.shared.world.detach();
+                }
+                self.shared.log.close(position);
+            }
             Output::ReopenLog { .. } => {
                 self.shared.log.reopen();
                 self.shared.cpu.replay();
@@ -370,6 +380,13 @@ impl Runtime {
 
     fn trace(&self, event: TraceEvent) {
         let left_alone = matches!(event, TraceEvent::Role { from: Role::Protected, to: Role::Alone, .. });
+        #[cfg(feature = "lab")]
+        if let TraceEvent::Role { from, to, generation, reason } = &event {
+            mutants::remember(*to, *generation);
+            if mutant!(HaltLate) && *from == Role::Protected && *to == Role::Alone && reason.starts_with("lost") {
+                mutants::die_after(Duration::from_millis(50));
+            }
+        }
         let released = self.shared.protocol.lock().released();
         trace_event::write(&self.shared.trace, event, released);
         if left_alone {
@@ -419,7 +436,7 @@ impl Runtime {
 
     fn attach(&mut self) {
         if mutant!(SlowGoLive) {
-            std::thread::sleep(Duration::from_secs(3));
+            std::thread::sleep(Duration::from_millis(500));
         }
         match self.shared.world.attach() {
             Ok(()) => self.followed.push_back(Input::Attached),
@@ -428,8 +445,10 @@ impl Runtime {
     }
 
     fn announce(&self) {
+        if mutant!(AnnounceNothing) {
+            return;
+        }
         let shared = self.shared.clone();
-        let address = announce::address_in(shared.world.arguments());
         thread::start("announce", move || {
             let mut waited_ms = 0;
             for at_ms in ANNOUNCEMENTS_MS {
@@ -438,12 +457,7 @@ impl Runtime {
                 if !matches!(shared.protocol.lock().role(), Role::Won | Role::Alone | Role::Protected) {
                     return;
                 }
-                let Some(devices) = shared.world.attached().lock().clone() else { return };
-                for mac in shared.world.macs() {
-                    for frame in announce::frames(mac, address) {
-                        devices.send_frame_everywhere(&frame);
-                    }
-                }
+                shared.world.announce();
             }
         });
     }
@@ -452,8 +466,17 @@ impl Runtime {
         #[cfg(feature = "lab")]
         mutants::note_go_live();
         #[cfg(feature = "lab")]
-        if mutant!(LoseLogTail) {
+        if mutant!(DieAfterGoLive) {
+            mutants::die_after(Duration::from_secs(2));
+        }
+        #[cfg(feature = "lab")]
+        if mutant!(LoseLogTail) || mutant!(LoseLastEntry) {
             self.shared.outputs.forget_nothing();
+        }
+        #[cfg(feature = "lab")]
+        if !rule!(reissue) {
+            // What may not have left is lost here; left in the queue it would hold up all that follows.
+            self.shared.outputs.forget(self.shared.outputs.produced());
         }
         self.shared.outputs.release();
         self.shared.log.restart_at(self.shared.cpu.position());

@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::lab::failpoint;
+#[cfg(feature = "lab")]
+use crate::lab::rule;
 
 use super::authentication::Key;
 use super::frame::{FrameError, FrameReader, FrameWriter, Greeting, Kind};
@@ -57,6 +59,14 @@ pub enum SessionEvent {
         session: u64,
         /// what it carries
         payload: Vec<u8>,
+    },
+    /// a frame of entries begins, and R6 is switched off
+    #[cfg(feature = "lab")]
+    EntriesBegun {
+        /// the session's number
+        session: u64,
+        /// its header
+        header: Vec<u8>,
     },
     /// the connection is over
     Closed {
@@ -280,7 +290,17 @@ impl Channel {
         let writing = session.clone();
         thread::urgent("log-write", move || write_outgoing(&writing, &outgoing));
         let channel = self.clone();
-        let reader = FrameReader::new(stream, self.key.clone(), greeting);
+        #[cfg_attr(not(feature = "lab"), expect(unused_mut, reason = "the lab's build alters it"))]
+        let mut reader = FrameReader::new(stream, self.key.clone(), greeting);
+        #[cfg(feature = "lab")]
+        if !rule!(whole_entries) {
+            let (channel, session) = (self.clone(), session.number);
+            reader.begins = Some(Box::new(move |begun| {
+                if let Some((header, ..)) = entries_fields(begun) {
+                    channel.tell(SessionEvent::EntriesBegun { session, header: header.to_vec() });
+                }
+            }));
+        }
         thread::urgent("log-read", move || {
             let reason = channel.read(session.number, reader);
             session.close();

@@ -19,6 +19,8 @@ use crate::machine::{Machine, MachineConfig, MachineError};
 use crate::protocol::{Config, ConfigError, Node, Timing};
 
 use super::authentication::{Key, KeyError};
+#[cfg(feature = "lab")]
+use super::broken_emission;
 use super::clock::{self, GuestClock};
 use super::config::{BUILD, NodeConfig, TimingConfig};
 use super::emitter::Emitter;
@@ -137,8 +139,15 @@ impl RunningNode {
             config.heartbeat.iter().map(|heartbeat| Heartbeat::bind(heartbeat, &key)).collect::<Result<Vec<_>, _>>();
         let heartbeats = heartbeats.map_err(file("heartbeat"))?;
 
+        #[cfg(not(feature = "lab"))]
+        let protocol = Node::new(protocol_config, incarnation);
+        #[cfg(feature = "lab")]
+        let protocol = match mutants::remembered(directory.join("remembered")) {
+            Some(remembered) => Node::restarted(protocol_config, incarnation, remembered),
+            None => Node::new(protocol_config, incarnation),
+        };
         let shared = Shared {
-            protocol: Arc::new(Mutex::new(Node::new(protocol_config, incarnation))),
+            protocol: Arc::new(Mutex::new(protocol)),
             log: Arc::new(LogBuffer::new((config.logging.buffer_mib as usize) << 20)),
             outputs: Arc::new(OutputQueue::default()),
             cpu: Arc::new(CpuControl::default()),
@@ -211,6 +220,13 @@ impl RunningNode {
             lag_sampled_at: clock::now(),
             ended: false,
         };
+        #[cfg(feature = "lab")]
+        if shared.protocol.lock().role().is_primary() {
+            // R1 switched off: it was the primary, and goes on as one.
+            shared.world.attach()?;
+            shared.outputs.release();
+            shared.cpu.run_alone();
+        }
         let inbox = Inbox { sessions, datagrams, cpu, done, commands: command_events };
         thread::urgent("protocol", move || runtime.run(&inbox));
         Ok(RunningNode { config, incarnation, shared, commands, effects })
@@ -232,6 +248,8 @@ fn protocol_config(config: &NodeConfig, image: [u8; 32], machine: &MachineConfig
     let mut protocol = Config::new(uuid.to_be_bytes(), *hasher.finalize().as_bytes());
     protocol.timing = timing(&config.timing);
     protocol.heartbeat_paths = config.heartbeat.len() as u8;
+    #[cfg(feature = "lab")]
+    mutants::alter_timing(&mut protocol.timing);
     #[cfg(feature = "lab")]
     {
         protocol.rules = mutants::rules();
@@ -281,6 +299,8 @@ fn start_emitter(
         console: Mutex::new(console),
         trace: shared.trace.clone(),
         policy: config.output.policy,
+        #[cfg(feature = "lab")]
+        waiting: Mutex::new(None),
     };
     let protocol = shared.protocol.clone();
     let may_release = move |output: &Produced| {
@@ -289,7 +309,10 @@ fn start_emitter(
         if holding::outputs_are_held() {
             return false;
         }
-        protocol.may_release(output.index, output.depends_on, clock::now())
+        let asked_as = (output.depends_on, clock::now());
+        #[cfg(feature = "lab")]
+        let asked_as = broken_emission::asked_as(output, asked_as.1);
+        protocol.may_release(output.index, asked_as.0, asked_as.1)
     };
     let protocol = shared.protocol.clone();
     let completed = move |index| protocol.lock().output_completed(index);

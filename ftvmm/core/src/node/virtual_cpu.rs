@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex};
 use serde_json::json;
 
-use crate::lab::{failpoint, mutant};
+use crate::lab::{failpoint, mutant, rule};
 use crate::log::{End, EndKind, Entry};
 use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request, TrapReport};
 
 use super::clock::{self, GuestClock};
 use super::devices::Devices;
 use super::log_buffer::{LogBuffer, Next};
+#[cfg(feature = "lab")]
+use super::mutants;
 use super::outputs::{Content, OutputQueue};
 use super::recording::Recording;
 use super::remark::remark;
@@ -387,11 +389,13 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         let position = self.position() + 1;
         let Some(bytes) = self.drain(position)? else { return Ok(None) };
         failpoint!(EntryReplayed, position);
+        #[cfg(feature = "lab")]
+        let bytes = mutants::replayed(position, bytes);
         let (entry, _) = Entry::decode(&bytes).map_err(|error| diverged(position, error.to_string()))?;
         if entry.position != position {
             return Err(diverged(position, format!("the log has position {} here", entry.position)));
         }
-        if entry.fingerprint != self.machine.fingerprint() {
+        if entry.fingerprint != self.machine.fingerprint() && rule!(diverged_halts) {
             let reason = format!(
                 "the primary's guest came here another way: its fingerprint is {}, this one's {}",
                 entry.fingerprint,
@@ -419,10 +423,11 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
     }
 
     fn next_entry(&self, position: u64) -> Next {
-        if mutant!(LoseLogTail)
-            && let lost @ (Next::Drained { .. } | Next::Stopped) = self.log.wait_for(position + 40)
+        let lost = if mutant!(LoseLogTail) { 40 } else { u64::from(mutant!(LoseLastEntry)) };
+        if lost > 0
+            && let ended @ (Next::Drained { .. } | Next::Stopped) = self.log.wait_for(position + lost)
         {
-            return lost;
+            return ended;
         }
         self.log.wait_for(position)
     }
@@ -448,7 +453,12 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
                 Answer::Poll { ready_set }
             }
             Request::NetworkRead { device, capacity } => {
-                Answer::NetworkRead { frame: self.devices()?.receive_frame(*device, *capacity) }
+                let devices = self.devices()?;
+                let mut frame = devices.receive_frame(*device, *capacity);
+                if frame.is_some() && mutant!(LoseFramesIn, every 50 after_go_live) {
+                    frame = devices.receive_frame(*device, *capacity);
+                }
+                Answer::NetworkRead { frame }
             }
             Request::BlockRead { device, offset, length } => self.read_block(*device, *offset, *length)?,
             Request::Instruction(Instruction::Rdtsc) => Answer::Counter { value: self.clock.counter() },
@@ -467,6 +477,11 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             return Err(None);
         }
         Ok(match self.devices()?.read_block(device, offset, length) {
+            #[cfg(feature = "lab")]
+            Ok(mut data) if mutant!(FlipARead, once after_go_live) => {
+                data.first_mut().into_iter().for_each(|byte| *byte ^= 1);
+                Answer::BlockRead { result: HypercallResult::Ok, data }
+            }
             Ok(data) => Answer::BlockRead { result: HypercallResult::Ok, data },
             Err(error) => {
                 self.trace

@@ -8,6 +8,7 @@ use crate::devices::{BlockFile, DeviceError, Tap};
 use crate::image::{DeviceKind, Image, ManifestEntry};
 use crate::machine::MachineConfig;
 
+use super::announce;
 use super::config::VmConfig;
 use super::devices::Devices;
 
@@ -78,13 +79,14 @@ impl World {
         *self.attached.lock() = None;
     }
 
-    /// The MAC addresses of the VM's NICs.
-    pub fn macs(&self) -> Vec<[u8; 6]> {
-        self.vm.network.iter().map(|device| device.mac).collect()
-    }
-
-    /// The guest's command line.
-    pub fn arguments(&self) -> &[String] {
-        &self.vm.arguments
+    /// Tells the network where the VM is now, if it is attached here.
+    pub fn announce(&self) {
+        let Some(devices) = self.attached.lock().clone() else { return };
+        let address = announce::address_in(&self.vm.arguments);
+        for device in &self.vm.network {
+            for frame in announce::frames(device.mac, address) {
+                devices.send_frame_everywhere(&frame);
+            }
+        }
     }
 }

@@ -1,5 +1,9 @@
 //! Arbitration: winning the next generation before going live or going on alone (R2, R8, R10, R11, R12, R15).
 
+use std::time::Duration;
+
+use crate::lab::mutant;
+
 use super::input::{ArbiterRecord, AskResult, ReadResult};
 use super::node::Node;
 use super::output::{HaltReason, Output};
@@ -87,7 +91,9 @@ impl Node {
             Role::Protected => self.suspicion.as_ref().map(|(since, _)| since.after(timing.grace)),
             Role::Candidate if !self.log.drained && self.config.rules.drained_before_ask => None,
             Role::Candidate if self.config.rules.lease_waited_out => {
-                Some(self.log.lease_from.after(timing.stretched(timing.lease)))
+                let wait = timing.stretched(timing.lease);
+                let wait = if mutant!(AskEarly) { wait - Duration::from_millis(5) } else { wait };
+                Some(self.log.lease_from.after(wait))
             }
             Role::Candidate => Some(self.now),
             _ => None,
@@ -111,6 +117,9 @@ impl Node {
             return;
         }
         if let Some(purpose) = self.purpose() {
+            if purpose == Purpose::Takeover && self.role == Role::Protected && mutant!(GoOnUnasked) {
+                return self.alone_as_primary(outputs);
+            }
             self.read(purpose, outputs);
         }
     }

@@ -1,5 +1,7 @@
 //! The backup: what it holds and says, how it becomes a candidate and a backup again (R6, R7, R9, R12).
 
+use crate::lab::mutant;
+
 use super::input::Path;
 use super::node::Node;
 use super::output::{HaltReason, Output};
@@ -56,6 +58,7 @@ impl Node {
 
     fn acknowledge(&mut self, path: Path, outputs: &mut Vec<Output>) {
         let (stored, replayed) = (self.log.stored, self.log.replayed);
+        let stored = if stored > 0 && mutant!(AcknowledgeOneTooMany) { stored + 1 } else { stored };
         self.send(path, Body::Answer { stored, replayed }, outputs);
     }
 

@@ -1,5 +1,7 @@
 //! The state machine itself: what a node remembers, and the one place where inputs enter.
 
+use crate::lab::mutant;
+
 use super::arbitration::Arbitration;
 use super::config::Config;
 use super::go_live::GoLive;
@@ -271,6 +273,7 @@ impl Node {
     pub(super) fn header(&mut self, now: Instant) -> Header {
         self.sequence += 1;
         self.hearing.echoed();
+        let newer = self.role == Role::Backup && mutant!(EchoTooNew);
         Header {
             vm: self.config.vm,
             generation: self.generation,
@@ -278,7 +281,7 @@ impl Node {
             session: self.session.map_or(self.session_number, |session| session.number),
             sequence: self.sequence,
             stamp: now.0,
-            echo: self.hearing.peer_stamp,
+            echo: if newer { self.hearing.peer_stamp + 5_000_000 } else { self.hearing.peer_stamp },
         }
     }
 

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::lab::mutant;
+
 use super::input::Path;
 use super::node::Node;
 use super::output::Output;
@@ -79,7 +81,7 @@ impl LogState {
 
 impl Node {
     pub(super) fn entries_appended(&mut self, through: u64, outputs: &mut Vec<Output>) {
-        if self.role != Role::Protected {
+        if self.role != Role::Protected && !self.awaits_first_answer() {
             // Nobody else needs them: what is live alone has the state itself.
             self.log.appended = self.log.appended.max(through);
             outputs.push(Output::TruncateLog { through });
@@ -97,11 +99,17 @@ impl Node {
     /// The header for a frame with the entries `first..=through` on this connection; `None`: do not send it.
     pub fn stamp_entries(&mut self, connection: u64, first: u64, through: u64, now: Instant) -> Option<Vec<u8>> {
         let session = self.session?;
-        if self.role != Role::Protected || !session.established || session.connection != connection {
+        let streams = self.role == Role::Protected || self.awaits_first_answer();
+        if !streams || !session.established || session.connection != connection {
             return None;
         }
         let header = self.header(now.max(self.now));
-        Some(Message { header, body: Body::Entries { released: self.released, first, through } }.encode())
+        Some(Message { header, body: Body::Entries { released: self.released_as_said(), first, through } }.encode())
+    }
+
+    /// R, as messages carry it.
+    fn released_as_said(&self) -> u64 {
+        if mutant!(ReleasedOneTooFar) { self.released + 1 } else { self.released }
     }
 
     pub(super) fn send_heartbeats(&mut self, outputs: &mut Vec<Output>) {
@@ -111,7 +119,7 @@ impl Node {
         }
         self.next_heartbeat = self.now.after(self.config.timing.heartbeat);
         for path in self.paths() {
-            self.send(path, Body::Heartbeat { released: self.released }, outputs);
+            self.send(path, Body::Heartbeat { released: self.released_as_said() }, outputs);
         }
     }
 

@@ -1,0 +1,136 @@
+//! What mutants make of outputs on their way out (`mutants.rs`).
+
+use crate::lab::{mutant, rule};
+use crate::protocol::Instant;
+
+use super::config::OutputPolicy;
+use super::emitter::{Emitted, Emitter};
+use super::outputs::{Content, Next, Produced};
+
+/// As what the protocol is asked whether an output may leave: the position that it depends on, and the time.
+pub fn asked_as(output: &Produced, now: Instant) -> (u64, Instant) {
+    let unacknowledged = match output.content {
+        Content::Frame { .. } => mutant!(UnacknowledgedFrames) && output.index.is_multiple_of(50),
+        Content::Block { .. } => mutant!(UnacknowledgedWrites),
+        Content::Console { .. } => mutant!(UnacknowledgedConsole),
+    };
+    let unleased = mutant!(UnleasedWrites) && matches!(output.content, Content::Block { .. });
+    let depends_on = if unacknowledged { 0 } else { output.depends_on };
+    let depends_on = depends_on.saturating_sub(u64::from(mutant!(DependsOnOneTooFew)));
+    let late = if mutant!(LongLease) { 5_000_000 } else { 0 };
+    (depends_on, Instant(if unleased { 0 } else { now.0.saturating_sub(late) }))
+}
+
+impl Emitter {
+    /// Whether an uncertain output is not emitted again.
+    pub(super) fn is_left_out(&self, output: &Produced) -> bool {
+        match output.content {
+            Content::Block { .. } => self.policy == OutputPolicy::Drop && mutant!(DropWrites),
+            _ => false,
+        }
+    }
+
+    /// At the first emission after a go-live: what the primary completed is emitted again.
+    pub(super) fn emit_forgotten(&self, next: &Next) {
+        let count = match () {
+            () if mutant!(RepeatOutputs) || mutant!(AlterReissue) => 10,
+            () if mutant!(RepeatAFrame) => 1,
+            () => return,
+        };
+        if matches!(next, Next::Stopped) {
+            return;
+        }
+        let frames = self.queue.forgotten_frames();
+        for mut output in frames.iter().skip(frames.len().saturating_sub(count)).cloned() {
+            if mutant!(AlterReissue) {
+                alter(&mut output.content);
+            }
+            if count > 1 {
+                self.record(&output, "re-issue");
+            }
+            self.deliver(&output);
+        }
+    }
+
+    /// One of the re-issued outputs, as it is emitted.
+    pub(super) fn reissue_broken(&self, mut output: Produced) -> Emitted {
+        if matches!(output.content, Content::Frame { .. }) {
+            if mutant!(ReissueOneTooFew, once) {
+                return Emitted::Well;
+            }
+            if mutant!(AlterReissue) || mutant!(AlterAFrame, once) {
+                alter(&mut output.content);
+            }
+        }
+        self.emit(&output)
+    }
+
+    /// Emits an output, or what becomes of it.
+    pub(super) fn deliver_broken(&self, output: &Produced) -> Emitted {
+        let mut altered = output.clone();
+        match &mut altered.content {
+            Content::Frame { bytes, .. } => {
+                if mutant!(DuplicateFrames, every 50 after_go_live) {
+                    self.deliver(output);
+                }
+                if mutant!(DelayFrames, every 50 after_go_live) {
+                    std::thread::sleep(std::time::Duration::from_millis(200));
+                }
+                if mutant!(ShortenFrames, every 50 after_go_live) {
+                    bytes.pop();
+                }
+                if mutant!(SecondMac, every 50 after_go_live) {
+                    self.deliver(output);
+                    // The last byte of its source address.
+                    bytes.get_mut(11).into_iter().for_each(|byte| *byte ^= 1);
+                }
+            }
+            Content::Block { offset, bytes, .. } => {
+                if mutant!(LoseWrites) || mutant!(LoseAWrite, once after_go_live) {
+                    return Emitted::Well;
+                }
+                if mutant!(TearAWrite, once after_go_live) {
+                    bytes.truncate(512);
+                }
+                if mutant!(MisplaceAWrite, once after_go_live) {
+                    *offset += 512;
+                }
+            }
+            Content::Console { .. } => {
+                if mutant!(LoseConsole, once after_go_live) {
+                    return Emitted::Well;
+                }
+                if mutant!(RepeatConsole, once after_go_live) {
+                    self.deliver(output);
+                }
+            }
+        }
+        self.deliver_in_turn(&altered)
+    }
+
+    /// Outputs of which some change places with their neighbours.
+    fn deliver_in_turn(&self, output: &Produced) -> Emitted {
+        let is_write = matches!(output.content, Content::Block { .. });
+        let mut waiting = self.waiting.lock();
+        if let Some(earlier) = waiting.take_if(|_| is_write || !rule!(output_order)) {
+            let emitted = self.deliver(output);
+            return if self.deliver(&earlier) == Emitted::Well { emitted } else { Emitted::Failed };
+        }
+        let waits = (is_write && mutant!(SwapWrites, once after_go_live))
+            || (!rule!(output_order) && output.index.is_multiple_of(20));
+        if waits {
+            *waiting = Some(output.clone());
+            return Emitted::Well;
+        }
+        drop(waiting);
+        self.deliver(output)
+    }
+}
+
+fn alter(content: &mut Content) {
+    if let Content::Frame { bytes, .. } = content
+        && let Some(last) = bytes.last_mut()
+    {
+        *last ^= 0xff;
+    }
+}

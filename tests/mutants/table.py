@@ -1,0 +1,421 @@
+"""Which promise each mutant breaks, under what, and which oracle has to catch it by which findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.vm.run import Run
+from scenarios import (
+    test_datagrams,
+    test_disk_faults,
+    test_host_faults,
+    test_logging_network,
+    test_partitions,
+)
+from tests.mutants import arrangements
+
+Scenario = Callable[[Run], None]
+
+# Not an oracle: a line of the scenario, which waits for what never comes.
+OWN_LINES = "the scenario's own lines"
+
+POWER_OFF = test_host_faults.test_primary_loses_power_under_load
+KILLED = test_host_faults.test_primary_vmm_is_killed
+BACKUP_OFF = test_host_faults.test_backup_loses_power_under_load
+FROZEN = test_host_faults.test_frozen_primary_wakes_after_the_failover_and_does_not_speak
+TICKS = test_datagrams.test_no_tick_is_lost_when_the_primary_dies
+PARTITION = test_partitions.test_both_networks_between_the_hosts_are_cut
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A broken VMM, and what is known of it.
+
+    Attributes:
+        names: its name in the lab's build; further ones are needed to bring it out.
+        breaks: what it does that no VMM may do.
+        under: the scenario, of the suite or of `arrangements`.
+        oracle: who has to catch it.
+        codes: one of these findings has to be among the oracle's.
+    """
+
+    names: tuple[str, ...]
+    breaks: str
+    under: Scenario
+    oracle: str
+    codes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its own name."""
+        return self.names[0]
+
+
+def _mutant(name: str, breaks: str, under: Scenario, oracle: str, *codes: str) -> Mutant:
+    return Mutant(tuple(name.split("+")), breaks, under, oracle, codes)
+
+
+LATE_ACKNOWLEDGEMENTS = arrangements.acknowledgements_are_late
+
+TABLE: tuple[Mutant, ...] = (
+    # The output rule.
+    _mutant(
+        "depends-on-one-too-few",
+        "an output leaves when all but the last entry before it is held",
+        LATE_ACKNOWLEDGEMENTS,
+        "output-rule",
+        "frame-before-acknowledgement",
+    ),
+    _mutant(
+        "unacknowledged-frames",
+        "one frame in fifty leaves before its entries are held",
+        LATE_ACKNOWLEDGEMENTS,
+        "output-rule",
+        "frame-before-acknowledgement",
+    ),
+    _mutant(
+        "unacknowledged-writes",
+        "block writes leave before their entries are held",
+        LATE_ACKNOWLEDGEMENTS,
+        "output-rule",
+        "block-before-acknowledgement",
+    ),
+    _mutant(
+        "unacknowledged-console",
+        "console text leaves before its entries are held",
+        arrangements.acknowledgements_are_late_for_the_console,
+        "output-rule",
+        "console-before-acknowledgement",
+        "output-before-acknowledgement",
+    ),
+    _mutant(
+        "unleased-writes",
+        "a block write is done without a lease",
+        arrangements.primary_freezes_with_a_write_between_its_looks,
+        "output-rule",
+        "block-after-lease",
+    ),
+    _mutant(
+        "long-lease",
+        "outputs leave up to 5 ms after the lease",
+        arrangements.answers_as_old_as_the_lease,
+        "output-rule",
+        "frame-after-lease",
+        "block-after-lease",
+    ),
+    _mutant("ignore-lease", "a primary that wakes speaks", FROZEN, "single-speaker", "two-speakers"),
+    _mutant(
+        "skip-second-check",
+        "an output that was checked before the host froze leaves when it wakes",
+        arrangements.primary_freezes_with_a_frame_between_its_looks,
+        "output-rule",
+        "frame-after-lease",
+    ),
+    _mutant(
+        "echo-too-new",
+        "the backup echoes what it never heard, and lengthens the lease",
+        POWER_OFF,
+        "output-rule",
+        "frame-after-lease",
+        "block-after-lease",
+    ),
+    _mutant(
+        "acknowledge-one-too-many",
+        "the backup acknowledges what it does not hold",
+        POWER_OFF,
+        "output-rule",
+        "acknowledged-unheld",
+    ),
+    _mutant(
+        "released-one-too-far",
+        "R says that an output completed which has not",
+        POWER_OFF,
+        "output-rule",
+        "released-mark-ahead",
+    ),
+    _mutant(
+        "completed-at-submission",
+        "R says that a block write completed which is under way",
+        arrangements.writes_are_slow,
+        "output-rule",
+        "released-mark-ahead",
+    ),
+    # What leaves.
+    _mutant("duplicate-frames", "a frame leaves twice", POWER_OFF, "output-rule", "frame-repeated"),
+    _mutant("shorten-frames", "a frame lacks its last byte", POWER_OFF, "output-rule", "two-contents"),
+    _mutant("delay-frames", "a frame waits 200 ms for nothing", POWER_OFF, "stall-bounded", "stall-too-long"),
+    _mutant("second-mac", "a frame leaves from another MAC too", POWER_OFF, "single-speaker", "foreign-frame"),
+    _mutant("lose-frames-in", "a frame that came in is lost", POWER_OFF, "stall-bounded", "stall-too-long"),
+    _mutant("lose-console", "a line is missing", TICKS, "console", "console-missing"),
+    _mutant("repeat-console", "a line stands twice", TICKS, "console", "console-repeated"),
+    # The disk.
+    _mutant(
+        "lose-writes", "block writes are forgotten", arrangements.nothing_happens, "outputs-complete", "block-missing"
+    ),
+    _mutant("lose-a-write", "a block write is forgotten", POWER_OFF, "outputs-complete", "block-missing"),
+    _mutant("tear-a-write", "half a block write is done", POWER_OFF, "output-rule", "two-contents"),
+    _mutant("misplace-a-write", "a block write lands elsewhere", POWER_OFF, "output-rule", "two-contents"),
+    _mutant(
+        "swap-writes",
+        "a block write overtakes the one before",
+        POWER_OFF,
+        "output-rule",
+        "block-repeated",
+        "block-not-replayed",
+        "two-contents",
+        "output-before-write-completed",
+    ),
+    _mutant(
+        "serve-stale",
+        "a read misses the writes that are held",
+        arrangements.disk_is_read_while_writes_are_held,
+        "durable",
+        "damage-reported",
+    ),
+    _mutant(
+        "flip-a-read",
+        "a read has a flipped bit",
+        arrangements.disk_is_read_after_a_failover,
+        "durable",
+        "damage-reported",
+    ),
+    # The log and its replay.
+    _mutant("lose-last-entry", "the survivor leaves the log an entry early", POWER_OFF, "output-rule", "log-disagrees"),
+    _mutant("lose-log-tail", "the survivor leaves the log 40 entries early", POWER_OFF, "output-rule", "log-disagrees"),
+    _mutant(
+        "replay-a-frame-wrong+rule:R7-diverged",
+        "the survivor's guest was told something else than the primary's",
+        POWER_OFF,
+        "output-rule",
+        "replay-diverged",
+        "two-contents",
+        "frame-not-replayed",
+    ),
+    # Re-issue.
+    _mutant(
+        "reissue-one-too-few",
+        "an uncertain frame is lost",
+        arrangements.primary_dies_with_a_frame_uncertain,
+        "outputs-complete",
+        "frame-missing",
+    ),
+    _mutant("repeat-a-frame", "a completed frame leaves again", TICKS, "output-rule", "completed-output-repeated"),
+    _mutant("repeat-outputs", "completed frames leave again", TICKS, "output-rule", "completed-output-repeated"),
+    _mutant("alter-reissue", "frames leave again with other bytes", POWER_OFF, "output-rule", "two-contents"),
+    _mutant(
+        "alter-a-frame",
+        "an uncertain frame is emitted with another byte",
+        arrangements.primary_dies_with_a_frame_uncertain,
+        "output-rule",
+        "two-contents",
+    ),
+    _mutant(
+        "drop-writes",
+        "an uncertain block write is lost",
+        arrangements.primary_dies_with_a_write_uncertain,
+        "outputs-complete",
+        "block-missing",
+    ),
+    # Arbitration and the takeover.
+    _mutant("skip-arbiter", "goes live without asking", PARTITION, "single-speaker", "two-speakers", "two-owners"),
+    _mutant("go-on-unasked", "goes on alone without asking", BACKUP_OFF, "single-speaker", "alone-without-asking"),
+    _mutant("ignore-lost", "takes a loss for a win", PARTITION, "single-speaker", "two-speakers"),
+    _mutant("halt-late", "speaks on for 50 ms after it lost", FROZEN, "single-speaker", "two-speakers"),
+    _mutant("ask-early", "asks while the lease it gave is good", KILLED, "single-speaker", "asked-within-lease"),
+    _mutant(
+        "ask-once",
+        "asks a dead arbiter once and never again",
+        test_partitions.test_partition_with_the_arbiter_out_of_reach,
+        "stall-bounded",
+        "unanswered",
+        "stall-too-long",
+    ),
+    _mutant("suspect-late", "sees a dead primary 500 ms too late", POWER_OFF, "stall-bounded", "stall-too-long"),
+    _mutant(
+        "deaf-to-management",
+        "needs the logging network for its acknowledgements",
+        test_logging_network.test_acknowledgements_do_not_reach_the_primary,
+        "stall-bounded",
+        "stall-noticed",
+        "stall-too-long",
+    ),
+    _mutant("slow-go-live", "waits 500 ms before it goes live", POWER_OFF, "stall-bounded", "stall-too-long"),
+    _mutant("announce-nothing", "no switch is told", POWER_OFF, "single-speaker", "not-announced"),
+    _mutant(
+        "announce-early",
+        "speaks for the VM before it has won",
+        POWER_OFF,
+        "single-speaker",
+        "spoke-without-claim",
+    ),
+    _mutant("reset-on-go-live", "the guest starts afresh", POWER_OFF, "connections-kept", "segment-rst"),
+    _mutant("die-after-go-live", "dies 2 s after its go-live", POWER_OFF, "stall-bounded", "unanswered"),
+    # The guest's time.
+    _mutant("wall-back", "the wall clock steps back 1 ms", POWER_OFF, "guest-time", "guest-time-back"),
+    _mutant("counter-back", "the counter steps back 1 us", POWER_OFF, "guest-time", "guest-time-back"),
+    _mutant("counter-leap", "the counter leaps 2 s", POWER_OFF, "guest-time", "guest-time-leaps", "guest-time-fast"),
+    # The protocol's rules, each switched off.
+    _mutant(
+        "rule:R1",
+        "a process believes what an earlier one was",
+        arrangements.killed_primary_is_started_again,
+        "single-speaker",
+        "two-speakers",
+        "spoke-without-claim",
+    ),
+    _mutant(
+        "rule:R2",
+        "a VM is bootstrapped twice",
+        arrangements.killed_primary_is_bootstrapped_again,
+        "single-speaker",
+        "led-without-claim",
+        "two-owners",
+    ),
+    _mutant(
+        "rule:R3",
+        "a stranger's heartbeats pass for the primary's",
+        arrangements.primary_dies_and_a_stranger_sends_heartbeats,
+        "stall-bounded",
+        "unanswered",
+        "stall-too-long",
+    ),
+    _mutant(
+        "rule:R5-acknowledgement",
+        "outputs leave before their entries are held",
+        LATE_ACKNOWLEDGEMENTS,
+        "output-rule",
+        "frame-before-acknowledgement",
+    ),
+    _mutant(
+        "rule:R5-lease",
+        "outputs leave without a lease",
+        arrangements.primary_freezes_with_a_frame_between_its_looks,
+        "output-rule",
+        "frame-after-lease",
+    ),
+    _mutant(
+        "rule:R5-completion",
+        "goes on over a block write that failed",
+        test_disk_faults.test_disk_of_the_primary_fails,
+        "output-rule",
+        "output-before-write-completed",
+        "released-mark-ahead",
+    ),
+    _mutant(
+        "rule:R5-order",
+        "outputs overtake one another",
+        arrangements.nothing_happens,
+        "output-rule",
+        "frame-repeated",
+        "frame-not-replayed",
+        "two-contents",
+        "output-before-write-completed",
+    ),
+    _mutant(
+        "rule:R6",
+        "entries are acknowledged before they are there",
+        test_logging_network.test_log_is_throttled_below_what_the_guest_needs,
+        "output-rule",
+        "acknowledged-unheld",
+    ),
+    _mutant(
+        "rule:R7-two-way",
+        "a backup that is not heard does nothing",
+        arrangements.primary_hears_nothing_and_cannot_ask,
+        "stall-bounded",
+        "unanswered",
+        "stall-too-long",
+    ),
+    _mutant(
+        "rule:R7-acknowledge",
+        "a backup that gets no entries is kept",
+        test_logging_network.test_log_does_not_reach_the_backup,
+        "stall-bounded",
+        "unanswered",
+        "stall-too-long",
+    ),
+    _mutant(
+        "rule:R7-lag",
+        "a backup that does not replay is kept",
+        arrangements.replay_stands_still,
+        OWN_LINES,
+    ),
+    _mutant(
+        "rule:R7-paused",
+        "a node that stood still suspects its peer for it",
+        arrangements.both_hosts_stand_still_for_a_while,
+        OWN_LINES,
+    ),
+    _mutant(
+        "rule:R7-diverged+replay-a-frame-wrong",
+        "a replica that went another way goes live",
+        POWER_OFF,
+        "output-rule",
+        "replay-diverged",
+        "two-contents",
+        "frame-not-replayed",
+    ),
+    _mutant(
+        "rule:R8",
+        "asks for the generation after another's",
+        PARTITION,
+        "single-speaker",
+        "generation-skipped",
+        "two-speakers",
+    ),
+    _mutant(
+        "rule:R9",
+        "a candidate answers, and so keeps the lease alive",
+        arrangements.log_is_reset_and_the_primary_does_not_ask,
+        "single-speaker",
+        "two-speakers",
+        "asked-within-lease",
+    ),
+    _mutant(
+        "rule:R9-drain",
+        "goes live before it has replayed its log",
+        arrangements.primary_dies_while_replay_is_behind,
+        "output-rule",
+        "log-disagrees",
+    ),
+    _mutant("rule:R10", "asks while the lease it gave is good", KILLED, "single-speaker", "asked-within-lease"),
+    _mutant(
+        "rule:R11",
+        "takes an answer that was lost for a loss",
+        arrangements.answer_of_the_arbiter_is_lost,
+        "stall-bounded",
+        "unanswered",
+    ),
+    _mutant(
+        "rule:R12",
+        "two healthy nodes wait for an arbiter that is away",
+        arrangements.log_is_reset_while_the_arbiter_is_out_of_reach,
+        "stall-bounded",
+        "unanswered",
+        "stall-too-long",
+    ),
+    _mutant(
+        "rule:R16-reissue",
+        "uncertain outputs are lost",
+        arrangements.primary_dies_with_a_frame_uncertain,
+        "outputs-complete",
+        "frame-missing",
+    ),
+    _mutant("rule:R16-loser", "a primary that lost goes on", FROZEN, "single-speaker", "two-speakers"),
+    _mutant(
+        "rule:R17",
+        "a read misses a write that is being re-issued",
+        arrangements.disk_is_read_while_a_write_is_uncertain,
+        "durable",
+        "damage-reported",
+    ),
+)
+
+# Without an arrangement yet: nothing here brings them out.
+OPEN: dict[str, str] = {
+    "write-early": "the survivor's first write 5 ms before the old primary's last is sure to have landed (R19)",
+    "rule:R14": "the log delayed before the pair forms: COMMIT's answer late, outputs unprotected until it comes",
+    "rule:R15": "the log reset between COMMIT and the first acknowledgement, with COMMIT arrived",
+    "rule:R19": "the old primary's write lands late, within W of its look, behind the survivor's",
+}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from fault_injectors.base import HostFault
 from fault_injectors.fault import Confirmation
@@ -102,3 +106,56 @@ class Freeze(HostFault):
     def heal(self) -> None:
         if self.host.is_powered:
             self.host.thaw()
+
+
+@dataclass
+class BriefFreeze(HostFault):
+    """All of the host's processes stand still for so many milliseconds, and have run on when `inject` is back.
+
+    As for this machine: how long grows with the lab's detection times.
+    """
+
+    milliseconds: float
+    requires = frozenset({Capability.FREEZE})
+    name = "brief-freeze"
+    _was_frozen: bool = False
+    _thawed_at: float = 0.0
+    _answered_at: float | None = None
+    _question: threading.Thread | None = field(default=None, repr=False)
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"milliseconds": self.milliseconds * self.lab.pace.timing}
+
+    def _ask(self) -> None:
+        if answers_ssh(self.lab, self.host):
+            self._answered_at = time.monotonic()
+
+    def inject(self) -> None:
+        self.host.freeze()
+        until = time.monotonic() + self.milliseconds * self.lab.pace.timing / 1000
+        try:
+            self._question = threading.Thread(target=self._ask, name="ask-frozen-host", daemon=True)
+            self._question.start()
+            time.sleep(max(0.0, until - time.monotonic()))
+            self._was_frozen = self.host.is_frozen
+        finally:
+            self._thawed_at = time.monotonic()
+            self.host.thaw()
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """Seen from outside every process was stopped at the end, and its sshd answered when it ran on, not before."""
+        assert self._question is not None
+        self._question.join(timeout_seconds)
+        if self._answered_at is None:
+            return Confirmation.of(None, f"{self.host.name} did not answer over SSH afterwards")
+        late_ms = (self._answered_at - self._thawed_at) * 1000
+        when = f"{abs(late_ms):.0f} ms {'after it ran on' if late_ms > 0 else 'before it ran on'}"
+        return Confirmation.of(
+            self._was_alive and self._was_frozen and late_ms > 0,
+            f"the processes of {self.host.name} were {'frozen' if self._was_frozen else 'running'}",
+            f"what its sshd was asked meanwhile it answered {when}",
+        )
+
+    def heal(self) -> None:
+        """Nothing is left of it."""

@@ -11,7 +11,7 @@ from fault_injectors.clock import ClockStep
 from fault_injectors.disk import BitFlip, DiskError
 from fault_injectors.file_system import FullFileSystem
 from fault_injectors.heartbeat import HeartbeatLoss
-from fault_injectors.host import Freeze, PowerOff
+from fault_injectors.host import BriefFreeze, Freeze, PowerOff
 from fault_injectors.kernel import KernelHang, KernelPanic, Reboot
 from fault_injectors.logging_network import LogCorruption, LogDelay, LoggingCut, LogReset, LogThrottle
 from fault_injectors.memory import MemoryPressure
@@ -26,6 +26,7 @@ FAULTS: Mapping[str, type[LabFault]] = {
     for fault in (
         PowerOff,
         Freeze,
+        BriefFreeze,
         Sleep,
         KernelPanic,
         KernelHang,

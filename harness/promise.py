@@ -39,6 +39,8 @@ class Expect(enum.StrEnum):
     PRIMARY_ALONE = "primary-alone"
     # Either of the two goes on alone, and the other one halts.
     ONE_SURVIVOR = "one-survivor"
+    # The VM goes on, on one host or on both: where a fault lasts about as long as the bound that it tries.
+    GOES_ON = "goes-on"
     # Primary and backup are what they were before.
     STAYS_TOGETHER = "stays-together"
     # Nobody may go on: the VM stops.

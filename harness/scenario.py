@@ -35,6 +35,7 @@ class Plan:
             shipped runs.
         entries_per_message: at most so many log entries go in one message, so that with 1 each shows by itself on the
             wire; None: as many as fit.
+        under_load: whether the client is there from the beginning; else the scenario calls it by `Run.start_load`.
     """
 
     promise: Promise
@@ -44,6 +45,7 @@ class Plan:
     mutants: tuple[str, ...] = ()
     failpoints: tuple[str, ...] | None = None
     entries_per_message: int | None = None
+    under_load: bool = True
 
     def __post_init__(self) -> None:
         """Refuses what does not exist.
@@ -85,6 +87,7 @@ def scenario(
     mutants: tuple[str, ...] = (),
     failpoints: tuple[str, ...] | None = None,
     entries_per_message: int | None = None,
+    under_load: bool = True,
 ) -> Callable[[Test], Test]:
     """Makes a test a scenario: it takes the fixture `run` and is judged when its own lines are through. See `Plan`."""
     plan = Plan(
@@ -95,6 +98,7 @@ def scenario(
         mutants=mutants,
         failpoints=failpoints,
         entries_per_message=entries_per_message,
+        under_load=under_load,
     )
     return with_plan(plan)
 

@@ -66,10 +66,15 @@ class Run:
         self._clocks = ClockLog(lab, directory / "clocks.json")
 
     def start(self) -> None:
-        """Brings the VM up, protected and under load, and waits until every kind of output was seen."""
-        written_before = self.key_value.disk_modified_ns() if self.pair.guest.block else 0
+        """Brings the VM up, protected and under load where the plan says so."""
         self.arbiter.start()
         self.pair.start()
+        if self.plan.under_load:
+            self.start_load()
+
+    def start_load(self) -> None:
+        """Starts the client, and waits until every kind of output was seen."""
+        written_before = self.key_value.disk_modified_ns() if self.pair.guest.block else 0
         self.client.start()
         self._clocks.sample()
         self.client.wait_for_answers(OPERATIONS_BEFORE)
@@ -120,15 +125,26 @@ class Run:
                 stack.callback(self.heal, self.inject(fault))
             yield
 
-    def at(self, point: str, node: Node, *, kind: str | None = None, after: int = 0) -> Moment:
+    def at(
+        self, point: str, node: Node, *, kind: str | None = None, after: int = 0, delay_ms: int | None = None
+    ) -> Moment:
         """Holds a node at an exact moment: `wait` for it, then do something, before the `with` block lets it go on.
 
+        Args:
+            point: which moment.
+            node: whose.
+            kind: of an output: `frame`, `block` or `console`; None for any.
+            after: how often it passes first.
+            delay_ms: when it goes on by itself, though nobody lets it; None: never.
+
         Raises:
-            ValueError: there is no such point, or the scenario's plan has no failpoints.
+            FailpointError: there is no such point.
+            ValueError: the scenario's plan has no failpoints.
         """
         if self.plan.failpoints is None:
             raise ValueError("the scenario's plan has no failpoints: its nodes run the build that is shipped")
-        return Moment(node.failpoints, failpoint(point, "block", kind=kind, after=after))
+        action = "block" if delay_ms is None else f"delay:{delay_ms}"
+        return Moment(node.failpoints, failpoint(point, action, kind=kind, after=after))
 
     def expect_service(self, *, timeout_seconds: float = 30) -> None:
         """Waits until the client has answers to what it asked from now on."""

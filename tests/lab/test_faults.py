@@ -15,7 +15,7 @@ from fault_injectors.direction import Direction
 from fault_injectors.disk import BitFlip, DiskError
 from fault_injectors.fault import Fault, FaultLog, FaultRecord, Verdict
 from fault_injectors.heartbeat import HeartbeatLoss
-from fault_injectors.host import Freeze, PowerOff
+from fault_injectors.host import BriefFreeze, Freeze, PowerOff
 from fault_injectors.logging_network import LogCorruption, LogDelay, LoggingCut, LogReset, LogThrottle
 from fault_injectors.networks import ArbiterUnreachable, HostPairCut, NetworkCut
 from fault_injectors.registry import FAULTS
@@ -71,6 +71,18 @@ def test_a_freeze_is_confirmed_and_a_second_one_is_a_mismatch(shared_lab: NetnsL
     with faults.injected(Freeze(shared_lab, host)) as record:
         assert record.verdict is Verdict.CONFIRMED, record.evidence
         assert inject(faults, Freeze(shared_lab, host)).verdict is Verdict.MISMATCH
+    assert host.is_alive()
+
+
+def test_a_brief_freeze_is_confirmed_and_one_of_a_frozen_host_is_a_mismatch(
+    shared_lab: NetnsLab, faults: FaultLog
+) -> None:
+    host = shared_lab.hosts["host-a"]
+    record = inject(faults, BriefFreeze(shared_lab, host, 100))
+    assert record.verdict is Verdict.CONFIRMED, record.evidence
+    assert not host.is_frozen
+    with faults.injected(Freeze(shared_lab, host)):
+        assert inject(faults, BriefFreeze(shared_lab, host, 100)).verdict is Verdict.MISMATCH
     assert host.is_alive()
 
 

@@ -47,9 +47,10 @@ class Expect(enum.StrEnum):
     STOPS = "stops"
 
 
-# The stall of a primary kill is 214 ms in the median and 226 ms at the 95th percentile here (SPECIFICATION.md, T8); the
-# rest is for a machine that two labs and their clients share.
-FAILOVER_MS_MAX = 600.0
+# The VM is silent for 214 ms in the median when its primary is killed, 226 ms at the 95th percentile (SPECIFICATION.md,
+# T8). A connection waits until its kernel asks again after that, 0.21, 0.43 or 0.86 s after it asked in vain; a value of
+# 64 KiB that was under way takes up to 240 ms more.
+FAILOVER_MS_MAX = 1000.0
 # What a fault that nobody is to notice may add to the longest latency that was seen before it.
 UNNOTICED_MS_MAX = 100.0
 

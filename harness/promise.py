@@ -48,8 +48,8 @@ class Expect(enum.StrEnum):
 
 
 # The VM is silent for 214 ms in the median when its primary is killed, 226 ms at the 95th percentile (SPECIFICATION.md,
-# T8). A connection waits until its kernel asks again after that, 0.21, 0.43 or 0.86 s after it asked in vain; a value of
-# 64 KiB that was under way takes up to 240 ms more.
+# T8). A connection waits until its kernel asks again after that, 0.21, 0.43 or 0.86 s after it asked in vain; a long
+# value that was under way takes up to 240 ms more.
 FAILOVER_MS_MAX = 1000.0
 # What a fault that nobody is to notice may add to the longest latency that was seen before it.
 UNNOTICED_MS_MAX = 100.0

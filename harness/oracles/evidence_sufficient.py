@@ -110,8 +110,10 @@ def _judge_kinds(evidence: EvidenceDirectory, counted: dict[str, object]) -> Ite
     before += [one for one in emissions if one.left_ns is None and one.output.index < newest]
     kinds = Counter(one.output.kind for one in before)
     counted["seen_before"] = dict(kinds)
+    if not evidence.scenario.operations_before_min:
+        return  # its fault is to strike before there is anything to be seen
     wanted = {"frame": OUTPUTS_BEFORE_MIN, "console": 1}
-    if evidence.scenario.client == "key-value" and evidence.storage_writes is not None:
+    if evidence.scenario.client == ClientKind.KEY_VALUE and evidence.storage_writes is not None:
         wanted["block"] = OUTPUTS_BEFORE_MIN
     # A fault that is to strike before the VM serves anybody finds nothing said.
     for kind, least in wanted.items() if evidence.scenario.operations_before_min else ():

@@ -326,6 +326,8 @@ def _judge_sufficiency(evidence: EvidenceDirectory, said: dict[str, Spoken], cou
             yield Finding("no-replay", message, Verdict.INSUFFICIENT)
     if not counts.matched["frame"]:
         yield Finding("no-frames", "no captured frame is an output of a replay", Verdict.INSUFFICIENT)
-    if not counts.protected or not counts.acknowledgements:
+    # A fault that strikes before there is anything to protect leaves a VM that was alone all the time.
+    was_to_be = evidence.scenario.operations_before_min or not counts.alone
+    if was_to_be and not (counts.protected and counts.acknowledgements):
         message = f"{counts.protected} outputs under protection, {counts.acknowledgements} acknowledgements"
         yield Finding("nothing-protected", message, Verdict.INSUFFICIENT)

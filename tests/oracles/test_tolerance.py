@@ -136,6 +136,12 @@ def test_frames_that_a_machine_held_as_it_lost_its_power_are_excused_in_a_lab_of
     assert judge_run(run)["outputs-complete"].findings == []
 
 
+def test_a_fault_before_anything_was_said_leaves_nothing_to_be_seen_before(run: Run, judge_run: JudgeRun) -> None:
+    run.scenario["operations_before_min"] = 0
+    run.faults[0]["injected_ns"] = wall_ns(7)
+    assert judge_run(run)["evidence-sufficient"].findings == []
+
+
 def test_pieces_of_one_write_are_put_together(run: Run, judge_run: JudgeRun) -> None:
     place = next(at for at, one in enumerate(run.writes) if one.length > 4)
     whole = run.writes[place]

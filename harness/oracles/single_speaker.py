@@ -6,6 +6,7 @@ only add to it. Announcements are speech: they move the VM's address to another 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -62,6 +63,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
         findings += found
         findings += _judge_alone(evidence)
         findings += _judge_asks(evidence)
+        findings += _judge_first_words(evidence)
         findings += _judge_announcements(evidence)
         findings += _judge_primaries(evidence)
     for each in said_by(evidence).values():
@@ -194,6 +196,31 @@ def _judge_asks(evidence: EvidenceDirectory) -> Iterator[Finding]:
                 f"what that answer echoed had arrived{after_start(evidence, arrived_ns)}"
             )
             yield Finding("asked-within-lease", message, at_ns=evidence.to_boot_ns(ask.seen_ns))
+
+
+def _judge_first_words(evidence: EvidenceDirectory) -> Iterator[Finding]:
+    """R19: a survivor says nothing before the last write that its predecessor could begin is sure to have landed."""
+    scenario, claims = evidence.scenario, evidence.ownership.claims
+    wait_ns = int((scenario.lease_ms + scenario.write_bound_ms) * 1e6)
+    said = said_by(evidence)
+    for before, claim in itertools.pairwise(claims):
+        if claim.incarnation == before.incarnation or claim.host not in said:
+            continue
+        heard = _newest_echoed(evidence, Ask(claim.generation, claim.incarnation, claim.latest_ns))
+        since_claim = [
+            one for one in said[claim.host].emissions if one.left_ns is not None and one.left_ns >= claim.earliest_ns
+        ]
+        first = min(since_claim, key=lambda one: one.left_ns or 0, default=None)
+        if heard is None or first is None or first.left_ns is None or first.left_ns >= heard[0] + wait_ns:
+            continue
+        early_ms = (heard[0] + wait_ns - first.left_ns) / 1e6
+        message = (
+            f"{first.what} (output {first.output.index}){after_start(evidence, first.left_ns)} came {early_ms:.1f} ms "
+            f"before a write of {before} was sure to have landed: {claim.host} had answered what had arrived"
+            f"{after_start(evidence, heard[0])}"
+        )
+        at_ns = evidence.to_boot_ns(first.left_ns)
+        yield Finding("spoke-within-write-bound", message, at_ns=at_ns, position=first.output.index)
 
 
 def _newest_echoed(evidence: EvidenceDirectory, ask: Ask) -> tuple[int, str] | None:

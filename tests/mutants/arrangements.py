@@ -8,7 +8,7 @@ import contextlib
 from fault_injectors.direction import Direction
 from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.host import Freeze, PowerOff
-from fault_injectors.logging_network import LogDelay, LogReset
+from fault_injectors.logging_network import DOWNSTREAM, LogDelay, LogReset
 from fault_injectors.networks import ArbiterUnreachable, HostPairCut
 from fault_injectors.vmm import KillVmm
 from harness.promise import ClientKind, Expect, OutputPolicy, Promise
@@ -37,7 +37,7 @@ def writes_are_slow(run: Run) -> None:
 @scenario(Promise(expect=Expect.STAYS_TOGETHER, stall_ms_max=3000), faults=(LogDelay,), entries_per_message=1)
 def acknowledgements_are_late(run: Run) -> None:
     """Each entry goes in a message of its own, and its acknowledgement takes 40 ms."""
-    with run.under(LogDelay(run.lab, run.backup.host, delay_ms=40)):
+    with run.under(LogDelay(run.lab, run.backup.host, stream=DOWNSTREAM, delay_ms=40)):
         run.expect_together()
 
 
@@ -49,7 +49,7 @@ def acknowledgements_are_late(run: Run) -> None:
 )
 def acknowledgements_are_late_for_the_console(run: Run) -> None:
     """The same with a guest that prints a line a tick."""
-    with run.under(LogDelay(run.lab, run.backup.host, delay_ms=40)):
+    with run.under(LogDelay(run.lab, run.backup.host, stream=DOWNSTREAM, delay_ms=40)):
         run.expect_together()
 
 
@@ -57,7 +57,7 @@ def acknowledgements_are_late_for_the_console(run: Run) -> None:
 def answers_as_old_as_the_lease(run: Run) -> None:
     """No heartbeats, and each answer on the log comes 2 to 4 ms after the lease of what it echoes is over."""
     backup = run.backup.host
-    faults = run.under(LogDelay(run.lab, backup, delay_ms=51), HeartbeatLoss(run.lab, backup))
+    faults = run.under(LogDelay(run.lab, backup, delay_ms=102), HeartbeatLoss(run.lab, backup))
     with faults, contextlib.suppress(ClientError):
         run.client.wait_for_answers(40, timeout_seconds=3)
     run.expect_service()

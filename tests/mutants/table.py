@@ -224,6 +224,13 @@ TABLE: tuple[Mutant, ...] = (
     _mutant("halt-late", "speaks on for 50 ms after it lost", FROZEN, "single-speaker", "two-speakers"),
     _mutant("ask-early", "asks while the lease it gave is good", KILLED, "single-speaker", "asked-within-lease"),
     _mutant(
+        "write-early",
+        "emits 20 ms before the old primary's last write is sure to have landed",
+        KILLED,
+        "single-speaker",
+        "spoke-within-write-bound",
+    ),
+    _mutant(
         "ask-once",
         "asks a dead arbiter once and never again",
         test_partitions.test_partition_with_the_arbiter_out_of_reach,
@@ -410,12 +417,17 @@ TABLE: tuple[Mutant, ...] = (
         "durable",
         "damage-reported",
     ),
+    _mutant(
+        "rule:R19",
+        "emits before the old primary's last write is sure to have landed",
+        KILLED,
+        "single-speaker",
+        "spoke-within-write-bound",
+    ),
 )
 
 # Without an arrangement yet: nothing here brings them out.
 OPEN: dict[str, str] = {
-    "write-early": "the survivor's first write 5 ms before the old primary's last is sure to have landed (R19)",
     "rule:R14": "the log delayed before the pair forms: COMMIT's answer late, outputs unprotected until it comes",
     "rule:R15": "the log reset between COMMIT and the first acknowledgement, with COMMIT arrived",
-    "rule:R19": "the old primary's write lands late, within W of its look, behind the survivor's",
 }

@@ -565,6 +565,13 @@ def a_candidate_goes_on_answering(run: Run) -> None:
     run.say(BACKUP, KILL_MS + 150.1, Answer(3, 3), path=HEARTBEATS[1], echo_ms=KILL_MS + 150)
 
 
+@found("single-speaker", "spoke-within-write-bound")
+def the_survivor_speaks_before_the_last_write_is_sure_to_have_landed(run: Run) -> None:
+    """Its last answer was later: it might ask by then, and not speak yet."""
+    run.say(PRIMARY, KILL_MS + 90, Heartbeat(0), path=HEARTBEATS[1])
+    run.say(BACKUP, KILL_MS + 90.1, Answer(3, 3), path=HEARTBEATS[1], echo_ms=KILL_MS + 90)
+
+
 @found("single-speaker", "not-announced")
 def the_survivor_does_not_announce_itself(run: Run) -> None:
     run.captures[BACKUP] = [one for one in run.captures[BACKUP] if one.content != gratuitous_arp()]

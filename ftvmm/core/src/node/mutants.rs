@@ -123,11 +123,11 @@ mutants! {
     HaltLate = "halt-late",
     /// a candidate waits 5 ms less than the lease
     AskEarly = "ask-early",
-    /// a survivor emits 5 ms before the old primary's last write is sure to have landed
+    /// a survivor emits 20 ms before the old primary's last write is sure to have landed
     WriteEarly = "write-early",
     /// an arbiter that was out of reach once is never asked again
     AskOnce = "ask-once",
-    /// suspects its peer 400 ms late
+    /// suspects its peer 500 ms late
     SuspectLate = "suspect-late",
     /// heartbeats of the management network are not heard
     DeafToManagement = "deaf-to-management",
@@ -247,10 +247,10 @@ pub fn rules() -> Rules {
 /// The protocol's intervals, where a mutant is another interval.
 pub fn alter_timing(timing: &mut Timing) {
     if is_on(Mutant::SuspectLate) {
-        timing.detect += Duration::from_millis(400);
+        timing.detect += Duration::from_millis(500);
     }
     if is_on(Mutant::WriteEarly) {
-        timing.write_bound -= Duration::from_millis(5);
+        timing.write_bound -= Duration::from_millis(20);
     }
     if is_on(Mutant::AskOnce) {
         timing.retry = Duration::from_secs(3600);

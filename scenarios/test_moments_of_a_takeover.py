@@ -20,6 +20,7 @@ STOPS = Promise(expect=Expect.STOPS)
 FAILS_OVER = Promise(expect=Expect.FAILOVER, stall_ms_max=HELD_STALL_MS_MAX)
 GOES_ON_ALONE = Promise(expect=Expect.PRIMARY_ALONE, stall_ms_max=HELD_STALL_MS_MAX)
 
+BEFORE_THE_CLAIM = ("drained", "before-ask")
 AFTER_THE_CLAIM = ("after-ask", "won", "attached", "announced", "first-output")
 
 
@@ -32,6 +33,20 @@ def test_survivor_loses_power_too(run: Run, point: str) -> None:
         run.inject(PowerOff(run.lab, run.primary.host))
         moment.wait()
         run.inject(PowerOff(run.lab, survivor.host))
+
+
+@scenario(GOES_ON_ALONE, faults=(LogReset, PowerOff), failpoints=())
+@pytest.mark.parametrize("point", BEFORE_THE_CLAIM)
+def test_candidate_loses_power_before_it_asks(run: Run, point: str) -> None:
+    """The log is reset, both are about to ask for the next generation, one dies: the primary goes on alone."""
+    primary, candidate = run.primary, run.backup
+    with run.at("before-ask", primary) as asking, run.at(point, candidate) as moment:
+        run.await_confirmation(run.inject(LogReset(run.lab, candidate.host)))
+        asking.wait()
+        moment.wait()
+        run.inject(PowerOff(run.lab, candidate.host))
+        asking.release()
+        run.expect_takeover(primary)
 
 
 @scenario(STOPS, faults=(LogReset, PowerOff), failpoints=())
@@ -81,6 +96,19 @@ def test_primary_asks_too_late(run: Run) -> None:
         moment.wait()
         run.expect_takeover(survivor)
     run.pair.wait_until_halted(primary)
+
+
+@scenario(GOES_ON_ALONE, faults=(LogReset,), failpoints=())
+def test_candidate_asks_too_late(run: Run) -> None:
+    """The log is reset, and both have read the same record: the primary is first, the candidate halts itself."""
+    survivor, candidate = run.primary, run.backup
+    with run.at("before-ask", survivor) as first, run.at("before-ask", candidate) as second:
+        run.inject(LogReset(run.lab, candidate.host))
+        first.wait()
+        second.wait()
+        first.release()
+        run.expect_takeover(survivor)
+    run.pair.wait_until_halted(candidate)
 
 
 @scenario(FAILS_OVER, faults=(PowerOff,), failpoints=())

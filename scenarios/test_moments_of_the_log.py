@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fault_injectors.host import PowerOff
+from fault_injectors.vmm import KillVmm
 from harness.promise import ClientKind, Expect, OutputPolicy, Promise
 from harness.scenario import scenario
 from harness.vm.run import Run
@@ -13,6 +14,7 @@ from harness.vm.run import Run
 HELD_STALL_MS_MAX = 1000.0
 
 FAILS_OVER = Promise(expect=Expect.FAILOVER, stall_ms_max=HELD_STALL_MS_MAX)
+GOES_ON_ALONE = Promise(expect=Expect.PRIMARY_ALONE, stall_ms_max=HELD_STALL_MS_MAX)
 
 AT_THE_PRIMARY = pytest.mark.parametrize(
     ("point", "kind"),
@@ -28,6 +30,17 @@ AT_THE_PRIMARY = pytest.mark.parametrize(
         pytest.param("block-write-ended", None, id="block-write-ended"),
     ],
 )
+AT_AN_OUTPUT = pytest.mark.parametrize(
+    ("point", "kind"),
+    [
+        pytest.param("entry-sent", None, id="entry-sent"),
+        pytest.param("output-produced", "block", id="block-produced"),
+        pytest.param("after-second-check", "frame", id="frame-after-second-check"),
+        pytest.param("block-write-begun", None, id="block-write-begun"),
+        pytest.param("block-write-ended", None, id="block-write-ended"),
+    ],
+)
+AT_THE_BACKUP = pytest.mark.parametrize("point", ["entry-received", "entry-replayed"])
 
 
 @scenario(FAILS_OVER, faults=(PowerOff,), failpoints=(), entries_per_message=1)
@@ -38,6 +51,39 @@ def test_primary_loses_power(run: Run, point: str, kind: str | None) -> None:
     with run.at(point, dying, kind=kind) as moment:
         moment.wait()
         run.inject(PowerOff(run.lab, dying.host))
+        run.expect_takeover(survivor)
+
+
+@scenario(FAILS_OVER, faults=(KillVmm,), failpoints=(), entries_per_message=1)
+@AT_AN_OUTPUT
+def test_vmm_of_the_primary_is_killed(run: Run, point: str, kind: str | None) -> None:
+    """The same where the host lives on: its kernel sends what the VMM had handed to it, and closes its sockets."""
+    survivor, dying = run.backup, run.primary
+    with run.at(point, dying, kind=kind) as moment:
+        moment.wait()
+        run.inject(KillVmm(run.lab, dying.host, dying.process.pid))
+        run.expect_takeover(survivor)
+
+
+@scenario(GOES_ON_ALONE, faults=(PowerOff,), failpoints=(), entries_per_message=1)
+@AT_THE_BACKUP
+def test_backup_loses_power(run: Run, point: str) -> None:
+    """What the backup has not acknowledged is held back until the primary has won the next generation."""
+    survivor, dying = run.primary, run.backup
+    with run.at(point, dying) as moment:
+        moment.wait()
+        run.inject(PowerOff(run.lab, dying.host))
+        run.expect_takeover(survivor)
+
+
+@scenario(GOES_ON_ALONE, faults=(KillVmm,), failpoints=(), entries_per_message=1)
+@AT_THE_BACKUP
+def test_vmm_of_the_backup_is_killed(run: Run, point: str) -> None:
+    """The same where the backup's host lives on and resets the log connection."""
+    survivor, dying = run.primary, run.backup
+    with run.at(point, dying) as moment:
+        moment.wait()
+        run.inject(KillVmm(run.lab, dying.host, dying.process.pid))
         run.expect_takeover(survivor)
 
 

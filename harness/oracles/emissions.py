@@ -22,6 +22,7 @@ from harness.lab.topology import CLIENT
 from harness.oracles.protection import inheritance
 
 REORDERING = "packet-reordering"
+_ANY_CONTENT = ":"
 
 
 @dataclass(frozen=True)
@@ -156,47 +157,60 @@ def _match_writes(evidence: EvidenceDirectory, said: Spoken, replay: Replay | No
     for output in outputs:
         sizes[output.offset].add(output.length)
     utterances = []
-    for number, whole in enumerate(_joined(own, sizes), 1):
+    for number, pieces in enumerate(_grouped(own, sizes), 1):
+        whole = _whole(pieces)
         what = f"{said.host} block write {number} at offset {whole.offset}"
-        done_ns = whole.answered_ns if whole.error == 0 else None
-        key = _block_key(whole.offset, whole.digest)
+        is_well = whole.error == 0 and whole.answered_ns is not None
+        is_cut_off = not _is_whole(whole, sizes) and (not is_well or pieces[-1] is own[-1])
+        key = _block_key(whole.offset, "" if is_cut_off else whole.digest)
+        done_ns = whole.answered_ns if is_well and not is_cut_off else None
         utterances.append(_Utterance(key, what, whole.asked_ns, done_ns, whole.digest))
     expected = [(_block_key(one.offset, one.digest), one) for one in outputs]
     _align(said, "block", utterances, expected, after, lambda _: False)
 
 
 def _block_key(offset: int | None, content_digest: str) -> str:
-    return f"{offset}:{content_digest}"
+    return f"{offset}{_ANY_CONTENT}{content_digest}"
 
 
-def _joined(writes: Sequence[StorageWrite], sizes: dict[int | None, set[int]]) -> list[StorageWrite]:
-    """The guest's writes out of the pieces that the host's kernel made of them, in order.
+def _is_whole(write: StorageWrite, sizes: dict[int | None, set[int]]) -> bool:
+    """Whether some output has this place and length."""
+    return write.length in sizes.get(write.offset, set())
+
+
+def _grouped(writes: Sequence[StorageWrite], sizes: dict[int | None, set[int]]) -> list[list[StorageWrite]]:
+    """The guest's writes, each as the pieces that the host's kernel made of it, in order.
 
     A piece begins a longer write when no output of its offset has its length and the next pieces follow without a gap.
+    One that the storage refuses ends the write; the host may try the rest of it again.
     """
-    joined: list[StorageWrite] = []
+    groups: list[list[StorageWrite]] = []
     at = 0
     while at < len(writes):
         pieces = [writes[at]]
         wanted = sizes.get(writes[at].offset, set())
-        length = writes[at].length
-        while length not in wanted and any(length < size for size in wanted):
-            following = at + len(pieces)
-            if following >= len(writes) or writes[following].offset != pieces[0].offset + length:
+        reached = writes[at].offset + (0 if writes[at].error else writes[at].length)
+        while (following := at + len(pieces)) < len(writes):
+            length = reached - pieces[0].offset
+            is_next = writes[following].offset == reached and not (pieces[-1].error and following == at + 1)
+            if length in wanted or not any(length < size for size in wanted) or not is_next:
                 break
             pieces.append(writes[following])
-            length += writes[following].length
-        if len(pieces) > 1 and length not in wanted:
+            reached += 0 if writes[following].error else writes[following].length
+        is_cut_off = any(piece.error for piece in pieces) or pieces[-1] is writes[-1]
+        if len(pieces) > 1 and reached - pieces[0].offset not in wanted and not is_cut_off:
             pieces = pieces[:1]
-        joined.append(_whole(pieces))
+        groups.append(pieces)
         at += len(pieces)
-    return joined
+    return groups
 
 
 def _whole(pieces: Sequence[StorageWrite]) -> StorageWrite:
     if len(pieces) == 1:
         return pieces[0]
-    data = b"".join(piece.data for piece in pieces)
+    # What was refused and tried again stands there once.
+    parts = {piece.offset: piece.data for piece in pieces}
+    data = b"".join(parts.values())
     answers = [piece.answered_ns for piece in pieces]
     answered_ns = max((one for one in answers if one is not None), default=None) if None not in answers else None
     error = next((piece.error for piece in pieces if piece.error), 0)
@@ -275,6 +289,9 @@ def _align(
             found: int | None = due
         else:
             known = places.get(one.key, [])
+            if one.key.endswith(_ANY_CONTENT):
+                # A write that was cut off: its place alone tells which it was.
+                known = [place for place, (key, _) in enumerate(outputs) if key.startswith(one.key)]
             ahead = known[bisect.bisect_left(known, due)] if known and known[-1] >= due else None
             behind = [place for place in known if place < due]
             late = next((place for place in behind if place in skipped), None)
@@ -286,7 +303,7 @@ def _align(
                     said.odd.append(Odd(said.host, Oddity.DISORDERED, kind, one.what, None, one.digest, output))
                 continue
             following = utterances[number + 1].key if number + 1 < len(utterances) else None
-            if ahead is not None and behind and not _goes_on(outputs, ahead, due, following):
+            if ahead is not None and ahead != due and behind and not _goes_on(outputs, ahead, due, following):
                 ahead = None
             if ahead is None:
                 said.odd.append(_odd(said, kind, one, outputs, due, first, behind, following))

@@ -240,6 +240,12 @@ def a_block_write_differs_in_one_byte(run: Run) -> None:
 
 
 @found("output-rule", "two-contents")
+def half_of_a_block_write_never_comes(run: Run) -> None:
+    write = run.writes[30]
+    run.writes[30] = replace(write, data=write.data[:4], digest=digest(write.data[:4]), length=4)
+
+
+@found("output-rule", "two-contents")
 def both_hosts_emit_one_output_in_two_versions(run: Run) -> None:
     """The survivor's log led it elsewhere: each says what its own replay says."""
     for place, output in enumerate(run.outputs[BACKUP]):

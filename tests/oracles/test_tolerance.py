@@ -16,6 +16,7 @@ from harness.evidence.json_lines import EvidenceError
 from harness.evidence.trace import read_trace
 from harness.evidence.verdicts import Verdict
 from harness.evidence.wire.messages import Heartbeat
+from harness.evidence.wire.storage import StorageWrite
 from harness.oracles.registry import judge
 from tests.oracles.conftest import JudgeRun
 from tests.oracles.mutations import (
@@ -136,6 +137,33 @@ def test_frames_that_a_machine_held_as_it_lost_its_power_are_excused_in_a_lab_of
     assert judge_run(run)["outputs-complete"].findings == []
 
 
+def _in_two(whole: StorageWrite) -> tuple[StorageWrite, StorageWrite]:
+    head, tail = whole.data[:4], whole.data[4:]
+    first = replace(whole, data=head, length=len(head), digest=digest(head))
+    rest = replace(whole, data=tail, length=len(tail), digest=digest(tail), offset=whole.offset + 4)
+    return first, replace(rest, asked_ns=whole.asked_ns + 1)
+
+
+def test_a_write_that_was_refused_half_way_was_not_completed(run: Run, judge_run: JudgeRun) -> None:
+    """As a host's kernel does it: the first half was taken, the second refused, and refused again."""
+    uncertain = run.events(BACKUP, "output", why="re-issue", kind="block")[0]
+    whole = next(one for one in run.writes if one.offset == uncertain["offset"])
+    first, rest = _in_two(replace(whole, host=PRIMARY, asked_ns=wall_ns(KILL_MS - 0.2), answered_ns=wall_ns(KILL_MS)))
+    again = replace(rest, asked_ns=rest.asked_ns + 1)
+    run.writes += [first, replace(rest, error=5), replace(again, error=5)]
+    judgements = judge_run(run)
+    assert {name: judgement.findings for name, judgement in judgements.items() if judgement.findings} == {}
+
+
+def test_a_write_that_a_power_loss_cut_off_was_not_completed(run: Run, judge_run: JudgeRun) -> None:
+    uncertain = run.events(BACKUP, "output", why="re-issue", kind="block")[0]
+    whole = next(one for one in run.writes if one.offset == uncertain["offset"])
+    first, _ = _in_two(replace(whole, host=PRIMARY, asked_ns=wall_ns(KILL_MS - 0.2), answered_ns=wall_ns(KILL_MS)))
+    run.writes.append(first)
+    judgements = judge_run(run)
+    assert {name: judgement.findings for name, judgement in judgements.items() if judgement.findings} == {}
+
+
 def test_a_fault_before_anything_was_said_leaves_nothing_to_be_seen_before(run: Run, judge_run: JudgeRun) -> None:
     run.scenario["operations_before_min"] = 0
     run.faults[0]["injected_ns"] = wall_ns(7)
@@ -144,19 +172,7 @@ def test_a_fault_before_anything_was_said_leaves_nothing_to_be_seen_before(run: 
 
 def test_pieces_of_one_write_are_put_together(run: Run, judge_run: JudgeRun) -> None:
     place = next(at for at, one in enumerate(run.writes) if one.length > 4)
-    whole = run.writes[place]
-    head, tail = whole.data[:4], whole.data[4:]
-    run.writes[place : place + 1] = [
-        replace(whole, data=head, length=len(head), digest=digest(head)),
-        replace(
-            whole,
-            data=tail,
-            length=len(tail),
-            digest=digest(tail),
-            offset=whole.offset + 4,
-            asked_ns=whole.asked_ns + 1,
-        ),
-    ]
+    run.writes[place : place + 1] = _in_two(run.writes[place])
     assert judge_run(run)["output-rule"].findings == []
 
 

@@ -29,7 +29,7 @@ from harness.evidence.ownership import (
 )
 from harness.evidence.read_back import ReadBack, read_read_back
 from harness.evidence.recording import Recording, read_recordings
-from harness.evidence.replay import Replay, read_replays
+from harness.evidence.replay import Replay, Replayer, read_replays, replay_here, replayed_already
 from harness.evidence.scenario import Scenario, read_scenario
 from harness.evidence.ticks import Ticks, read_ticks
 from harness.evidence.trace import Trace, read_trace
@@ -149,8 +149,12 @@ class EvidenceDirectory:
     @cached_property
     def replays(self) -> dict[str, Replay]:
         """What each owner of the VM must have said, by host."""
+        return self.replayed_by(replay_here if self.scenario.lab == "netns" else replayed_already)
+
+    def replayed_by(self, replayer: Replayer) -> dict[str, Replay]:
+        """The same, and `replayer` replays what has not been yet."""
         claimants = [record.incarnation for record in read_arbiter_records(self.path / "arbiter.json")]
-        return read_replays(self.path, self.recordings, self.wire, claimants)
+        return read_replays(self.path, self.recordings, self.wire, claimants, replayer)
 
     def recorded_entries(self, host: str) -> list[LogEntry]:
         """What the owner on a host told its guest live; nothing where the host never owned the VM."""

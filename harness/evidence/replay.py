@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 _IMAGES = PROJECT / "ftvmm" / "guests" / "images"
 _LOG, _OUTPUTS = "replayed.log.gz", "outputs.jsonl"
 _SECONDS_MAX = 300
+
+# Replays a log, which is a recording's at its end, and writes the file of outputs.
+Replayer = Callable[[Path, Path, Recording], None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class _End:
 
 
 def read_replays(
-    directory: Path, recordings: Iterable[Recording], wire: Wire, claimants: Iterable[str]
+    directory: Path, recordings: Iterable[Recording], wire: Wire, claimants: Iterable[str], replayer: Replayer
 ) -> dict[str, Replay]:
     """Replay what each owner's guest was told, by host.
 
@@ -84,6 +87,7 @@ def read_replays(
         wire: what they said to each other.
         claimants: the incarnations that the arbiter gave a generation, in order. Beside them whoever answered its
             guest live is an owner.
+        replayer: replays those that have not been replayed yet.
 
     Raises:
         EvidenceError: a log cannot be put together, or is none.
@@ -95,14 +99,16 @@ def read_replays(
         if recording.incarnation in claimed or recording.entries:
             owners[recording.host] = recording
     with ThreadPoolExecutor() as executor:
-        replays = executor.map(lambda owner: _replay(directory / "hosts" / owner.host, owner, wire), owners.values())
+        replays = executor.map(
+            lambda owner: _replay(directory / "hosts" / owner.host, owner, wire, replayer), owners.values()
+        )
         return {replay.host: replay for replay in replays}
 
 
-def _replay(directory: Path, recording: Recording, wire: Wire) -> Replay:
+def _replay(directory: Path, recording: Recording, wire: Wire, replayer: Replayer) -> Replay:
     sent = wire.entries_sent(recording.host, recording.incarnation)
     entries = assemble(recording, sent, wire.entries_arrived(recording.host))
-    _replay_once(directory, recording, entries)
+    _replay_once(directory, recording, entries, replayer)
     *outputs, last = read_lines(directory / _OUTPUTS)
     end = decode(_End, last)
     return Replay(
@@ -143,7 +149,7 @@ def disagreement(recording: Recording, sent: Mapping[int, LogEntry]) -> str | No
     return None
 
 
-def _replay_once(directory: Path, recording: Recording, entries: list[LogEntry]) -> None:
+def _replay_once(directory: Path, recording: Recording, entries: list[LogEntry], replayer: Replayer) -> None:
     """Write the outputs' file, unless it is there already and of the same log."""
     is_whole = bool(recording.entries) and entries[-1] == recording.entries[-1]
     with tempfile.TemporaryDirectory(prefix="ftvmm-replay-") as scratch:
@@ -153,19 +159,32 @@ def _replay_once(directory: Path, recording: Recording, entries: list[LogEntry])
         kept = directory / _LOG
         if (directory / _OUTPUTS).exists() and kept.exists() and kept.read_bytes() == packed:
             return
-        _run_replay(log, outputs, recording)
+        replayer(log, outputs, recording)
         kept.write_bytes(packed)
         (directory / _OUTPUTS).write_bytes(outputs.read_bytes())
 
 
-def _run_replay(log: Path, outputs: Path, recording: Recording) -> None:
+def replay_here(log: Path, outputs: Path, recording: Recording) -> None:
+    """Replay a log on this machine. Raises `EvidenceError`."""
     image = _IMAGES / recording.image_name
     option = [f"--image={image}"] if image.exists() else []
     command = [sys.executable, "-m", "ftvmm", "replay", f"--outputs={outputs}", *option, str(log)]
     # The shipped build, whichever the nodes ran.
     environment = {name: value for name, value in os.environ.items() if name != "FTVMM_CORE"}
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, timeout=_SECONDS_MAX, check=False)
-    # The exit status is the guest's own where it halted, so the last line tells whether the replay came to an end.
+    require_end(outputs, recording, done.stderr.decode(errors="replace"))
+
+
+def replayed_already(log: Path, outputs: Path, recording: Recording) -> None:
+    """For a log that can be replayed in its own lab only. Raises `EvidenceError`."""
+    raise EvidenceError(f"the log of {recording.host} was not replayed on a host of its lab: this machine's is another")
+
+
+def require_end(outputs: Path, recording: Recording, said: str) -> None:
+    """See that a replay came to an end: by its last line, as the exit status is the guest's own where it halted.
+
+    Raises:
+        EvidenceError: it did not.
+    """
     if not outputs.exists() or b'"end":' not in outputs.read_bytes().rstrip().rpartition(b"\n")[2]:
-        said = done.stderr.decode(errors="replace").strip()
-        raise EvidenceError(f"the log of {recording.host} was not replayed: {said}")
+        raise EvidenceError(f"the log of {recording.host} was not replayed: {said.strip()}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from harness.evidence.connections import ConnectionEvent
@@ -11,8 +11,6 @@ from harness.evidence.history import History
 # When the client's kernel asks to be connected, counted from the first time (RFC 6298: 1 s, then doubled). So whoever's
 # first SYN is lost in a stall is connected after 1 s, however soon the VM answers again.
 _SYN_NS = tuple(((1 << times) - 1) * 1_000_000_000 for times in range(8))
-# By then its ARP has been asked a third time and its SYN a second.
-_ASKED_AGAIN_MS = 2000.0
 
 
 @dataclass(frozen=True)
@@ -72,21 +70,42 @@ def silence_of_handshake(wait: Wait) -> float:
     """How many milliseconds at least nobody answered; the rest of a handshake is the kernel's waiting to ask again."""
     asked_ns = [syn_ns for syn_ns in _SYN_NS if syn_ns <= wait.end_ns - wait.start_ns]
     unanswered_ns = asked_ns[-2] if len(asked_ns) > 1 else 0
-    since_last_ns = wait.end_ns - wait.start_ns - asked_ns[-1]
-    return (max(unanswered_ns, since_last_ns) - wait.uncertainty_ns) / 1e6
+    return (max(unanswered_ns, _since_last_ns(wait)) - wait.uncertainty_ns) / 1e6
+
+
+def _since_last_ns(wait: Wait) -> int:
+    """From the last time that the client's kernel asked to the end."""
+    length_ns = wait.end_ns - wait.start_ns
+    return length_ns - max(syn_ns for syn_ns in _SYN_NS if syn_ns <= length_ns)
 
 
 @dataclass(frozen=True)
 class ClosedDoor:
-    """A time in which nobody could connect, and the attempts that failed in it."""
+    """A time in which nobody could connect, and the attempts that failed in it.
+
+    Attributes:
+        wait: from the first attempt that failed to the next that did not.
+        attempts: those that failed.
+        let_in_ns: when somebody was connected again; None: nobody was.
+        patience_ns: how long the slowest of those who were let in waited for the answer to their last asking.
+    """
 
     wait: Wait
     attempts: list[Wait]
+    let_in_ns: int | None = None
+    patience_ns: int = 0
 
     @property
     def ignored(self) -> list[Wait]:
-        """Attempts that went on failing when others were let in: the kernel asked again, and nobody answered."""
-        return [one for one in self.attempts if self.wait.ended and one.milliseconds > _ASKED_AGAIN_MS > self.length_ms]
+        """Attempts that asked again when others were let in, and waited in vain for longer than any of those had to."""
+        return [one for one in self.attempts if self._is_ignored(one)]
+
+    def _is_ignored(self, attempt: Wait) -> bool:
+        if self.let_in_ns is None:
+            return False
+        asked_ns = (attempt.start_ns + syn_ns for syn_ns in _SYN_NS)
+        asked_again_ns = next(syn_ns for syn_ns in asked_ns if syn_ns >= self.let_in_ns)
+        return attempt.end_ns - asked_again_ns > self.patience_ns + attempt.uncertainty_ns
 
     @property
     def length_ms(self) -> float:
@@ -94,7 +113,7 @@ class ClosedDoor:
         return self.wait.milliseconds
 
 
-def closed_doors(events: Iterable[ConnectionEvent]) -> list[ClosedDoor]:
+def closed_doors(events: Sequence[ConnectionEvent]) -> list[ClosedDoor]:
     """Each from an attempt that nobody answered to the next that somebody did.
 
     Attempts are made all the while, so that this tells how long the VM let nobody in, whatever the kernel's timers are.
@@ -103,6 +122,7 @@ def closed_doors(events: Iterable[ConnectionEvent]) -> list[ClosedDoor]:
         (event for event in _after_first(events) if event.event in ("opened", "timed-out")),
         key=lambda event: event.asked_ns,
     )
+    patience_ns = max((_since_last_ns(wait) for wait in handshake_waits(events)), default=0)
     doors: list[ClosedDoor] = []
     failed: list[Wait] = []
     for event in attempts:
@@ -117,7 +137,8 @@ def closed_doors(events: Iterable[ConnectionEvent]) -> list[ClosedDoor]:
         if not attempt.ended:
             failed.append(attempt)
         elif failed:
-            doors.append(ClosedDoor(replace(failed[0], end_ns=attempt.start_ns, ended=True), failed))
+            closed = replace(failed[0], end_ns=attempt.start_ns, ended=True)
+            doors.append(ClosedDoor(closed, failed, attempt.end_ns, patience_ns))
             failed = []
     if failed:
         doors.append(ClosedDoor(replace(failed[0], end_ns=max(one.end_ns for one in failed)), failed))

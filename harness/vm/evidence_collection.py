@@ -19,6 +19,7 @@ from harness.promise import ClientKind, Promise
 from harness.vm.node_file import CONFIG_PATH
 from harness.vm.pair import CONSOLE, NODE_LOG, TRACE, Pair
 from harness.vm.read_back import collect_read_back
+from harness.vm.replays import collect_replays
 
 if TYPE_CHECKING:
     from harness.vm.run import Run
@@ -36,6 +37,7 @@ def collect(run: Run) -> None:
     captures = run.directory / "captures"
     write_capture_counts(captures / "counts.json", run.lab.collect_captures(captures))
     _write_scenario(run)
+    collect_replays(run.lab, run.directory)
     if run.pair.guest.block:
         _collect_disk(run)
 

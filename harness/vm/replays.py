@@ -1,0 +1,49 @@
+"""Replays the owners' logs in the lab, where the hosts' processors are not this machine's.
+
+A guest may keep what an architecture leaves undefined, such as a flag behind a shift, and a log is of one kind of
+processor for that. What a replay says is put into the evidence beside the log.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.json_lines import EvidenceError
+from harness.evidence.recording import Recording
+from harness.evidence.replay import require_end
+from harness.lab import topology
+from harness.lab.interface import Capability, Host, Lab, LabError
+
+_SECONDS_MAX = 20.0
+
+
+def collect_replays(lab: Lab, directory: Path) -> None:
+    """Replays what can be, on the first host that is up; the oracles say what is missing."""
+    if Capability.KERNEL not in lab.capabilities:
+        return
+    # The spare first: no node ever ran there.
+    *pair, spare = lab.fault_tolerant_hosts
+    for host in (spare, *pair):
+        if host.is_powered and not host.is_frozen:
+            with suppress(EvidenceError, LabError, OSError):
+                _replay_on(host, lab, directory)
+                return
+
+
+def _replay_on(host: Host, lab: Lab, directory: Path) -> None:
+    def replay(log: Path, outputs: Path, recording: Recording) -> None:
+        there = f"{topology.NODE_DIRECTORY}/replayed-{recording.incarnation}.log"
+        host.write_file(there, log.read_bytes())
+        try:
+            image = f"--image={lab.image_directory}/{recording.image_name}"
+            command = f"{host.python} -m ftvmm replay --outputs={there}.outputs {image} {there} >/dev/null"
+            done = host.run(command, timeout_seconds=lab.pace.stretch(_SECONDS_MAX))
+            with suppress(FileNotFoundError):
+                outputs.write_bytes(host.read_file(f"{there}.outputs"))
+            require_end(outputs, recording, done.stderr)
+        finally:
+            host.run(["rm", "--force", there, f"{there}.outputs"])
+
+    EvidenceDirectory(directory).replayed_by(replay)

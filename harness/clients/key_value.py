@@ -31,8 +31,6 @@ from harness.clients.journal import Journal
 from harness.clients.workload import Operation, Workload, spell
 
 SECOND_NS = 1_000_000_000
-# So long a visitor waits to be connected: the client's kernel asks at 0, 1 and 3 s.
-_VISITOR_PATIENCE_NS = 3_200_000_000
 # As many visitors fit into their patience; the server has room for them beside the long-lived connections.
 _VISITORS_MAX = 32
 _VISITOR_OPERATIONS = 2
@@ -145,7 +143,7 @@ class KeyValueClient:
 
     def _invite_visitor(self) -> None:
         for visitor in [one for one in self._visitors if not one.is_open]:
-            if now_ns() - visitor.asked_ns > _VISITOR_PATIENCE_NS:
+            if now_ns() - visitor.asked_ns > self._options.patience_seconds * SECOND_NS:
                 self._give_up(visitor)
         if now_ns() < self._next_visit_ns:
             return
@@ -331,6 +329,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keys", type=int, default=16)
     parser.add_argument("--rate", type=float, default=300, help="operations a second over all connections")
     parser.add_argument("--visitors", type=float, default=10, help="short-lived connections a second beside them")
+    # The client's kernel asks at 0, 1 and 3 s.
+    parser.add_argument("--patience-seconds", type=float, default=3.2, help="how long a visitor waits to be let in")
     parser.add_argument("--duration", type=float, default=0, help="seconds of load; 0: until told to stop")
     parser.add_argument("--connect-seconds", type=float, default=15, help="how long to try at the start")
     parser.add_argument("--drain-seconds", type=float, default=5, help="how long to wait for answers at the end")

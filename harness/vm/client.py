@@ -53,6 +53,7 @@ class Client:
             command = (
                 f"harness.clients.key_value --target {topology.VM_ADDRESS}:{KEY_VALUE_PORT} --seed {self._seed}"
                 f" --connect-seconds {self._pace.stretch(15):g} --drain-seconds {self._pace.stretch(5):g}"
+                f" --visitors {10 / self._pace.factor:g} --patience-seconds {self._pace.stretch(3.2):g}"
                 f" --history {_DIRECTORY}/history.jsonl --connections-log {_DIRECTORY}/connections.jsonl"
             )
         log = f"{_DIRECTORY}/client.log"

@@ -115,8 +115,7 @@ def _judge_kinds(evidence: EvidenceDirectory, counted: dict[str, object]) -> Ite
     wanted = {"frame": OUTPUTS_BEFORE_MIN, "console": 1}
     if evidence.scenario.client == ClientKind.KEY_VALUE and evidence.storage_writes is not None:
         wanted["block"] = OUTPUTS_BEFORE_MIN
-    # A fault that is to strike before the VM serves anybody finds nothing said.
-    for kind, least in wanted.items() if evidence.scenario.operations_before_min else ():
+    for kind, least in wanted.items():
         if kinds[kind] < least:
             message = f"{kinds[kind]} outputs of the kind {kind} were seen before the first fault, {least} wanted"
             yield _insufficient(f"too-few-{kind}s-before", message)

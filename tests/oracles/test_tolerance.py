@@ -19,10 +19,6 @@ from harness.evidence.wire.messages import Heartbeat
 from harness.evidence.wire.storage import StorageWrite
 from harness.oracles.registry import judge
 from tests.oracles.conftest import JudgeRun
-from tests.oracles.mutations import (
-    hardly_a_frame_was_seen_before_the_fault,
-    nothing_was_printed_before_the_fault,
-)
 from tests.oracles.outside_mutations import (
     a_frame_is_left_out,
     a_frozen_primary_says_what_it_was_about_to_say,
@@ -239,10 +235,3 @@ def test_errors_that_the_scenario_allows_are_answers_too(run: Run, judge_run: Ju
 def test_the_refusals_of_a_vm_that_boots_are_none(run: Run, judge_run: JudgeRun) -> None:
     run.connections.insert(0, connection(91, "refused", 5, asked_ms=4, error="ECONNREFUSED"))
     assert judge_run(run)["answers-clean"].findings == []
-
-
-def test_where_nobody_is_served_before_the_fault_nothing_need_be_said_before_it(run: Run, judge_run: JudgeRun) -> None:
-    run.scenario["operations_before_min"] = 0
-    hardly_a_frame_was_seen_before_the_fault(run)
-    nothing_was_printed_before_the_fault(run)
-    assert judge_run(run)["evidence-sufficient"].findings == []

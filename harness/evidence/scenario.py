@@ -10,7 +10,7 @@ from harness.evidence.json_lines import decode, read_object
 from harness.promise import ClientKind, OutputPolicy, Promise
 
 # A lab that is more than this many times slower than this machine has bounds that say nothing any more.
-TIME_SCALE_MAX = 40.0
+TIME_SCALE_MAX = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)

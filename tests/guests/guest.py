@@ -70,3 +70,5 @@ class Guest:
         if self._process.poll() is None:
             self.kill()
         self._reader.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()

@@ -72,6 +72,7 @@ lint: setup  ## Formatting, lints and types, without changing anything
 	$(VENV_PYTHON) -m ruff check --quiet .
 	$(VENV_PYTHON) -m ruff format --quiet --check .
 	$(VENV_PYTHON) -m mypy ftvmm harness fault_injectors lab reports bench
+	$(VENV_PYTHON) -m mypy scenarios
 
 bench: setup  ## Measure the figures of SPECIFICATION.md and print them as one table
 	@$(VENV_PYTHON) -m bench $(ARGS)

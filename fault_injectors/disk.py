@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from fault_injectors.base import HostFault, LabFault
 from fault_injectors.fault import Confirmation
 from fault_injectors.probes import read_error
+from harness.lab.interface import Capability
 from harness.lab.topology import DISK_PATH, STORAGE_IMAGE
 from harness.lab.waiting import wait_until
 
@@ -95,6 +96,54 @@ class BitFlip(LabFault):
         """The disk stays as it is: what a fresh VM makes of the damage is evidence."""
 
 
+# Times reads that no cache answers, and prints the longest one's milliseconds.
+_LONGEST_READ = """
+import mmap, os, sys, time
+disk, page = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 4096)
+longest = 0.0
+for _ in range(20):
+    begin = time.monotonic()
+    os.preadv(disk, [page], 0)
+    longest = max(longest, time.monotonic() - begin)
+print(longest * 1000)
+"""
+
+
+@dataclass
+class SlowDisk(HostFault):
+    """The disk of one host is served for `serve_ms`, then waits for `pause_ms`, by turns; nothing of it fails."""
+
+    pause_ms: float = 30.0
+    serve_ms: float = 10.0
+    requires = frozenset({Capability.DISK_SERVER})
+    name = "slow-disk"
+    _before_ms: float = 0.0
+
+    def _longest_read_ms(self) -> float:
+        words = ["-c", _LONGEST_READ, DISK_PATH]
+        return float(self.host.run(f"{self.host.python} {shlex.join(words)}", check=True).stdout)
+
+    def prepare(self) -> None:
+        self._before_ms = self._longest_read_ms()
+
+    def inject(self) -> None:
+        self.lab.storage.slow_disk(self.host, pause_ms=self.pause_ms, serve_ms=self.serve_ms)
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """Reads on the host, past every cache, wait for the server's pauses as they did not before."""
+        now_ms = wait_until(
+            lambda: slow if (slow := self._longest_read_ms()) > self.pause_ms / 2 else 0.0,
+            timeout_seconds=timeout_seconds,
+        )
+        return Confirmation.of(
+            now_ms > max(self._before_ms, self.pause_ms / 2),
+            f"the longest of 20 reads on {self.host.name} took {self._before_ms:.1f} ms before and {now_ms:.1f} ms now",
+        )
+
+    def heal(self) -> None:
+        self.lab.storage.restore_disk(self.host)
+
+
 @dataclass
 class DiskError(HostFault):
     """The disk of one host fails: its reads or writes, or both, end with EIO."""
@@ -139,3 +188,12 @@ class DiskError(HostFault):
 
     def heal(self) -> None:
         self.lab.storage.restore_disk(self.host)
+
+
+@dataclass
+class WriteError(DiskError):
+    """Of the disk of one host only the writes fail: what is read of it is whole."""
+
+    operations: Sequence[str] = ("write",)
+    requires = frozenset({Capability.DISK_SERVER})
+    name = "write-error"

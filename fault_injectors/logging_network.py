@@ -182,15 +182,21 @@ class _LogToxic(HostFault):
 class LogDelay(_LogToxic):
     """Log entries (or acknowledgements, `downstream`) pass later than they came.
 
-    `delay_ms` is as for this machine, and grows with the lab's detection times.
+    They pass by up to `jitter_ms` sooner or later than that, in order. Both are as for this machine, and grow with the
+    lab's detection times.
     """
 
     delay_ms: int = 200
+    jitter_ms: int = 0
     name = "log-delay"
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        return {**super().parameters, "delay_ms": self._lab_delay_ms}
+        return {**super().parameters, "delay_ms": self._lab_delay_ms, "jitter_ms": self._lab_jitter_ms}
+
+    @property
+    def _lab_jitter_ms(self) -> int:
+        return round(self.jitter_ms * self.lab.pace.timing)
 
     @property
     def _lab_delay_ms(self) -> int:
@@ -198,7 +204,7 @@ class LogDelay(_LogToxic):
         return round(self.delay_ms * self.lab.pace.timing)
 
     def prepare(self) -> None:
-        self._prepare(_toxic("latency", self.stream, latency=self._lab_delay_ms, jitter=0))
+        self._prepare(_toxic("latency", self.stream, latency=self._lab_delay_ms, jitter=self._lab_jitter_ms))
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
         """Bytes that the kernel counted into the proxy are counted out of it half the delay later or more.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fault_injectors.base import HostFault, HostPairFault, LabFault
 from fault_injectors.direction import Direction
+from fault_injectors.echoes import Echoes, echoes
 from fault_injectors.fault import Confirmation
 from fault_injectors.packet_filter import DropRule, PacketFilter
 from fault_injectors.probes import accepts_tcp, answers_ping, send_segment, witness_on
-from harness.lab.interface import Host, HostRole
+from harness.lab.interface import Host, HostRole, RemoteProcess
 from harness.lab.topology import (
     ARBITER_PATH,
     CLIENT,
@@ -176,10 +178,12 @@ class HostPairCut(HostPairFault):
 class ArbiterUnreachable(LabFault):
     """The hosts cannot reach the `file` arbiter; their disks, on the same network, are still there.
 
-    To them it looks like a server that is gone: what they ask hangs.
+    To them it looks like a server that is gone: what they ask hangs. With `INCOMING` alone, seen from the hosts, the
+    arbiter does what it is asked, and only its answers are lost.
     """
 
     hosts: Sequence[Host]
+    direction: Direction = Direction.BOTH
     name = "arbiter-unreachable"
     _filters: list[PacketFilter] = field(default_factory=list)
     _reached_before: dict[str, bool] = field(default_factory=dict)
@@ -190,10 +194,11 @@ class ArbiterUnreachable(LabFault):
 
     def prepare(self) -> None:
         arbiter = self.lab.storage.arbiter
-        rules = [
-            DropRule("to the arbiter", "output", f"ip daddr {arbiter.address} tcp dport {arbiter.port}"),
-            DropRule("from the arbiter", "input", f"ip saddr {arbiter.address} tcp sport {arbiter.port}"),
-        ]
+        rules = []
+        if self.direction is not Direction.INCOMING:
+            rules.append(DropRule("to the arbiter", "output", f"ip daddr {arbiter.address} tcp dport {arbiter.port}"))
+        if self.direction is not Direction.OUTGOING:
+            rules.append(DropRule("from the arbiter", "input", f"ip saddr {arbiter.address} tcp sport {arbiter.port}"))
         table = new_table()
         self._filters = [PacketFilter(host, table, rules) for host in self.hosts]
         self._reached_before = self._reached()
@@ -231,3 +236,71 @@ class ArbiterUnreachable(LabFault):
         for host, packet_filter in zip(self.hosts, self._filters, strict=False):
             if host.is_powered:  # one that is off has lost its rules already
                 packet_filter.remove()
+
+
+@dataclass
+class FlappingCut(HostPairFault):
+    """Two hosts lose each other on the networks named for `down_ms`, find each other for `up_ms`, and so on.
+
+    Both are as for this machine, and grow with the lab's detection times.
+    """
+
+    down_ms: float = 60.0
+    up_ms: float = 100.0
+    networks: Sequence[str] = (LOGGING, MANAGEMENT)
+    name = "flapping-cut"
+    _table: str = field(default_factory=new_table)
+    _filter: PacketFilter | None = None
+    _flapping: RemoteProcess | None = None
+    _reached_before: bool = False
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        factor = self.lab.pace.timing
+        return {**super().parameters, "down_ms": self.down_ms * factor, "up_ms": self.up_ms * factor}
+
+    def prepare(self) -> None:
+        rules = [
+            DropRule(f"from {self.first.name}", "input", "ip saddr @away"),
+            DropRule(f"to {self.first.name}", "output", "ip daddr @away"),
+        ]
+        self._filter = PacketFilter(self.second, self._table, rules, sets=["away"])
+        self._filter.install()
+        self._reached_before = all(
+            answers_ping(self.lab, self.first, self.second.addresses[network]) for network in self.networks
+        )
+
+    def inject(self) -> None:
+        away = ", ".join(self.first.addresses[network] for network in self.networks)
+        down, up = (self.parameters[name] / 1000 for name in ("down_ms", "up_ms"))
+        cut, mend = f"add element inet {self._table} away {{ {away} }}", f"flush set inet {self._table} away"
+        loop = f"while :; do nft '{cut}'; sleep {down:g}; nft '{mend}'; sleep {up:g}; done"
+        self._flapping = self.second.start(["sh", "-c", loop])
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """Of the pings of one burst some are answered and some are lost, and packets are dropped both ways."""
+        assert self._filter is not None
+        packet_filter = self._filter
+        if not self._reached_before:
+            return Confirmation.of(None, "the two did not reach each other before")
+        seen: list[Echoes] = []
+
+        def flaps() -> bool:
+            # What the second host says of itself is lost as well.
+            answers_ping(self.lab, self.second, self.first.addresses[self.networks[0]])
+            seen.append(echoes(self.lab, self.first, self.second.addresses[self.networks[0]]))
+            lost, sent = sum(one.lost for one in seen), sum(one.sent for one in seen)
+            return 0 < lost < sent and all(packet_filter.dropped().values())
+
+        flapped = wait_until(flaps, timeout_seconds=timeout_seconds)
+        return Confirmation.of(
+            flapped,
+            *[f"pings: {one}" for one in seen],
+            f"packets dropped by {self.second.name}: {packet_filter.dropped()}",
+        )
+
+    def heal(self) -> None:
+        if self._flapping is not None and self.second.is_powered:
+            self._flapping.signal("KILL")
+        if self._filter is not None and self.second.is_powered:
+            self._filter.remove()

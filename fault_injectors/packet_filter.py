@@ -27,9 +27,11 @@ class DropRule:
 class PacketFilter:
     """One set of rules on one host, in tables of its own, so that faults do not meet."""
 
-    def __init__(self, host: Host, table: str, rules: Sequence[DropRule]) -> None:
+    def __init__(self, host: Host, table: str, rules: Sequence[DropRule], *, sets: Sequence[str] = ()) -> None:
+        """`sets` are named sets of addresses, empty at first, that the rules may match by `@name`."""
         self._host = host
         self._table = table
+        self._sets = sets
         self._rules = sorted(rules, key=lambda rule: (rule.family, rule.hook))
 
     @property
@@ -40,6 +42,8 @@ class PacketFilter:
     def install(self) -> None:
         """Put all rules in force in one transaction."""
         lines = []
+        for family in self.families:
+            lines += [f"table {family} {self._table} {{ set {name} {{ type ipv4_addr; }}\n}}" for name in self._sets]
         for (family, hook), rules in groupby(self._rules, key=lambda rule: (rule.family, rule.hook)):
             lines.append(f"table {family} {self._table} {{ chain {hook} {{")
             lines.append(f"type filter hook {hook} priority -10; policy accept;")

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fault_injectors.arbiter_record import RolledBackRecords, UnreadableRecord
 from fault_injectors.base import LabFault
 from fault_injectors.block_layer import FailingDevice, FlakyDevice
 from fault_injectors.cable import PulledCable
 from fault_injectors.clock import ClockStep
-from fault_injectors.disk import BitFlip, DiskError
+from fault_injectors.disk import BitFlip, DiskError, SlowDisk, WriteError
 from fault_injectors.file_system import FullFileSystem
 from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.host import BriefFreeze, Freeze, PowerOff
 from fault_injectors.kernel import KernelHang, KernelPanic, Reboot
 from fault_injectors.logging_network import LogCorruption, LogDelay, LoggingCut, LogReset, LogThrottle
 from fault_injectors.memory import MemoryPressure
-from fault_injectors.networks import ArbiterUnreachable, HostPairCut, NetworkCut
+from fault_injectors.networks import ArbiterUnreachable, FlappingCut, HostPairCut, NetworkCut
 from fault_injectors.sleep import Sleep
 from fault_injectors.storage_server import StoppedStorageServer
+from fault_injectors.stray_heartbeats import ForgedHeartbeats, ReplayedHeartbeats
 from fault_injectors.traffic import PacketCorruption, PacketDelay, PacketLoss, PacketReordering
 from fault_injectors.vmm import KillVmm
 
@@ -48,9 +50,16 @@ FAULTS: Mapping[str, type[LabFault]] = {
         PacketLoss,
         PacketReordering,
         PacketCorruption,
+        FlappingCut,
+        ForgedHeartbeats,
+        ReplayedHeartbeats,
         ArbiterUnreachable,
+        UnreadableRecord,
+        RolledBackRecords,
         BitFlip,
         DiskError,
+        WriteError,
+        SlowDisk,
         StoppedStorageServer,
         FailingDevice,
         FlakyDevice,

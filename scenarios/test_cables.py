@@ -24,7 +24,7 @@ def test_management_cable_of_the_backup_is_pulled(run: Run) -> None:
         run.expect_together()
 
 
-@scenario(Promise(expect=Expect.STAYS_TOGETHER, stall_ms_max=10_000), faults=(PulledCable,))
+@scenario(Promise(expect=Expect.STAYS_TOGETHER, stall_ms_max=10_000, stall_ms_min=200), faults=(PulledCable,))
 def test_client_cable_of_the_primary_is_pulled_for_a_while(run: Run) -> None:
     """The pair is well and stays together: the client waits for its network, and its connections live on."""
     with run.under(PulledCable(run.lab, run.primary.host, CLIENT)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fault_injectors.disk import BitFlip, DiskError
+from fault_injectors.disk import BitFlip, DiskError, SlowDisk, WriteError
 from fault_injectors.host import PowerOff
 from harness.evidence.allure_report import PromiseBrokenError
 from harness.promise import Expect, Promise, unnoticed
@@ -18,7 +18,8 @@ MARKER = "a value that the disk is going to forget"
 def test_flipped_bit_on_the_disk_never_becomes_a_value(run: Run) -> None:
     """The guest finds the damaged record when it scrubs its log, and serves the value that was written."""
     run.key_value.command("SET", "marker", MARKER)
-    run.await_confirmation(run.inject(BitFlip(run.lab, run.key_value.offset_on_disk(MARKER.encode()))))
+    run.inject(BitFlip(run.lab, run.key_value.offset_on_disk(MARKER.encode())))
+    run.await_confirmations()
     found = run.key_value.command("SCRUB")
     if run.key_value.command("GET", "marker") != MARKER:
         raise PromiseBrokenError("the flipped bit came through to the client")
@@ -47,6 +48,31 @@ def test_disk_of_the_primary_fails(run: Run) -> None:
     with run.under(DiskError(run.lab, failing.host)):
         run.expect_takeover(survivor)
     run.pair.wait_until_halted(failing)
+
+
+@scenario(Promise(expect=Expect.FAILOVER), faults=(WriteError,))
+def test_writes_of_the_primary_fail_and_reads_do_not(run: Run) -> None:
+    """One failed write is enough: the primary halts itself, however well it could still read."""
+    survivor, failing = run.backup, run.primary
+    with run.under(WriteError(run.lab, failing.host)):
+        run.expect_takeover(survivor)
+    run.pair.wait_until_halted(failing)
+
+
+@scenario(Promise(expect=Expect.STAYS_TOGETHER, stall_ms_max=1500), faults=(SlowDisk,))
+def test_disk_of_the_primary_is_slow(run: Run) -> None:
+    """Whoever waits for the disk waits longer, and nobody is suspected."""
+    with run.under(SlowDisk(run.lab, run.primary.host)):
+        run.expect_together()
+
+
+@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=1500), faults=(SlowDisk, PowerOff))
+def test_disk_of_the_primary_is_slow_and_then_it_dies(run: Run) -> None:
+    """A write is under way for long, so that it mostly is when the power goes: the survivor writes it again."""
+    survivor = run.backup
+    with run.under(SlowDisk(run.lab, run.primary.host)):
+        run.inject(PowerOff(run.lab, run.primary.host))
+        run.expect_takeover(survivor)
 
 
 @scenario(Promise(expect=Expect.STOPS), faults=(DiskError,))

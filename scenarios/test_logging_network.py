@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from fault_injectors.direction import Direction
 from fault_injectors.heartbeat import HeartbeatLoss
-from fault_injectors.logging_network import LogCorruption, LogDelay, LoggingCut, LogReset, LogThrottle
+from fault_injectors.logging_network import (
+    DOWNSTREAM,
+    UPSTREAM,
+    LogCorruption,
+    LogDelay,
+    LoggingCut,
+    LogReset,
+    LogThrottle,
+)
 from harness.promise import Expect, Promise, unnoticed
 from harness.scenario import scenario
 from harness.vm.run import Run
@@ -34,6 +44,19 @@ def test_an_acknowledgement_is_corrupted(run: Run) -> None:
     """The primary takes nothing of a damaged acknowledgement, least of all for one."""
     nodes = run.primary, run.backup
     run.inject(LogCorruption(run.lab, run.backup.host, stream="downstream"))
+    run.expect_one_survivor(*nodes)
+
+
+@scenario(Promise(expect=Expect.ONE_SURVIVOR), faults=(LogCorruption,))
+@pytest.mark.parametrize("stream", ["entries", "acknowledgements"])
+@pytest.mark.parametrize("place", range(4))
+def test_a_byte_is_corrupted_anywhere_in_the_stream(run: Run, stream: str, place: int) -> None:
+    """A length, a header, an entry, a tag: where the byte lies is drawn from the scenario's seed."""
+    nodes = run.primary, run.backup
+    bytes_max, way = (100_000, UPSTREAM) if stream == "entries" else (4_000, DOWNSTREAM)
+    draw = random.Random(run.seed + place)
+    after, mask = draw.randrange(bytes_max), 1 << draw.randrange(8)
+    run.inject(LogCorruption(run.lab, run.backup.host, way, after_bytes=after, mask=mask))
     run.expect_one_survivor(*nodes)
 
 

@@ -41,7 +41,8 @@ def test_candidate_loses_power_before_it_asks(run: Run, point: str) -> None:
     """The log is reset, both are about to ask for the next generation, one dies: the primary goes on alone."""
     primary, candidate = run.primary, run.backup
     with run.at("before-ask", primary) as asking, run.at(point, candidate) as moment:
-        run.await_confirmation(run.inject(LogReset(run.lab, candidate.host)))
+        run.inject(LogReset(run.lab, candidate.host))
+        run.await_confirmations()
         asking.wait()
         moment.wait()
         run.inject(PowerOff(run.lab, candidate.host))
@@ -55,7 +56,8 @@ def test_winner_loses_power(run: Run, point: str) -> None:
     """The log is reset, the backup wins and dies: the primary, which has lost, halts itself all the same."""
     primary, winner = run.primary, run.backup
     with run.at("before-ask", primary) as asking, run.at(point, winner) as moment:
-        run.await_confirmation(run.inject(LogReset(run.lab, winner.host)))
+        run.inject(LogReset(run.lab, winner.host))
+        run.await_confirmations()
         asking.wait()
         moment.wait()
         run.inject(PowerOff(run.lab, winner.host))

@@ -47,6 +47,8 @@ class Capability(enum.Enum):
     LINK = "link"
     # The VM's disk lies on a device-mapper device of the storage host, `harness.lab.topology.STORAGE_DEVICE`.
     DEVICE_MAPPER = "device-mapper"
+    # Each FT host's disk has a server of its own, which can be slow, or fail one kind of operation.
+    DISK_SERVER = "disk-server"
     # The storage host's server can be stopped while the host stays up, and its clients find it again afterwards.
     STORAGE_SERVER = "storage-server"
 
@@ -281,8 +283,14 @@ class Storage(Protocol):
         `LabError` when this storage cannot fail just these.
         """
 
+    def slow_disk(self, host: Host, *, pause_ms: float, serve_ms: float) -> None:
+        """From now on one FT host's disk is served for a while, and lets it wait for a while, by turns.
+
+        Needs `Capability.DISK_SERVER`.
+        """
+
     def restore_disk(self, host: Host) -> None:
-        """End what `fail_disk` began."""
+        """End what `fail_disk` or `slow_disk` began."""
 
     def failed_operations(self, host: Host) -> Sequence[str]:
         """What the storage side saw of operations that failed since `fail_disk`: lines for a reader.

@@ -107,9 +107,10 @@ class Run:
         with self._clocks.around():
             return self._faults.inject(fault)
 
-    def await_confirmation(self, record: FaultRecord) -> None:
-        """Waits until it is known whether a fault took effect, where the next step would wipe out its traces."""
-        self._faults.await_confirmation(record)
+    def await_confirmations(self) -> None:
+        """Waits until it is known of every fault whether it took effect, where the next step would wipe that out."""
+        for record in self._faults.records:
+            self._faults.await_confirmation(record)
 
     def heal(self, record: FaultRecord) -> None:
         """Undoes a fault, having seen whether it took effect."""

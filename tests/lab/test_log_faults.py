@@ -48,8 +48,9 @@ class LogHost:
         if command[0] == "ss":
             return CommandResult("ss", 0, self.accounts.pop(0) if len(self.accounts) > 1 else self.accounts[0], "")
         assert command[0] == "nft"
-        rule = {"comment": "pings of host-a", "expr": [{"counter": {"packets": 3}}]}
-        return CommandResult("nft", 0, json.dumps({"nftables": [{"rule": rule}]}), "")
+        dropped = ("pings of host-a", "heartbeats of host-a")
+        rules = [{"rule": {"comment": label, "expr": [{"counter": {"packets": 3}}]}} for label in dropped]
+        return CommandResult("nft", 0, json.dumps({"nftables": rules}), "")
 
 
 @dataclass

@@ -225,7 +225,7 @@ def test_bounds_of_time_follow_the_pace() -> None:
 
 def test_faults_that_mean_something_beside_a_bound_follow_the_pace() -> None:
     lab = SlowLab()
-    assert LogDelay(lab, None, delay_ms=200).parameters == {"stream": "upstream", "delay_ms": 500}
+    assert LogDelay(lab, None, delay_ms=200).parameters == {"stream": "upstream", "delay_ms": 500, "jitter_ms": 0}
     throttled = LogThrottle(lab, None, rate_kib_per_second=4).parameters
     assert throttled == {"stream": "upstream", "bytes_per_second": 1024}
     assert PacketReordering(lab, None).parameters["delay_ms"] == 25

@@ -147,6 +147,13 @@ TABLE: tuple[Mutant, ...] = (
     _mutant("delay-frames", "a frame waits 200 ms for nothing", POWER_OFF, "stall-bounded", "stall-too-long"),
     _mutant("second-mac", "a frame leaves from another MAC too", POWER_OFF, "single-speaker", "foreign-frame"),
     _mutant("lose-frames-in", "a frame that came in is lost", POWER_OFF, "stall-bounded", "stall-too-long"),
+    _mutant(
+        "garble-requests",
+        "a client's request reaches the guest as another one",
+        POWER_OFF,
+        "answers-clean",
+        "error-answered",
+    ),
     _mutant("lose-console", "a line is missing", TICKS, "console", "console-missing"),
     _mutant("repeat-console", "a line stands twice", TICKS, "console", "console-repeated"),
     # The disk.

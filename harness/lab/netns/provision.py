@@ -84,6 +84,11 @@ class Disk:
         target.chmod(mode)
 
 
+def block_pause(host: str) -> str:
+    """The socket on the storage host by which the disk's server for an FT host is paused."""
+    return f"/run/block-{host}.pause"
+
+
 def provision(disk: Disk, plan: HostPlan, keys: RunKeys, toxiproxy: Path, disk_bytes: int) -> None:
     """Fill the disk of a new host."""
     disk.create()
@@ -118,7 +123,9 @@ def _storage_services() -> str:
         # One server a host over one image: a host's disk can fail alone, and its log tells who wrote what and when.
         lines.append(
             f"nbdkit --foreground --ipaddr {address} --port {topology.block_port(plan)} --filter=log --filter=error"
+            " --filter=pause"
             f" file {topology.STORAGE_IMAGE} logfile=/var/log/block-{plan.name}.log"
+            f" pause-control={block_pause(plan.name)}"
             f" error-pread-rate=100% error-pread-file={topology.STORAGE_FAULTS}/{plan.name}.read"
             f" error-pwrite-rate=100% error-pwrite-file={topology.STORAGE_FAULTS}/{plan.name}.write"
             f" </dev/null >>/var/log/nbdkit-{plan.name}.log 2>&1 9>&- &"

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from harness.lab import topology
-from harness.lab.interface import Endpoint, Host, HostUnreachableError, LabError
+from harness.lab.interface import Endpoint, Host, HostUnreachableError, LabError, RemoteProcess
+from harness.lab.netns.provision import block_pause
 from harness.lab.topology import DISK_PATH, STORAGE_FAULTS, STORAGE_PLAN, block_port
 
 _SSH_PORT = 22
 _ALL_OPERATIONS = ("read", "write")
 # What nbdkit's log filter calls them.
 _LOGGED_AS = {"...Read": "read", "...Write": "write"}
+
+# Pauses a server and lets it go on, by turns (nbdkit-pause-filter(1)); when it is ended the server goes on for good.
+_PAUSE = """
+import signal, socket, sys, time
+control = socket.socket(socket.AF_UNIX)
+control.connect(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+def say(word):
+    control.sendall(word)
+    control.recv(1)
+try:
+    while True:
+        say(b"p")
+        time.sleep(float(sys.argv[2]))
+        say(b"r")
+        time.sleep(float(sys.argv[3]))
+finally:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    say(b"r")
+"""
 
 
 class NetnsStorage:
@@ -21,6 +43,7 @@ class NetnsStorage:
         """`hosts` are the lab's, by name; they may come up later."""
         self._hosts = hosts
         self._lines_before: dict[str, int] = {}
+        self._pausing: dict[str, RemoteProcess] = {}
 
     @property
     def disk(self) -> Endpoint:
@@ -46,7 +69,15 @@ class NetnsStorage:
         self._host.run(["touch", *_files(host, operations)], check=True)
         self.forget_cached(host)
 
+    def slow_disk(self, host: Host, *, pause_ms: float, serve_ms: float) -> None:
+        storage = self._host
+        words = ["-c", _PAUSE, block_pause(host.name), str(pause_ms / 1000), str(serve_ms / 1000)]
+        self._pausing[host.name] = storage.start(f"exec {storage.python} {shlex.join(words)}")
+
     def restore_disk(self, host: Host) -> None:
+        if pausing := self._pausing.pop(host.name, None):
+            pausing.signal("TERM")
+            pausing.wait(10)
         self._host.run(["rm", "-f", *_files(host, _ALL_OPERATIONS)], check=True)
 
     def failed_operations(self, host: Host) -> Sequence[str]:

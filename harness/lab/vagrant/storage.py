@@ -35,6 +35,9 @@ class NfsStorage:
         rules = _REFUSAL.format(table=_TABLE, disk=self.disk)
         host.run(["nft", "-f", "-"], input=rules.encode(), check=True)
 
+    def slow_disk(self, host: Host, *, pause_ms: float, serve_ms: float) -> None:
+        raise LabError(f"the server of {host.name}'s disk serves the other hosts as well")
+
     def restore_disk(self, host: Host) -> None:
         host.run(["nft", "delete", "table", "inet", _TABLE])
 

@@ -69,6 +69,8 @@ mutants! {
     SecondMac = "second-mac",
     /// after a go-live every fiftieth frame that comes in is lost
     LoseFramesIn = "lose-frames-in",
+    /// after a go-live every fiftieth request of a client asks for something else than it did
+    GarbleRequests = "garble-requests",
     /// after a go-live a piece of console text is lost
     LoseConsole = "lose-console",
     /// after a go-live a piece of console text is written twice
@@ -315,6 +317,34 @@ pub fn note_go_live() {
 /// Whether this node has gone live as the backup.
 pub fn has_gone_live() -> bool {
     GONE_LIVE.load(Ordering::Acquire)
+}
+
+/// Whether a frame carries a client's request to set a key.
+pub fn asks_to_set(frame: &[u8]) -> bool {
+    set_at(frame).is_some()
+}
+
+/// Turns the `SET` in a frame into `SXT`, as if the client had asked for that: its checksum holds.
+pub fn garble(frame: &mut [u8]) {
+    let Some(at) = set_at(frame) else { return };
+    // The segment begins behind the Ethernet header and an IPv4 header without options. RFC 1624: HC' = ~(~HC + ~m + m').
+    let (segment, checksum_at) = (34, 50);
+    let word_at = segment + (at + 1 - segment) / 2 * 2;
+    let before = u16::from_be_bytes([frame[word_at], frame[word_at + 1]]);
+    frame[at + 1] = b'X';
+    let after = u16::from_be_bytes([frame[word_at], frame[word_at + 1]]);
+    let checksum = u16::from_be_bytes([frame[checksum_at], frame[checksum_at + 1]]);
+    let mut sum = u32::from(!checksum) + u32::from(!before) + u32::from(after);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    let [high, low] = (!(sum as u16)).to_be_bytes();
+    frame[checksum_at] = high;
+    frame[checksum_at + 1] = low;
+}
+
+fn set_at(frame: &[u8]) -> Option<usize> {
+    let pattern = b"$3\r\nSET\r\n";
+    frame.windows(pattern.len()).position(|window| window == pattern).map(|at| at + 4)
 }
 
 #[cfg(test)]

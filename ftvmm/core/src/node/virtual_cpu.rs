@@ -458,6 +458,13 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
                 if frame.is_some() && mutant!(LoseFramesIn, every 50 after_go_live) {
                     frame = devices.receive_frame(*device, *capacity);
                 }
+                #[cfg(feature = "lab")]
+                if let Some(bytes) = &mut frame
+                    && super::mutants::asks_to_set(bytes)
+                    && mutant!(GarbleRequests, every 50 after_go_live)
+                {
+                    super::mutants::garble(bytes);
+                }
                 Answer::NetworkRead { frame }
             }
             Request::BlockRead { device, offset, length } => self.read_block(*device, *offset, *length)?,

@@ -38,6 +38,7 @@ class Mutant:
         under: the scenario, of the suite or of `arrangements`.
         oracle: who has to catch it.
         codes: one of these findings has to be among the oracle's.
+        also: further oracles that have to catch it, each by its finding.
     """
 
     names: tuple[str, ...]
@@ -45,6 +46,12 @@ class Mutant:
     under: Scenario
     oracle: str
     codes: tuple[str, ...]
+    also: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def oracles(self) -> set[str]:
+        """All that have to catch it."""
+        return {self.oracle, *(oracle for oracle, _ in self.also)}
 
     @property
     def name(self) -> str:
@@ -52,8 +59,10 @@ class Mutant:
         return self.names[0]
 
 
-def _mutant(name: str, breaks: str, under: Scenario, oracle: str, *codes: str) -> Mutant:
-    return Mutant(tuple(name.split("+")), breaks, under, oracle, codes)
+def _mutant(
+    name: str, breaks: str, under: Scenario, oracle: str, *codes: str, also: tuple[tuple[str, str], ...] = ()
+) -> Mutant:
+    return Mutant(tuple(name.split("+")), breaks, under, oracle, codes, also)
 
 
 LATE_ACKNOWLEDGEMENTS = arrangements.acknowledgements_are_late
@@ -189,7 +198,14 @@ TABLE: tuple[Mutant, ...] = (
     ),
     # The log and its replay.
     _mutant("lose-last-entry", "the survivor leaves the log an entry early", POWER_OFF, "output-rule", "log-disagrees"),
-    _mutant("lose-log-tail", "the survivor leaves the log 40 entries early", POWER_OFF, "output-rule", "log-disagrees"),
+    _mutant(
+        "lose-log-tail",
+        "the survivor leaves the log 40 entries early",
+        POWER_OFF,
+        "output-rule",
+        "log-disagrees",
+        also=(("linearizable", "not-linearizable"),),
+    ),
     _mutant(
         "replay-a-frame-wrong+rule:R7-diverged",
         "the survivor's guest was told something else than the primary's",
@@ -208,7 +224,14 @@ TABLE: tuple[Mutant, ...] = (
         "frame-missing",
     ),
     _mutant("repeat-a-frame", "a completed frame leaves again", TICKS, "output-rule", "completed-output-repeated"),
-    _mutant("repeat-outputs", "completed frames leave again", TICKS, "output-rule", "completed-output-repeated"),
+    _mutant(
+        "repeat-outputs",
+        "completed frames leave again",
+        TICKS,
+        "output-rule",
+        "completed-output-repeated",
+        also=(("ticks-complete", "tick-repeated"),),
+    ),
     _mutant("alter-reissue", "frames leave again with other bytes", POWER_OFF, "output-rule", "two-contents"),
     _mutant(
         "alter-a-frame",

@@ -69,6 +69,8 @@ def test_mutant_is_caught(lab: Lab, tmp_path: Path, mutant: Mutant) -> None:
     found = judgements.findings(mutant.oracle)
     failed = {finding.code for finding in found if finding.verdict is Verdict.FAILED}
     assert failed & set(mutant.codes), f"{mutant.names}: {own_lines!r}\n{judgements}"
+    for oracle, code in mutant.also:
+        assert code in {finding.code for finding in judgements.findings(oracle)}, f"{mutant.names}\n{judgements}"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.oracles.registry import ORACLES
+from tests.mutants.table import TABLE
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "SPECIFICATION.md", "lab/README.md", "lab/box/README.md")),
@@ -15,24 +18,50 @@ ENFORCER = re.compile(r"`([\w/.]+\.(?:py|rs))::(\w+)`")
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 
-def _guarantees() -> list[tuple[str, str]]:
-    rows = re.findall(r"^\| ([A-Z]\d+) \|.*\| (.*) \|$", (ROOT / "SPECIFICATION.md").read_text(), re.MULTILINE)
-    assert rows
-    return rows
+SPECIFICATION = (ROOT / "SPECIFICATION.md").read_text()
+# Promises that a running pair keeps: scenarios, oracles and mutants stand in columns of their own.
+KEPT = re.compile(r"^\| ([TOS]\d+) \| .* \| (.*) \| (.*) \| (.*) \| (.*) \|$", re.MULTILINE)
+TESTED = re.compile(r"^\| ([VEU]\d+) \| .* \| (.*) \|$", re.MULTILINE)
+ROWS = re.findall(r"^\| ([A-Z]\d+) \|", SPECIFICATION, re.MULTILINE)
+MEASURED = "measured by `make bench`"
 
 
-@pytest.mark.parametrize(("number", "enforced_by"), _guarantees(), ids=[number for number, _ in _guarantees()])
-def test_a_guarantee_names_tests_that_exist(number: str, enforced_by: str) -> None:
-    named = ENFORCER.findall(enforced_by)
-    assert named or enforced_by.startswith("measured by `make bench`"), f"{number} is enforced by nothing"
-    for path, test in named:
+def assert_exist(tests: str) -> None:
+    for path, test in ENFORCER.findall(tests):
         definition = rf"^\s*(def|fn) {test}\b"
         assert re.search(definition, (ROOT / path).read_text(), re.MULTILINE), f"{path} has no {test}"
 
 
-def test_guarantees_are_numbered_once() -> None:
-    numbers = [number for number, _ in _guarantees()]
-    assert len(numbers) == len(set(numbers))
+@pytest.mark.parametrize("row", KEPT.findall(SPECIFICATION), ids=lambda row: row[0])
+def test_a_promise_of_a_running_pair_has_its_scenario_its_oracle_and_its_mutant(row: tuple[str, ...]) -> None:
+    _, scenarios, oracles, mutants, others = row
+    assert_exist(others)
+    if others.startswith(MEASURED):
+        return
+    named = re.findall(r"`(\w+)::(\w+)`", scenarios)
+    assert named
+    assert_exist("".join(f"`scenarios/{file}.py::{test}`" for file, test in named))
+    judges = set(re.findall(r"`([\w-]+)`", oracles))
+    assert judges
+    assert judges <= {oracle.name for oracle in ORACLES}
+    broken = set(re.findall(r"`([\w:-]+)`", mutants))
+    assert broken
+    caught_by = {mutant.name: mutant.oracles for mutant in TABLE}
+    assert broken <= caught_by.keys()
+    assert all(caught_by[name] & judges for name in broken), "a mutant of this line is caught by none of its oracles"
+
+
+@pytest.mark.parametrize("row", TESTED.findall(SPECIFICATION), ids=lambda row: row[0])
+def test_a_guarantee_names_tests_that_exist(row: tuple[str, str]) -> None:
+    _, enforced_by = row
+    assert ENFORCER.findall(enforced_by) or enforced_by.startswith(MEASURED)
+    assert_exist(enforced_by)
+
+
+def test_every_line_of_the_specification_is_looked_at() -> None:
+    looked_at = [row[0] for row in KEPT.findall(SPECIFICATION) + TESTED.findall(SPECIFICATION)]
+    assert sorted(looked_at) == sorted(ROWS)
+    assert len(ROWS) == len(set(ROWS)) > 40
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -35,6 +35,29 @@ def test_after_that(lab):
 """
 
 
+def test_a_line_tells_how_far_a_run_is(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "def test_well():\n    pass\n"
+        "def test_broken():\n    assert False\n"
+        "@pytest.mark.skip\ndef test_skipped():\n    pass\n"
+    )
+    for side_by_side in ([], ["-n", "2"]):
+        plugins = ["-p", "no:cacheprovider", "-p", "harness.progress_plugin", "--progress", *side_by_side]
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *plugins, "--tb=no", "test_it.py"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            check=False,
+        )
+        told = [line for line in done.stdout.splitlines() if " of 3 done, " in line]
+        assert sorted(line.split()[:2] for line in told) == [["failed", "test_broken"], ["passed", "test_well"]]
+        assert all(line.endswith(" s left") for line in told)
+        assert "1 failed, 1 passed, 1 skipped" in done.stdout
+
+
 def test_calibration_and_a_kept_lab_are_told_on_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "fake_lab.py").write_text(FAKE_LAB)
     (tmp_path / "test_it.py").write_text(SCENARIOS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -60,3 +62,16 @@ def test_a_report_says_where_it_comes_from_and_which_promise_was_broken(
     assert "Output rule broken" in categories
     assert "Lab or harness" in categories
     assert "Split brain" not in categories
+
+
+def test_a_skipped_scenario_has_its_title_its_family_and_the_reason(tmp_path: Path) -> None:
+    file = "scenarios/test_kernel_faults.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, f"--alluredir={tmp_path}"]
+    subprocess.run(command, cwd=scenarios.ROOT, check=True, capture_output=True)
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("*-result.json")]
+    assert {result["status"] for result in results} == {"skipped"}
+    panic = next(result for result in results if result["fullName"].endswith("test_kernel_of_the_primary_panics"))
+    assert panic["name"] == "Kernel of the primary panics"
+    assert "it lacks kernel" in panic["statusDetails"]["message"]
+    families = [label["value"] for label in panic["labels"] if label["name"] == "feature"]
+    assert [family.split(",")[0] for family in families] == ["A host's kernel panics"]

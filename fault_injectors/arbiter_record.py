@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from fault_injectors.base import LabFault
 from fault_injectors.fault import Confirmation
+from harness.lab.interface import HostState
 from harness.lab.topology import ARBITER_PATH, STORAGE_ARBITER
 from harness.lab.waiting import wait_until
 
@@ -37,7 +38,7 @@ class _ArbiterRecord(LabFault, abc.ABC):
         """Name and content of the newest record, as each host that runs reads it."""
         directory = f"{ARBITER_PATH}/{self.vm.replace('-', '')}"
         command = f"cd {directory} && name=$(ls | grep '^generation-' | tail -n 1) && echo $name $(cat $name)"
-        hosts = [host for host in self.lab.fault_tolerant_hosts if host.is_powered and not host.is_frozen]
+        hosts = [host for host in self.lab.fault_tolerant_hosts if host.state is HostState.RUNNING]
         return {host.name: host.run(command).stdout.strip() for host in hosts}
 
     def prepare(self) -> None:

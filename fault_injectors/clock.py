@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fault_injectors.base import HostFault
 from fault_injectors.fault import Confirmation
-from harness.lab.interface import Capability
+from harness.lab.interface import Capability, HostState
 
 _STEP = "import time; time.clock_settime_ns(0, time.clock_gettime_ns(0) + {nanoseconds})"
 _TOLERANCE_SECONDS = 1.0
@@ -46,5 +46,5 @@ class ClockStep(HostFault):
         )
 
     def heal(self) -> None:
-        if self.host.is_powered:
+        if self.host.state is not HostState.OFF:
             self._step(-self.seconds)

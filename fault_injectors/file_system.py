@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fault_injectors.base import HostFault
 from fault_injectors.fault import Confirmation
-from harness.lab.interface import Capability
+from harness.lab.interface import Capability, HostState
 from harness.lab.topology import NODE_DIRECTORY
 
 # Takes all there is, in halving pieces; as root, so the share that is kept back for root too.
@@ -70,5 +70,5 @@ class FullFileSystem(HostFault):
         )
 
     def heal(self) -> None:
-        if self.host.is_powered:
+        if self.host.state is not HostState.OFF:
             self.host.run(["rm", "-f", self._filler], check=True)

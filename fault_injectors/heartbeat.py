@@ -10,6 +10,7 @@ from fault_injectors.direction import Direction
 from fault_injectors.fault import Confirmation
 from fault_injectors.networks import new_table
 from fault_injectors.packet_filter import DropRule, PacketFilter
+from harness.lab.interface import HostState
 from harness.lab.topology import HEARTBEAT_PORT, LOGGING, MANAGEMENT
 from harness.lab.waiting import wait_until
 
@@ -51,5 +52,5 @@ class HeartbeatLoss(HostFault):
         )
 
     def heal(self) -> None:
-        if self._filter is not None and self.host.is_powered:
+        if self._filter is not None and self.host.state is not HostState.OFF:
             self._filter.remove()

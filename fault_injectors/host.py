@@ -11,7 +11,7 @@ from typing import Any
 from fault_injectors.base import HostFault
 from fault_injectors.fault import Confirmation
 from fault_injectors.probes import answers_ping, answers_ssh, witness
-from harness.lab.interface import Capability
+from harness.lab.interface import Capability, HostState
 from harness.lab.topology import MANAGEMENT
 from harness.lab.waiting import wait_until
 
@@ -56,7 +56,7 @@ class PowerOff(SilencedHost):
     name = "power-off"
 
     def inject(self) -> None:
-        if self.host.is_powered:
+        if self.host.state is not HostState.OFF:
             self.host.power_off()
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
@@ -64,12 +64,12 @@ class PowerOff(SilencedHost):
 
         A host that only stands still is silent too.
         """
-        if self.host.is_powered:
+        if self.host.state is not HostState.OFF:
             return Confirmation.of(False, f"{self.host.name} still has power")
         return self._confirm_silent(timeout_seconds, pings_too=True, also=f"{self.host.name} has no power")
 
     def heal(self) -> None:
-        if not self.host.is_powered:
+        if self.host.state is HostState.OFF:
             self.host.power_on()
 
     def end(self) -> None:
@@ -84,17 +84,17 @@ class Freeze(HostFault):
     name = "freeze"
 
     def prepare(self) -> None:
-        self._was_alive = self.host.is_powered and not self.host.is_frozen and answers_ssh(self.lab, self.host)
+        self._was_alive = self.host.state is HostState.RUNNING and answers_ssh(self.lab, self.host)
 
     def inject(self) -> None:
-        if self.host.is_powered:
+        if self.host.state is not HostState.OFF:
             self.host.freeze()
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
         """Seen from outside, every process is stopped, and the host's sshd does not answer."""
         if not self._was_alive:
             return Confirmation.of(False, f"{self.host.name} did not answer before it was frozen")
-        frozen = self.host.is_frozen
+        frozen = self.host.state is HostState.FROZEN
         wait_seconds = min(self.lab.pace.stretch(_SILENCE_SECONDS), timeout_seconds)
         answers = answers_ssh(self.lab, self.host, timeout_seconds=wait_seconds)
         return Confirmation.of(
@@ -104,7 +104,7 @@ class Freeze(HostFault):
         )
 
     def heal(self) -> None:
-        if self.host.is_powered:
+        if self.host.state is not HostState.OFF:
             self.host.thaw()
 
 
@@ -138,7 +138,7 @@ class BriefFreeze(HostFault):
             self._question = threading.Thread(target=self._ask, name="ask-frozen-host", daemon=True)
             self._question.start()
             time.sleep(max(0.0, until - time.monotonic()))
-            self._was_frozen = self.host.is_frozen
+            self._was_frozen = self.host.state is HostState.FROZEN
         finally:
             self._thawed_at = time.monotonic()
             self.host.thaw()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from fault_injectors.fault import Confirmation
 from fault_injectors.host import SilencedHost
-from harness.lab.interface import Capability, Conversation, HostUnreachableError
+from harness.lab.interface import Capability, Conversation, HostState, HostUnreachableError
 from harness.lab.waiting import wait_until
 
 _ARM_SECONDS = 5.0
@@ -77,7 +77,7 @@ class _StoppedKernel(_KernelFault):
 
         Pings are told, not judged: Linux takes interrupts after a panic too, and with them answers pings.
         """
-        if not self.host.is_powered:
+        if self.host.state is HostState.OFF:
             return Confirmation.of(False, f"{self.host.name} has no power")
         return self._confirm_silent(timeout_seconds, pings_too=False, also=f"{self.host.name} has power")
 
@@ -88,7 +88,7 @@ class _StoppedKernel(_KernelFault):
     def end(self) -> None:
         """Take the power away: the host's disk can be read then."""
         super().end()
-        if self.host.is_powered:
+        if self.host.state is not HostState.OFF:
             self.host.power_off()
 
 

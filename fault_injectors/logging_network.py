@@ -21,7 +21,7 @@ from fault_injectors.networks import new_table
 from fault_injectors.packet_filter import DropRule, PacketFilter
 from fault_injectors.probes import answers_ping
 from fault_injectors.toxiproxy_client import LogProxy, Toxic
-from harness.lab.interface import Host
+from harness.lab.interface import Host, HostState
 from harness.lab.topology import HEARTBEAT_PORT, LOGGING, LOGGING_PORT, LOGGING_PROXY_PORT
 from harness.lab.waiting import wait_until
 
@@ -145,14 +145,14 @@ class LoggingCut(HostPairFault):
 
     def heal(self) -> None:
         for host, packet_filter in self._filters:
-            if host.is_powered:
+            if host.state is not HostState.OFF:
                 packet_filter.remove()
         _remove_toxics([(proxy, host, toxic) for proxy, host, toxic in self._toxics])
 
 
 def _remove_toxics(toxics: Sequence[tuple[LogProxy, Host, Toxic]]) -> None:
     for proxy, host, toxic in toxics:
-        if host.is_powered and toxic.name in proxy.toxics():
+        if host.state is not HostState.OFF and toxic.name in proxy.toxics():
             proxy.remove(toxic.name)
 
 
@@ -379,5 +379,5 @@ class LogReset(HostFault):
     def heal(self) -> None:
         if self._proxy is not None:
             _remove_toxics([(self._proxy, self.host, toxic) for toxic in self._toxics])
-        if self._counter is not None and self.host.is_powered:
+        if self._counter is not None and self.host.state is not HostState.OFF:
             self._counter.remove()

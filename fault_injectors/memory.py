@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fault_injectors.base import HostFault
 from fault_injectors.fault import Confirmation
 from fault_injectors.probes import process_command
-from harness.lab.interface import Capability, HostUnreachableError, RemoteProcess
+from harness.lab.interface import Capability, HostState, HostUnreachableError, RemoteProcess
 from harness.lab.waiting import wait_until
 
 # To take a host's memory takes longer than a look at it.
@@ -80,7 +80,7 @@ class MemoryPressure(HostFault):
 
     def heal(self) -> None:
         """End who took the memory; a host that is too starved for that is switched off and on."""
-        if self._hog is None or not self.host.is_powered:
+        if self._hog is None or self.host.state is HostState.OFF:
             return
         try:
             self.host.run(f"kill -KILL {self._hog.pid}")

@@ -13,7 +13,7 @@ from fault_injectors.echoes import Echoes, echoes
 from fault_injectors.fault import Confirmation
 from fault_injectors.packet_filter import DropRule, PacketFilter
 from fault_injectors.probes import accepts_tcp, answers_ping, send_segment, witness_on
-from harness.lab.interface import Host, HostRole, RemoteProcess
+from harness.lab.interface import Host, HostRole, HostState, RemoteProcess
 from harness.lab.topology import (
     ARBITER_PATH,
     CLIENT,
@@ -107,7 +107,7 @@ class NetworkCut(HostFault):
         )
 
     def heal(self) -> None:
-        if self._filter is not None and self.host.is_powered:
+        if self._filter is not None and self.host.state is not HostState.OFF:
             self._filter.remove()
 
 
@@ -234,7 +234,7 @@ class ArbiterUnreachable(LabFault):
 
     def heal(self) -> None:
         for host, packet_filter in zip(self.hosts, self._filters, strict=False):
-            if host.is_powered:  # one that is off has lost its rules already
+            if host.state is not HostState.OFF:  # one that is off has lost its rules already
                 packet_filter.remove()
 
 
@@ -300,7 +300,7 @@ class FlappingCut(HostPairFault):
         )
 
     def heal(self) -> None:
-        if self._flapping is not None and self.second.is_powered:
+        if self._flapping is not None and self.second.state is not HostState.OFF:
             self._flapping.signal("KILL")
-        if self._filter is not None and self.second.is_powered:
+        if self._filter is not None and self.second.state is not HostState.OFF:
             self._filter.remove()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.lab.interface import Host, Lab
+from harness.lab.interface import Host, HostState, Lab
 
 _PING_SECONDS = 0.3
 _CONNECT_SECONDS = 0.5
@@ -31,7 +31,7 @@ def accepts_tcp(lab: Lab, host: Host, address: str, port: int) -> bool:
 
 def answers_ssh(lab: Lab, host: Host, *, timeout_seconds: float | None = None) -> bool:
     """Whether a host that has power answers over SSH: within two seconds, or a timeout that is stretched already."""
-    if not host.is_powered:
+    if host.state is HostState.OFF:
         return False
     return host.is_alive(timeout_seconds=lab.pace.stretch(_SSH_SECONDS) if timeout_seconds is None else timeout_seconds)
 
@@ -55,7 +55,7 @@ def witness_on(lab: Lab, besides: Host, network: str) -> Host | None:
     if network not in besides.addresses:
         return None
     others = (host for host in lab.hosts.values() if host.name != besides.name)
-    return next((host for host in others if network in host.addresses and host.is_powered), None)
+    return next((host for host in others if network in host.addresses and host.state is not HostState.OFF), None)
 
 
 def process_command(host: Host, pid: int) -> str:

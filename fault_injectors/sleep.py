@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fault_injectors.fault import Confirmation
 from fault_injectors.host import SilencedHost
-from harness.lab.interface import Capability
+from harness.lab.interface import Capability, HostState
 
 
 @dataclass
@@ -22,10 +22,10 @@ class Sleep(SilencedHost):
 
     def confirm(self, timeout_seconds: float) -> Confirmation:
         """Seen from outside the host is suspended, and it answers neither SSH nor pings."""
-        if not self.host.is_asleep:
+        if self.host.state is not HostState.ASLEEP:
             return Confirmation.of(False, f"{self.host.name} is not suspended")
         return self._confirm_silent(timeout_seconds, pings_too=True, also=f"{self.host.name} is suspended to RAM")
 
     def heal(self) -> None:
-        if self.host.is_asleep:
+        if self.host.state is HostState.ASLEEP:
             self.host.wake(slept_seconds=self.slept_seconds)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fault_injectors.base import LabFault
 from fault_injectors.fault import Confirmation
 from fault_injectors.probes import accepts_tcp
-from harness.lab.interface import Capability
+from harness.lab.interface import Capability, HostState
 from harness.lab.waiting import wait_until
 
 
@@ -25,7 +25,7 @@ class StoppedStorageServer(LabFault):
 
     def _accepted(self) -> dict[str, bool]:
         disk = self.lab.storage.disk
-        hosts = [host for host in self.lab.fault_tolerant_hosts if host.is_powered]
+        hosts = [host for host in self.lab.fault_tolerant_hosts if host.state is not HostState.OFF]
         return {host.name: accepts_tcp(self.lab, host, disk.address, disk.port) for host in hosts}
 
     def prepare(self) -> None:

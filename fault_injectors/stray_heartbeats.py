@@ -14,7 +14,7 @@ from fault_injectors.base import HostPairFault
 from fault_injectors.fault import Confirmation
 from fault_injectors.networks import new_table
 from fault_injectors.packet_filter import DropRule, PacketFilter
-from harness.lab.interface import Host, RemoteProcess
+from harness.lab.interface import Host, HostState, RemoteProcess
 from harness.lab.topology import HEARTBEAT_PORT, LOGGING, MANAGEMENT
 from harness.lab.waiting import wait_until
 
@@ -111,7 +111,7 @@ class _StrayHeartbeats(HostPairFault, abc.ABC):
         if self._sender is not None:
             self._sender.signal("KILL")
             self._sender = None
-        if self._counter is not None and self.second.is_powered:
+        if self._counter is not None and self.second.state is not HostState.OFF:
             self._counter.remove()
 
 

@@ -13,7 +13,7 @@ from fault_injectors.base import HostFault
 from fault_injectors.echoes import Echoes, echoes
 from fault_injectors.fault import Confirmation
 from fault_injectors.probes import witness_on
-from harness.lab.interface import Capability, Host
+from harness.lab.interface import Capability, Host, HostState
 from harness.lab.topology import LOGGING
 from harness.lab.waiting import wait_until
 
@@ -91,7 +91,7 @@ class _Traffic(HostFault, abc.ABC):
         return Confirmation.of(wait_until(seen, timeout_seconds=timeout_seconds), *evidence)
 
     def heal(self) -> None:
-        if self.host.is_powered:
+        if self.host.state is not HostState.OFF:
             self.host.run(["tc", "qdisc", "del", "dev", self._interface, "root"])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.clients.control import Progress
 from harness.lab import topology
-from harness.lab.interface import Host, LabError
+from harness.lab.interface import Host, HostState, LabError
 from harness.vm.client import Client
 
 NODE_PERIOD_SECONDS = 0.4
@@ -94,7 +94,7 @@ class Observation:
         ask = shlex.join([interpreter, "-S", "-c", _ASK_NODE])
         told = f'grep -E \'"event": ?"({"|".join(TOLD_EVENTS)})"\' {topology.NODE_DIRECTORY}/trace.jsonl'
         while not self._ended.wait(NODE_PERIOD_SECONDS):
-            view.powered = host.is_powered
+            view.powered = host.state is not HostState.OFF
             if not view.powered:
                 continue
             try:

@@ -47,8 +47,10 @@ def report(evidence: EvidenceDirectory, judgements: Sequence[Judgement]) -> None
     failovers: list[Failover] = []
     try:
         failovers = write_failovers(evidence)
-        draw_timeline(evidence)
-        allure.attach((evidence.path / "timeline.png").read_bytes(), "timeline", allure.attachment_type.PNG)
+        # It takes a second, and shows nothing where nothing happened.
+        if failovers or any(judgement.verdict is not Verdict.PASSED for judgement in judgements):
+            draw_timeline(evidence)
+            allure.attach((evidence.path / "timeline.png").read_bytes(), "timeline", allure.attachment_type.PNG)
     except EvidenceError as error:
         allure.attach(str(error), "no timeline", allure.attachment_type.TEXT)
     allure.attach(verdict_page(judgements, failovers), "verdicts", allure.attachment_type.HTML)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from harness.evidence.clock_samples import ClockPair, ClockSample
-from harness.lab.interface import Host, Lab, LabError
+from harness.lab.interface import Host, HostState, Lab, LabError
 from harness.lab.kept_conversation import KeptConversation
 
 EXCHANGES = 20
@@ -54,7 +54,7 @@ class ClockProbe:
 
     def probe_all(self, lab: Lab) -> list[ClockSample]:
         """Samples of all hosts that can answer, in parallel; one that does not answer has none."""
-        hosts = [host for host in lab.hosts.values() if host.is_powered and not (host.is_frozen or host.is_asleep)]
+        hosts = [host for host in lab.hosts.values() if host.state is HostState.RUNNING]
         with ThreadPoolExecutor(max(1, len(hosts))) as executor:
             return [sample for samples in executor.map(self._probe_if_possible, hosts) for sample in samples]
 
@@ -74,7 +74,7 @@ class ClockProbe:
 
 def stands_still(host: Host) -> bool:
     """Whether none of the host's programs runs, and its clock may have stopped with them."""
-    return host.is_powered and (host.is_frozen or host.is_asleep)
+    return host.state in (HostState.FROZEN, HostState.ASLEEP)
 
 
 def standing_still(hosts: Iterable[Host]) -> set[str]:

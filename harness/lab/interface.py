@@ -32,6 +32,18 @@ class HostRole(enum.Enum):
     CLIENT = "client"
 
 
+class HostState(enum.Enum):
+    """What a host is, seen from outside of it."""
+
+    # Without power.
+    OFF = "off"
+    RUNNING = "running"
+    # All of its processes are stopped.
+    FROZEN = "frozen"
+    # Suspended to RAM.
+    ASLEEP = "asleep"
+
+
 class Capability(enum.Enum):
     """What not every lab can do; a fault names it in `requires`."""
 
@@ -227,8 +239,8 @@ class Host(Protocol):
         """Whether the host answers over SSH within the time given."""
 
     @property
-    def is_powered(self) -> bool:
-        """Whether the lab holds this host's power to be on (a frozen host is on)."""
+    def state(self) -> HostState:
+        """What the host is now, seen from outside."""
 
     def power_off(self) -> None:
         """Take the power away: nothing leaves the host from now on, memory and /run are lost, the disk is kept."""
@@ -241,10 +253,6 @@ class Host(Protocol):
 
     def thaw(self) -> None:
         """Let the processes of a frozen host run on."""
-
-    @property
-    def is_frozen(self) -> bool:
-        """Whether, seen from outside, all of the host's processes are stopped."""
 
     def await_up(self) -> None:
         """Wait until a host that went down by itself (reboot) answers again, its storage mounted.
@@ -260,10 +268,6 @@ class Host(Protocol):
 
     def wake(self, *, slept_seconds: int = 0) -> None:
         """Wake a sleeping host; by its own clock it has slept `slept_seconds` longer than it really has."""
-
-    @property
-    def is_asleep(self) -> bool:
-        """Whether, seen from outside, the host is suspended to RAM."""
 
 
 class Storage(Protocol):

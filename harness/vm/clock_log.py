@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.evidence.clock_samples import ClockRecord, Pause
 from harness.lab.clock_probe import ClockProbe, machine_clocks, standing_still
-from harness.lab.interface import Capability, Lab
+from harness.lab.interface import Capability, HostState, Lab
 
 
 class ClockLog:
@@ -54,7 +54,7 @@ class ClockLog:
         hosts = self._lab.hosts.values()
         stand = standing_still(hosts)
         # A host that lost its power while it stood still never ran on in that boot.
-        resumed = stood - stand - {host.name for host in hosts if not host.is_powered}
+        resumed = stood - stand - {host.name for host in hosts if host.state is HostState.OFF}
         self._record.pauses = [
             replace(pause, resume_after_ns=begun_ns, resume_before_ns=ended_ns)
             if pause.resume_after_ns is None and pause.host in resumed

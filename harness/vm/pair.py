@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import time
@@ -304,13 +305,17 @@ class Pair:
         return found[0]
 
     def stop(self) -> None:
-        """Stops both nodes, each as far as its host still answers."""
+        """Stops both nodes at once, each as far as its host still answers."""
+        told = []
         for node in self.nodes.values():
-            try:
+            with contextlib.suppress(HostUnreachableError, CommandFailedError):
                 if node.process.is_running():
                     node.process.signal("TERM")
-                    node.process.wait(self.lab.pace.stretch(5))
-            except (HostUnreachableError, CommandFailedError):
+                    told.append(node)
+        for node in told:
+            try:
+                node.process.wait(self.lab.pace.stretch(5))
+            except HostUnreachableError:
                 continue
             except LabError:
                 node.process.signal("KILL")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.evidence.read_back import ReadBack, write_read_back
 from harness.lab import topology
-from harness.lab.interface import Host, Lab, LabError
+from harness.lab.interface import Host, HostState, Lab, LabError
 from harness.vm.guests import key_value
 
 _PACKED = f"{topology.NODE_DIRECTORY}/cold-disk.gz"
@@ -38,7 +38,7 @@ def _read_back(lab: Lab, keys: Sequence[str]) -> ReadBack:
     # The spare first: no node ever ran there.
     *pair, spare = lab.fault_tolerant_hosts
     for host in (spare, *pair):
-        if not host.is_powered or host.is_frozen:
+        if host.state is not HostState.RUNNING:
             failures.append(f"{host.name} is not up")
             continue
         try:

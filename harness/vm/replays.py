@@ -14,7 +14,7 @@ from harness.evidence.json_lines import EvidenceError
 from harness.evidence.recording import Recording
 from harness.evidence.replay import require_end
 from harness.lab import topology
-from harness.lab.interface import Capability, Host, Lab, LabError
+from harness.lab.interface import Capability, Host, HostState, Lab, LabError
 
 _SECONDS_MAX = 20.0
 
@@ -26,7 +26,7 @@ def collect_replays(lab: Lab, directory: Path) -> None:
     # The spare first: no node ever ran there.
     *pair, spare = lab.fault_tolerant_hosts
     for host in (spare, *pair):
-        if host.is_powered and not host.is_frozen:
+        if host.state is HostState.RUNNING:
             with suppress(EvidenceError, LabError, OSError):
                 _replay_on(host, lab, directory)
                 return

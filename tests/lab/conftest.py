@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.lab.interface import Host, RemoteProcess
+from harness.lab.interface import Host, HostState, RemoteProcess
 from harness.lab.netns.lab import NetnsLab
 from harness.lab.topology import LOGGING, MANAGEMENT
 from harness.lab.waiting import wait_until
@@ -72,7 +72,7 @@ class Pair:
     def stop(self) -> None:
         """End all stand-ins on hosts that are up."""
         for host, process in self.processes:
-            if host.is_powered and process.is_running():
+            if host.state is not HostState.OFF and process.is_running():
                 process.signal("KILL")
                 process.wait(5)  # its port must be free for the next pair
 

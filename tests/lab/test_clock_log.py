@@ -12,7 +12,7 @@ from harness.evidence.clock_samples import ClockPair, read_clock_record
 from harness.evidence.clocks import Clocks
 from harness.evidence.host_clocks import HostClocks
 from harness.lab.clock_probe import machine_clocks
-from harness.lab.interface import Capability, HostUnreachableError, Lab, Pace
+from harness.lab.interface import Capability, HostState, HostUnreachableError, Lab, Pace
 from harness.vm.clock_log import ClockLog
 
 HOUR_NS = 3600 * 10**9
@@ -24,7 +24,7 @@ class FakeHost:
     python = "python3"
 
     def __init__(self, name: str, *, hours_ahead: int = 0, hangs: bool = False) -> None:
-        self.name, self.is_powered, self.is_frozen, self.is_asleep = name, True, False, False
+        self.name, self.state = name, HostState.RUNNING
         self.offset_ns = hours_ahead * HOUR_NS
         self._hangs = hangs
         self._stopped_ns = 0
@@ -38,11 +38,11 @@ class FakeHost:
 
     def freeze(self) -> None:
         self._stopped_ns = self.boottime_ns()
-        self.is_frozen = True
+        self.state = HostState.FROZEN
 
     def thaw(self) -> None:
         self.offset_ns -= self.boottime_ns() - self._stopped_ns
-        self.is_frozen = False
+        self.state = HostState.RUNNING
 
     @contextlib.contextmanager
     def converse(self, command: Any, *, timeout_seconds: float) -> Iterator[FakeHost]:
@@ -51,7 +51,7 @@ class FakeHost:
         yield self
 
     def ask(self, line: str, *, timeout_seconds: float | None = None) -> str:
-        assert not self.is_frozen
+        assert self.state is HostState.RUNNING
         pair = self.pair()
         return f"{pair.monotonic_ns} {pair.wall_ns} boot-of-{self.name}"
 
@@ -104,7 +104,7 @@ def test_a_host_that_is_off_or_hangs_has_no_sample_and_the_others_have(tmp_path:
     with log.around():
         off.freeze()
     with log.around():
-        off.is_powered = False
+        off.state = HostState.OFF
     record = read_clock_record(tmp_path / "clocks.json")
     assert record.pauses[0].resume_after_ns is None
     assert {sample.host for sample in record.samples} == {"host-a", "host-b"}

@@ -21,7 +21,7 @@ from fault_injectors.networks import ArbiterUnreachable, HostPairCut, NetworkCut
 from fault_injectors.registry import FAULTS
 from fault_injectors.toxiproxy_client import LogProxy, Toxic, ToxiproxyError
 from fault_injectors.vmm import KillVmm
-from harness.lab.interface import LabError
+from harness.lab.interface import HostState, LabError
 from harness.lab.netns.lab import NetnsLab
 from harness.lab.topology import ARBITER_PATH, CLIENT, DISK_PATH, MANAGEMENT, STORAGE, STORAGE_ARBITER
 from harness.lab.waiting import wait_until
@@ -60,7 +60,7 @@ def test_the_end_of_a_run_leaves_a_dead_host_dead_and_wakes_a_frozen_one(
     faults.inject(PowerOff(shared_lab, dead))
     faults.inject(Freeze(shared_lab, frozen))
     faults.end_all()
-    assert not dead.is_powered
+    assert dead.state is HostState.OFF
     assert frozen.is_alive()
     assert [record.healed_ns for record in faults.records] == [None, None]
     dead.power_on()
@@ -80,7 +80,7 @@ def test_a_brief_freeze_is_confirmed_and_one_of_a_frozen_host_is_a_mismatch(
     host = shared_lab.hosts["host-a"]
     record = inject(faults, BriefFreeze(shared_lab, host, 100))
     assert record.verdict is Verdict.CONFIRMED, record.evidence
-    assert not host.is_frozen
+    assert host.state is not HostState.FROZEN
     with faults.injected(Freeze(shared_lab, host)):
         assert inject(faults, BriefFreeze(shared_lab, host, 100)).verdict is Verdict.MISMATCH
     assert host.is_alive()

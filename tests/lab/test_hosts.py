@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.lab.interface import CommandFailedError, Host, HostUnreachableError, LabError
+from harness.lab.interface import CommandFailedError, Host, HostState, HostUnreachableError, LabError
 from harness.lab.netns.lab import NetnsLab
 from harness.lab.topology import LOGGING, LOGGING_PROXY_PORT, TAP
 from harness.lab.waiting import wait_until
@@ -69,7 +69,7 @@ def test_a_power_cycle_keeps_the_disk_and_loses_the_rest(shared_lab: NetnsLab) -
     process = host.start(["sleep", "1000"])
     host.run("nft add table inet lost", check=True)
     host.power_off()
-    assert not host.is_powered
+    assert host.state is HostState.OFF
     assert not host.is_alive()
     assert process.exit_status in (None, -1)
     with pytest.raises(LabError, match="off already"):
@@ -107,7 +107,7 @@ def test_a_frozen_host_stands_still_and_wakes_as_it_was(shared_lab: NetnsLab) ->
     host = shared_lab.hosts["host-a"]
     counter = start_peer(host, "beat", host.addresses[LOGGING], "10.1.0.12")
     host.freeze()
-    assert host.is_frozen
+    assert host.state is HostState.FROZEN
     assert not host.is_alive(timeout_seconds=0.3)
     before = shared_lab.hosts["host-b"].run("cat /sys/class/net/logging/statistics/rx_packets").stdout
     assert before == shared_lab.hosts["host-b"].run("cat /sys/class/net/logging/statistics/rx_packets").stdout

@@ -13,7 +13,7 @@ from fault_injectors import logging_network
 from fault_injectors.fault import Confirmation, Verdict
 from fault_injectors.log_traffic import LogTraffic
 from fault_injectors.logging_network import LogDelay, LoggingCut, LogThrottle
-from harness.lab.interface import CommandResult, Pace
+from harness.lab.interface import CommandResult, HostState, Pace
 from harness.lab.topology import LOGGING
 
 FIRST, SECOND = "10.1.0.11", "10.1.0.12"
@@ -38,7 +38,7 @@ class LogHost:
 
     accounts: list[str]
     name: str = "host-b"
-    is_powered: bool = True
+    state: HostState = HostState.RUNNING
 
     @property
     def addresses(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ from fault_injectors.logging_network import LogDelay, LogThrottle
 from fault_injectors.memory import killed_processes
 from fault_injectors.registry import FAULTS
 from fault_injectors.traffic import NetemCounters, PacketReordering, checksum_errors, netem_counters
-from harness.lab.interface import LabError, Pace
+from harness.lab.interface import HostState, LabError, Pace
 from harness.lab.namespaces import run_inside
 from harness.lab.netns.lab import NetnsLab
 from harness.lab.registry import LABS
@@ -79,14 +79,13 @@ class HalfDeadHost:
 
     error: str = ""
     name: str = "host-a"
-    is_powered: bool = True
-    is_frozen: bool = False
+    state: HostState = HostState.RUNNING
 
     def is_alive(self, *, timeout_seconds: float) -> bool:
-        return not self.is_frozen
+        return self.state is HostState.RUNNING
 
     def power_off(self) -> None:
-        self.is_frozen = True
+        self.state = HostState.FROZEN
         if self.error:
             raise LabError(self.error)
 

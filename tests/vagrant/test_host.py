@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from harness.lab.capture import Captures
-from harness.lab.interface import LabError
+from harness.lab.interface import HostState, LabError
 from harness.lab.keys import SshKey
 from harness.lab.topology import HOSTS, HostPlan
 from harness.lab.vagrant.host import VagrantHost
@@ -55,4 +55,4 @@ def test_the_power_is_cut_even_when_the_captures_do_not_end_well() -> None:
     )
     with pytest.raises(LabError, match="captures have ended"):
         host.power_off()
-    assert not host.is_powered
+    assert host.state is HostState.OFF

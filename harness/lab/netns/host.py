@@ -15,7 +15,7 @@ import paramiko
 
 from harness.lab import topology
 from harness.lab.capture import Captures
-from harness.lab.interface import HostRole, LabError
+from harness.lab.interface import HostRole, HostState, LabError
 from harness.lab.namespaces import connect_inside
 from harness.lab.netns.control_group import ControlGroup
 from harness.lab.netns.provision import Disk
@@ -71,11 +71,14 @@ class NetnsHost(SshHost):
     # Power and freezing are done from outside, as a power strip and a hypervisor would.
 
     @property
-    def is_powered(self) -> bool:
-        return self._launcher is not None and self._launcher.poll() is None
+    def state(self) -> HostState:
+        if self._launcher is None or self._launcher.poll() is not None:
+            return HostState.OFF
+        is_frozen = self._group.is_frozen and self._storage_group.is_frozen
+        return HostState.FROZEN if is_frozen else HostState.RUNNING
 
     def power_on(self) -> None:
-        if self.is_powered:
+        if self.state is not HostState.OFF:
             raise LabError(f"{self.name} is on already")
         self._boot()
         self._ssh.connect()
@@ -83,7 +86,7 @@ class NetnsHost(SshHost):
             self.await_storage()
 
     def read_file(self, path: str) -> bytes:
-        return super().read_file(path) if self.is_powered else self._disk.read(path)
+        return super().read_file(path) if self.state is not HostState.OFF else self._disk.read(path)
 
     def await_storage(self) -> None:
         """Wait until the host sees the disk image and the arbiter's directory."""
@@ -130,7 +133,7 @@ class NetnsHost(SshHost):
             raise LabError(f"{self.name} did not come up: {(self._disk.path / 'boot.log').read_text().strip()}")
 
     def power_off(self) -> None:
-        if not self.is_powered:
+        if self.state is HostState.OFF:
             raise LabError(f"{self.name} is off already")
         # Off the networks first: nothing that the dying kernel's sockets send (FIN, RST) may reach anybody.
         self._switch.unplug(self._plan)
@@ -163,10 +166,6 @@ class NetnsHost(SshHost):
         self._storage_group.thaw()
         self._group.thaw()
 
-    @property
-    def is_frozen(self) -> bool:
-        return self._group.is_frozen and self._storage_group.is_frozen
-
     def await_up(self) -> None:
         self._ssh.connect()
         if self.role is HostRole.FAULT_TOLERANT:
@@ -182,10 +181,6 @@ class NetnsHost(SshHost):
 
     def wake(self, *, slept_seconds: int = 0) -> None:
         raise LabError(f"{self.name} shares its kernel with this machine and never sleeps")
-
-    @property
-    def is_asleep(self) -> bool:
-        return False
 
     def discard(self) -> None:
         """End the host at once, for the lab's end."""

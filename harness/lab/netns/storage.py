@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from harness.lab import topology
-from harness.lab.interface import Endpoint, Host, HostUnreachableError, LabError, RemoteProcess
+from harness.lab.interface import Endpoint, Host, HostState, HostUnreachableError, LabError, RemoteProcess
 from harness.lab.netns.provision import block_pause
 from harness.lab.topology import DISK_PATH, STORAGE_FAULTS, STORAGE_PLAN, block_port
 
@@ -97,7 +97,7 @@ class NetnsStorage:
 
     def forget_cached(self, host: Host) -> None:
         """Opening a FUSE file drops the pages that the kernel cached of it."""
-        if host.is_powered and not host.is_frozen:
+        if host.state is HostState.RUNNING:
             try:
                 host.run(f": <{DISK_PATH}", timeout_seconds=2)
             except HostUnreachableError:

@@ -11,7 +11,7 @@ import paramiko
 
 from harness.lab import topology
 from harness.lab.capture import Captures
-from harness.lab.interface import HostRole, HostUnreachableError, LabError
+from harness.lab.interface import HostRole, HostState, HostUnreachableError, LabError
 from harness.lab.ssh import SshConnection
 from harness.lab.ssh_host import SshHost
 from harness.lab.topology import HostPlan
@@ -91,11 +91,15 @@ class VagrantHost(SshHost):
         self.connect()
 
     @property
-    def is_powered(self) -> bool:
-        return self._machines.is_running(self._plan)
+    def state(self) -> HostState:
+        if not self._machines.is_running(self._plan):
+            return HostState.OFF
+        if self._machines.is_frozen(self._plan):
+            return HostState.FROZEN
+        return HostState.ASLEEP if self._machines.is_asleep(self._plan) else HostState.RUNNING
 
     def power_on(self) -> None:
-        if self.is_powered:
+        if self.state is not HostState.OFF:
             raise LabError(f"{self.name} is on already")
         self._machines.power_on(self._plan)
         self.begin_capture()
@@ -112,7 +116,7 @@ class VagrantHost(SshHost):
             self._ssh.close()
 
     def read_file(self, path: str) -> bytes:
-        if self.is_powered:
+        if self.state is not HostState.OFF:
             return super().read_file(path)
         content = self._machines.read_disk(self._plan, path)
         if content is None:
@@ -123,17 +127,13 @@ class VagrantHost(SshHost):
     def freeze(self) -> None:
         self._machines.freeze(self._plan)
         # A process's threads stop one after the other.
-        if not wait_until(lambda: self.is_frozen, timeout_seconds=_SIGNAL_SECONDS):
+        if not wait_until(lambda: self.state is HostState.FROZEN, timeout_seconds=_SIGNAL_SECONDS):
             raise LabError(f"{self.name} does not stand still")
 
     def thaw(self) -> None:
         self._machines.thaw(self._plan)
-        if not wait_until(lambda: not self.is_frozen, timeout_seconds=_SIGNAL_SECONDS):
+        if not wait_until(lambda: self.state is not HostState.FROZEN, timeout_seconds=_SIGNAL_SECONDS):
             raise LabError(f"{self.name} does not run on")
-
-    @property
-    def is_frozen(self) -> bool:
-        return self._machines.is_frozen(self._plan)
 
     def set_cable(self, network: str, *, plugged: bool) -> None:
         self._machines.set_cable(self._plan, network, plugged=plugged)
@@ -142,15 +142,13 @@ class VagrantHost(SshHost):
         # The answer cannot come: the host sleeps before it could say that it does.
         with contextlib.suppress(HostUnreachableError):
             self.run("systemd-run --quiet --no-block sh -c 'echo mem >/sys/power/state'", timeout_seconds=10)
-        if not wait_until(lambda: self.is_asleep, timeout_seconds=self._stretch(10), interval_seconds=0.2):
+        if not wait_until(
+            lambda: self.state is HostState.ASLEEP, timeout_seconds=self._stretch(10), interval_seconds=0.2
+        ):
             raise LabError(f"{self.name} did not go to sleep")
 
     def wake(self, *, slept_seconds: int = 0) -> None:
         self._machines.wake(self._plan, slept_seconds=slept_seconds)
-
-    @property
-    def is_asleep(self) -> bool:
-        return self._machines.is_asleep(self._plan)
 
     def disconnect(self) -> None:
         """Let go of the host: its connection ends, the machine runs on."""

@@ -104,6 +104,8 @@ class Vagrant:
                 progress("waiting for Vagrant to let go of the machines")
                 _end(process, pid)
                 raise
+            finally:
+                process.stdout.close()
         if status != 0:
             end = "\n".join(f"    {line}" for line in said[-25:])
             raise LabError(

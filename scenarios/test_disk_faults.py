@@ -71,6 +71,7 @@ def test_disk_of_the_primary_is_slow_and_then_it_dies(run: Run) -> None:
     """A write is under way for long, so that it mostly is when the power goes: the survivor writes it again."""
     survivor = run.backup
     with run.under(SlowDisk(run.lab, run.primary.host)):
+        run.await_confirmations()
         run.inject(PowerOff(run.lab, run.primary.host))
         run.expect_takeover(survivor)
 

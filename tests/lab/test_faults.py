@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 import fault_injectors
+from fault_injectors.arbiter_record import RolledBackRecords, UnreadableRecord
 from fault_injectors.base import LabFault
 from fault_injectors.direction import Direction
-from fault_injectors.disk import BitFlip, DiskError
+from fault_injectors.disk import BitFlip, DiskError, SlowDisk, WriteError
 from fault_injectors.fault import Fault, FaultLog, FaultRecord, Verdict
 from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.host import BriefFreeze, Freeze, PowerOff
 from fault_injectors.logging_network import LogCorruption, LogDelay, LoggingCut, LogReset, LogThrottle
-from fault_injectors.networks import ArbiterUnreachable, HostPairCut, NetworkCut
+from fault_injectors.networks import ArbiterUnreachable, FlappingCut, HostPairCut, NetworkCut
 from fault_injectors.registry import FAULTS
+from fault_injectors.stray_heartbeats import ForgedHeartbeats, ReplayedHeartbeats
 from fault_injectors.toxiproxy_client import LogProxy, Toxic, ToxiproxyError
 from fault_injectors.vmm import KillVmm
 from harness.lab.interface import HostState, LabError
@@ -266,6 +268,61 @@ def test_a_write_error_needs_a_write(shared_lab: NetnsLab, faults: FaultLog) -> 
     assert confirmation.verdict is Verdict.CONFIRMED, confirmation.evidence
     fault.heal()
     assert host.run(write).succeeded
+
+
+def test_only_writes_fail_and_a_disk_is_slow_for_its_host_alone(shared_lab: NetnsLab, faults: FaultLog) -> None:
+    host, other = shared_lab.hosts["host-a"], shared_lab.hosts["host-b"]
+    write = f"dd if=/dev/zero of={DISK_PATH} bs=512 seek=41 count=1 conv=notrunc oflag=sync"
+    with faults.injected(SlowDisk(shared_lab, host)) as record:
+        assert record.verdict is Verdict.CONFIRMED, record.evidence
+        assert verdict(faults, SlowDisk(shared_lab, host)) is not Verdict.CONFIRMED, "it was as slow before"
+        assert host.run(write).succeeded
+        assert other.run(write).succeeded
+    assert verdict(faults, WriteError(shared_lab, host), 0.3) is Verdict.INCONCLUSIVE, "nobody wrote"
+    fault = WriteError(shared_lab, host)
+    fault.prepare()
+    fault.inject()
+    assert not host.run(write).succeeded
+    assert other.run(write).succeeded
+    assert fault.confirm(2).verdict is Verdict.CONFIRMED
+    fault.heal()
+
+
+def test_networks_that_flap(shared_lab: NetnsLab, faults: FaultLog, pair: Pair) -> None:
+    with faults.injected(FlappingCut(shared_lab, pair.dialler, pair.listener)) as record:
+        assert record.verdict is Verdict.CONFIRMED, record.evidence
+    assert pair.flows()
+    with faults.injected(HostPairCut(shared_lab, pair.dialler, pair.listener)):
+        assert verdict(faults, FlappingCut(shared_lab, pair.dialler, pair.listener)) is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("kind", [ForgedHeartbeats, ReplayedHeartbeats])
+def test_heartbeats_of_a_stranger_arrive(
+    shared_lab: NetnsLab, faults: FaultLog, pair: Pair, kind: type[ForgedHeartbeats] | type[ReplayedHeartbeats]
+) -> None:
+    fault = kind(shared_lab, pair.dialler, pair.listener)
+    with faults.injected(fault) as record:
+        assert record.verdict is Verdict.CONFIRMED, record.evidence
+    real = b"beat".hex()
+    assert (set(fault._payloads) == {real}) is (kind is ReplayedHeartbeats)
+    sent = shared_lab.hosts["host-c"].testinfra.process.filter(comm="python3")
+    assert not [process for process in sent if "IPPROTO_RAW" in process.args]
+
+
+@pytest.mark.parametrize("kind", [UnreadableRecord, RolledBackRecords])
+def test_records_of_the_arbiter_are_damaged_and_come_back(
+    shared_lab: NetnsLab, faults: FaultLog, kind: type[UnreadableRecord] | type[RolledBackRecords]
+) -> None:
+    vm = "6f1c2a4e-0000-4000-8000-00000000000a"
+    directory = f"{STORAGE_ARBITER}/{vm.replace('-', '')}"
+    make = f"mkdir -p {directory} && cd {directory} && echo '{{\"generation\": 1}}' >generation-00000001"
+    storage = shared_lab.storage_host
+    storage.run(make, check=True)
+    before = storage.run(f"cd {directory} && stat -c '%n %Y %s' generation-*").stdout
+    with faults.injected(kind(shared_lab, vm)) as record:
+        assert record.verdict is Verdict.CONFIRMED, record.evidence
+    assert storage.run(f"cd {directory} && stat -c '%n %Y %s' generation-*").stdout == before
+    storage.run(["rm", "-r", directory], check=True)
 
 
 def test_toxics_can_be_changed_and_refusals_are_errors(shared_lab: NetnsLab) -> None:

@@ -70,6 +70,8 @@ class NetnsStorage:
         self.forget_cached(host)
 
     def slow_disk(self, host: Host, *, pause_ms: float, serve_ms: float) -> None:
+        if host.name in self._pausing:
+            raise LabError(f"the disk of {host.name} is slow already")
         storage = self._host
         words = ["-c", _PAUSE, block_pause(host.name), str(pause_ms / 1000), str(serve_ms / 1000)]
         self._pausing[host.name] = storage.start(f"exec {storage.python} {shlex.join(words)}")

@@ -272,7 +272,8 @@ def _judge_primaries(evidence: EvidenceDirectory) -> Iterator[Finding]:
     owners = {claim.generation: claim for claim in evidence.ownership.claims}
     named = set()
     for one in evidence.wire.messages:
-        if not isinstance(one.body, Commit | Heartbeat | Entries):
+        # What a stranger forges is no node's word: what the nodes make of it is judged by what they do.
+        if not isinstance(one.body, Commit | Heartbeat | Entries) or one.sender not in evidence.traces:
             continue
         owner = owners.get(one.generation)
         key = one.generation, one.incarnation

@@ -42,6 +42,7 @@ class Point(enum.StrEnum):
     """Where a node can be held."""
 
     INPUT_APPENDED = "input-appended"
+    ENTRY_HALF_SENT = "entry-half-sent"
     ENTRY_SENT = "entry-sent"
     ENTRY_RECEIVED = "entry-received"
     ENTRY_REPLAYED = "entry-replayed"

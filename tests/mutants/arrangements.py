@@ -28,10 +28,40 @@ def nothing_happens(run: Run) -> None:
     run.expect_service()
 
 
+@scenario(Promise(expect=Expect.STAYS_TOGETHER), failpoints=("commit-received delay:1000", "entry-received delay:120"))
+def answer_to_commit_is_late(run: Run) -> None:
+    """The backup answers heartbeats at once, and the first entries when the guest has begun to speak."""
+    run.expect_service()
+
+
+@scenario(
+    Promise(expect=Expect.FAILOVER, operations_before_min=0, stall_ms_max=2000),
+    faults=(LogReset,),
+    failpoints=("commit-sent delay:3000",),
+    under_load=False,
+)
+def log_is_reset_right_after_commit(run: Run) -> None:
+    """COMMIT has come, so the backup may win; the primary, which is slow, is alone only if it has won itself."""
+    survivor = run.backup
+    run.inject(LogReset(run.lab, survivor.host))
+    run.pair.wait_until_alone(survivor)
+    run.start_load()
+    run.client.load_for(3)
+
+
 @scenario(Promise(expect=Expect.STAYS_TOGETHER), failpoints=("block-write-begun delay:20 count=all",))
 def writes_are_slow(run: Run) -> None:
     """Each block write takes 20 ms more on its way to the disk."""
     run.expect_service()
+
+
+@scenario(
+    Promise(expect=Expect.STAYS_TOGETHER, stall_ms_max=3000),
+    failpoints=("entry-half-sent delay:5 count=all",),
+)
+def messages_come_in_two_parts(run: Run) -> None:
+    """The last bytes of each message of entries come 5 ms behind the others."""
+    run.expect_together()
 
 
 @scenario(Promise(expect=Expect.STAYS_TOGETHER, stall_ms_max=3000), faults=(LogDelay,), entries_per_message=1)
@@ -78,6 +108,16 @@ def disk_is_read_after_a_failover(run: Run) -> None:
     run.inject(PowerOff(run.lab, run.primary.host))
     run.expect_takeover(survivor)
     run.key_value.command("SCRUB")
+
+
+@scenario(FAILOVER, faults=(PowerOff,))
+def time_is_asked_over_a_failover(run: Run) -> None:
+    """The guest looks at the wall clock, which it seldom does, before the failover and after it."""
+    survivor = run.backup
+    run.key_value.command("INFO")
+    run.inject(PowerOff(run.lab, run.primary.host))
+    run.expect_takeover(survivor)
+    run.key_value.command("INFO")
 
 
 def dies_at(run: Run, point: str, kind: str, *, then: str = "") -> None:

@@ -19,7 +19,7 @@ sequence = 1 << 40
 while True:
     sequence += 1
     stamp = (1 << 55) + time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    head = struct.pack("<QQQQQQQ", int(generation), 0x5742A9, 1, sequence, stamp, 0, 0)
+    head = struct.pack("<QQQQQQQ", int(generation), 0x5742A9, 1, sequence, stamp, stamp, 0)
     message = bytes([4]) + bytes.fromhex(vm) + head
     tag = blake3.blake3(b"\\x02" + message, key=bytes.fromhex(key)).digest()[:16]
     out.sendto(message + tag, (address, int(port)))

@@ -24,6 +24,7 @@ SAMPLES = 5
 
 AT_THE_PRIMARY = [
     ("input-appended", None),
+    ("entry-half-sent", None),
     ("entry-sent", None),
     ("entry-acknowledged", None),
     ("output-produced", "frame"),

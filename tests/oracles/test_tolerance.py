@@ -235,3 +235,9 @@ def test_errors_that_the_scenario_allows_are_answers_too(run: Run, judge_run: Ju
 def test_the_refusals_of_a_vm_that_boots_are_none(run: Run, judge_run: JudgeRun) -> None:
     run.connections.insert(0, connection(91, "refused", 5, asked_ms=4, error="ECONNREFUSED"))
     assert judge_run(run)["answers-clean"].findings == []
+
+
+def test_a_forged_heartbeat_is_no_nodes_word(run: Run, judge_run: JudgeRun) -> None:
+    [heartbeat, *_] = [one for one in run.messages if isinstance(one.body, Heartbeat)]
+    run.messages.append(replace(heartbeat, sender="10.2.0.30", incarnation="00000000005742a9"))
+    assert judge_run(run)["single-speaker"].findings == []

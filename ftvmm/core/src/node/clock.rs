@@ -46,10 +46,10 @@ impl GuestClock {
     /// The counter now, in ticks of 1 ns.
     pub fn counter(&mut self) -> u64 {
         let value = (i128::from(boottime_nanoseconds()) + self.counter_offset).max(0) as u64;
-        self.counter_newest = self.counter_newest.max(value);
         if mutant!(CounterBack, once after_go_live) {
             return self.counter_newest - 1000;
         }
+        self.counter_newest = self.counter_newest.max(value);
         if mutant!(CounterLeap, once after_go_live) {
             self.counter_offset += 2_000_000_000;
         }
@@ -58,10 +58,10 @@ impl GuestClock {
 
     /// The wall clock now, in nanoseconds since 1970.
     pub fn wall(&mut self) -> u64 {
-        self.wall_newest = self.wall_newest.max(wall_nanoseconds());
         if mutant!(WallBack, once after_go_live) {
             return self.wall_newest - 1_000_000;
         }
+        self.wall_newest = self.wall_newest.max(wall_nanoseconds());
         self.wall_newest
     }
 

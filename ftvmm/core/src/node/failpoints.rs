@@ -53,6 +53,8 @@ macro_rules! points {
 points! {
     /// primary, the guest's thread: the guest was given an input, which is in the log and not on the wire
     InputAppended = "input-appended",
+    /// primary, the sender's thread: a frame of entries was handed to the kernel but for its last bytes
+    EntryHalfSent = "entry-half-sent",
     /// primary, the sender's thread: a frame of entries was handed to the kernel
     EntrySent = "entry-sent",
     /// backup, the receiver's thread: a frame of entries came, and nothing is stored
@@ -91,7 +93,7 @@ points! {
     FirstOutput = "first-output",
     /// primary: COMMIT is on its way, the guest has not started
     CommitSent = "commit-sent",
-    /// joiner: COMMIT came, it is the backup now and has answered, replay has not started
+    /// joiner: COMMIT came, it is the backup now; it has not answered COMMIT, and replay has not started
     CommitReceived = "commit-received",
 }
 

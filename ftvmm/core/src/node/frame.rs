@@ -8,7 +8,12 @@ use std::io::{Read, Write};
 
 use thiserror::Error;
 
+#[cfg(feature = "lab")]
+use crate::lab::failpoint;
+
 use super::authentication::{Key, Purpose, TAG_LENGTH};
+#[cfg(feature = "lab")]
+use super::failpoints::{self, Point};
 
 /// The first bytes of a connection; the digit is the version of the format.
 pub const MAGIC: [u8; 8] = *b"FTVMLOG1";
@@ -142,6 +147,13 @@ impl<W: Write> FrameWriter<W> {
         frame.extend_from_slice(payload);
         frame.extend_from_slice(&tag);
         self.number += 1;
+        #[cfg(feature = "lab")]
+        if kind == Kind::Entries && failpoints::awaited(Point::EntryHalfSent) {
+            let rest = frame.split_off(frame.len() - TAG_LENGTH);
+            self.stream.write_all(&frame)?;
+            failpoint!(EntryHalfSent, self.number);
+            return self.stream.write_all(&rest);
+        }
         self.stream.write_all(&frame)
     }
 }

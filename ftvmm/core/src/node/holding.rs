@@ -54,7 +54,7 @@ pub struct Holding {
 }
 
 /// Points that a step has come to: at which of its outputs, and what happens there.
-pub type Passed = Vec<(usize, u64, Action)>;
+pub type Passed = Vec<(usize, Point, u64, Action)>;
 
 impl Holding {
     /// Looks through the outputs of a step for points that are hit. The protocol's lock is held: no output slips out
@@ -67,7 +67,7 @@ impl Holding {
             {
                 let emits = matches!(point, Point::Won | Point::Attached | Point::Announced | Point::FirstOutput);
                 OUTPUTS_HELD.fetch_or(emits && matches!(action, Action::Block | Action::Delay(_)), Ordering::AcqRel);
-                passed.push((place, id, action));
+                passed.push((place, point, id, action));
             }
         }
         passed
@@ -75,7 +75,7 @@ impl Holding {
 
     /// The output of this step at `place` is next: what is hit there strikes or closes. Gives the output back unless it is held.
     pub fn let_by(&mut self, passed: &Passed, place: usize, output: Output) -> Option<Output> {
-        for (_, id, action) in passed.iter().filter(|(at, ..)| *at == place) {
+        for (.., id, action) in passed.iter().filter(|(at, ..)| *at == place) {
             match action {
                 Action::Kill | Action::Stop => failpoints::strike(*action),
                 Action::Delay(_) | Action::Block => self.gates.push(Gate::of(*id, *action)),
@@ -93,7 +93,10 @@ impl Holding {
                 | Output::StartGuest
                 | Output::StartReplay
         );
-        if leads_on && !self.gates.is_empty() {
+        // The answer to COMMIT, and no other message: without it the primary has to do with answers to its heartbeats.
+        let answers_commit = matches!(output, Output::Send { .. })
+            && passed.iter().any(|(at, point, ..)| *at < place && *point == Point::CommitReceived);
+        if (leads_on || answers_commit) && !self.gates.is_empty() {
             self.outputs.push_back(output);
             return None;
         }

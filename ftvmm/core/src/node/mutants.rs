@@ -129,11 +129,11 @@ mutants! {
     WriteEarly = "write-early",
     /// an arbiter that was out of reach once is never asked again
     AskOnce = "ask-once",
-    /// suspects its peer 500 ms late
+    /// suspects its peer 1 s late
     SuspectLate = "suspect-late",
     /// heartbeats of the management network are not heard
     DeafToManagement = "deaf-to-management",
-    /// waits 500 ms before it goes live
+    /// waits 1 s before it goes live
     SlowGoLive = "slow-go-live",
     /// announces nothing
     AnnounceNothing = "announce-nothing",
@@ -249,7 +249,7 @@ pub fn rules() -> Rules {
 /// The protocol's intervals, where a mutant is another interval.
 pub fn alter_timing(timing: &mut Timing) {
     if is_on(Mutant::SuspectLate) {
-        timing.detect += Duration::from_millis(500);
+        timing.detect += Duration::from_secs(1);
     }
     if is_on(Mutant::WriteEarly) {
         timing.write_bound -= Duration::from_millis(20);

@@ -436,7 +436,7 @@ impl Runtime {
 
     fn attach(&mut self) {
         if mutant!(SlowGoLive) {
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(Duration::from_secs(1));
         }
         match self.shared.world.attach() {
             Ok(()) => self.followed.push_back(Input::Attached),

@@ -88,11 +88,6 @@ class FaultRecord:
     verdict: Verdict = Verdict.INCONCLUSIVE
     evidence: list[str] = field(default_factory=list)
 
-    @property
-    def is_confirmed(self) -> bool:
-        """Whether the fault was seen to bite."""
-        return self.verdict is Verdict.CONFIRMED
-
 
 @dataclass
 class _Injection:

@@ -110,7 +110,7 @@ class Freeze(HostFault):
 
 @dataclass
 class BriefFreeze(HostFault):
-    """All of the host's processes stand still for so many milliseconds, and have run on when `inject` is back.
+    """All of the host's processes are frozen for so many milliseconds, and thawed again when `inject` is back.
 
     As for this machine: how long grows with the lab's detection times.
     """

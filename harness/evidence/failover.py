@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.trace import Trace
@@ -163,9 +162,3 @@ def _client_view(evidence: EvidenceDirectory, from_ns: int, to_ns: int) -> tuple
 
 def _milliseconds(start_ns: int | None, end_ns: int | None) -> float | None:
     return None if start_ns is None or end_ns is None else round((end_ns - start_ns) / 1e6, 3)
-
-
-def read_failovers(path: Path) -> list[dict[str, object]]:
-    """`failover.json` as it is, for reports."""
-    content: list[dict[str, object]] = json.loads(path.read_bytes())
-    return content

@@ -60,11 +60,6 @@ class NetnsHost(SshHost):
         # The namespaces share this machine's files, so the interpreter that runs the tests serves the hosts too.
         return f"env PYTHONPATH={PROJECT} PYTHONDONTWRITEBYTECODE=1 {sys.executable}"
 
-    @property
-    def init_pid(self) -> int:
-        """The pid on this machine of the host's init, for the lab's own plumbing."""
-        return self._init_pid
-
     def _connect(self) -> Any:
         return connect_inside(self._switch.rack_pid, self._plan.address(topology.OPERATOR), 22)
 

@@ -1,4 +1,4 @@
-//! Failpoints of the protocol's thread. It answers heartbeats and must not stand still, so what leads on is held
+//! Failpoints of the protocol's thread. It answers heartbeats and must not be blocked, so what leads on is held
 //! instead: effects of a takeover, answers of the arbiter, acknowledgements.
 
 use std::collections::VecDeque;

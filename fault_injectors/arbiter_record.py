@@ -7,11 +7,12 @@ keeps its stamps, and comes back with them.
 from __future__ import annotations
 
 import abc
+import contextlib
 from dataclasses import dataclass, field
 
 from fault_injectors.base import LabFault
 from fault_injectors.fault import Confirmation
-from harness.lab.interface import HostState
+from harness.lab.interface import HostState, HostUnreachableError
 from harness.lab.topology import ARBITER_PATH, STORAGE_ARBITER
 from harness.lab.waiting import wait_until
 
@@ -35,11 +36,18 @@ class _ArbiterRecord(LabFault, abc.ABC):
         return f"{STORAGE_ARBITER}/{self.vm.replace('-', '')}"
 
     def _seen(self) -> dict[str, str]:
-        """Name and content of the newest record, as each host that runs reads it."""
+        """Name and content of the newest record, as each host that runs reads it.
+
+        A second fault may strike while this one is confirmed: a host that dies under the question reads nothing.
+        """
         directory = f"{ARBITER_PATH}/{self.vm.replace('-', '')}"
         command = f"cd {directory} && name=$(ls | grep '^generation-' | tail -n 1) && echo $name $(cat $name)"
         hosts = [host for host in self.lab.fault_tolerant_hosts if host.state is HostState.RUNNING]
-        return {host.name: host.run(command).stdout.strip() for host in hosts}
+        seen = {}
+        for host in hosts:
+            with contextlib.suppress(HostUnreachableError):
+                seen[host.name] = host.run(command).stdout.strip()
+        return seen
 
     def prepare(self) -> None:
         self._before = self._seen()
@@ -59,9 +67,11 @@ class _ArbiterRecord(LabFault, abc.ABC):
             return Confirmation.of(None, f"not every host read a record before: {self._before}")
 
         def shows() -> bool:
-            return all(content != self._before.get(name) and self._shows(content) for name, content in seen().items())
+            seen = self._seen()
+            return bool(seen) and all(
+                content != self._before.get(name) and self._shows(content) for name, content in seen.items()
+            )
 
-        seen = self._seen
         struck = wait_until(shows, timeout_seconds=timeout_seconds)
         return Confirmation.of(
             struck, f"the newest record, as hosts read it, before: {self._before}", f"and now: {self._seen()}"

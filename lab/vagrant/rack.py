@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -28,32 +29,26 @@ def start(directory: Path) -> ProcessIdentity:
         LabError: it did not come up; the message has what it said.
     """
     log = directory / "rack.log"
-    with log.open("wb") as errors:
-        launcher = subprocess.Popen(
-            [
-                "unshare",
-                "--net",
-                "--mount",
-                "--pid",
-                "--fork",
-                "--kill-child=KILL",
-                "bash",
-                str(_SCRIPT),
-                str(directory),
-            ],
+    # It lives on when this process has ended, so it is nobody's child: `setsid --fork` leaves it to init.
+    launch = ["setsid", "--fork", "bash", "-c", 'echo $$; exec "$@"', "rack"]
+    isolate = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=KILL"]
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
+            [*launch, *isolate, "bash", str(_SCRIPT), str(directory)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
-            start_new_session=True,
-        )
-    assert launcher.stdout is not None
-    answer = launcher.stdout.readline()
-    launcher.stdout.close()
+        ) as launcher,
+    ):
+        assert launcher.stdout is not None
+        number, answer = launcher.stdout.readline(), launcher.stdout.readline()
     if answer != b"ready\n":
-        launcher.kill()
-        launcher.wait()
+        if number:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(number), signal.SIGKILL)
         raise LabError(f"the lab's libvirt did not start: {log.read_text(errors='replace').strip()}")
-    pid = only_child(launcher.pid)
+    pid = only_child(int(number))
     if pid is None:
         raise LabError(f"the lab's libvirt ended at once: {log.read_text(errors='replace').strip()}")
     process = ProcessIdentity.of(pid)

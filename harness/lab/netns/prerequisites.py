@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from harness.lab.interface import LabError
+from harness.lab.netns import run_directory
 
 # The program and the Debian package that has it.
 _PROGRAMS = {
@@ -39,3 +40,9 @@ def check_prerequisites() -> None:
     for device in ("/dev/net/tun", "/dev/fuse"):
         if not Path(device).exists():
             raise LabError(f"the lab `netns` needs {device}")
+    memory = run_directory.ROOT.parent
+    if not memory.is_mount() or shutil.disk_usage(memory).free < run_directory.BYTES_MIN:
+        raise LabError(
+            f"the lab `netns` keeps its hosts' disks in memory and needs {run_directory.BYTES_MIN >> 20} MiB free in"
+            f" {memory}: mount -t tmpfs -o size=1g tmpfs {memory}"
+        )

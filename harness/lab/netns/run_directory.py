@@ -1,4 +1,7 @@
-"""The files of a run under /run/ftvmm-lab/<run>, and the sweep that removes what a dead owner left.
+"""The files of a run under /dev/shm/ftvmm-lab/<run>, and the sweep that removes what a dead owner left.
+
+They lie in memory: on this machine's disk a flush of one lab's hosts waits for what everybody else writes there, 84 ms
+and more beside a second lab, and each such wait is a stall that the client notices and that no fault made.
 
 Everything else of a run (namespaces, links, mounts, processes) hangs on one PID namespace and goes with it; its init is
 the rack, see `keeper`.
@@ -20,7 +23,9 @@ from pathlib import Path
 from harness.lab.netns import control_group
 from harness.lab.process_identity import ProcessIdentity
 
-ROOT = Path("/run/ftvmm-lab")
+ROOT = Path("/dev/shm/ftvmm-lab")
+# What a lab writes in a long scenario, several times over.
+BYTES_MIN = 512 << 20
 STATE = "state.json"
 
 

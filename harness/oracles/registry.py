@@ -19,6 +19,7 @@ from harness.oracles import (
     faults_confirmed,
     guest_time,
     linearizable,
+    outcome,
     output_rule,
     outputs_complete,
     single_speaker,
@@ -51,6 +52,7 @@ ORACLES: tuple[Oracle, ...] = tuple(
         (
             faults_confirmed,
             evidence_sufficient,
+            outcome,
             linearizable,
             durable,
             connections_kept,

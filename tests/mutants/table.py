@@ -17,9 +17,6 @@ from tests.mutants import arrangements
 
 Scenario = Callable[[Run], None]
 
-# Not an oracle: a line of the scenario, which waits for what never comes.
-OWN_LINES = "the scenario's own lines"
-
 POWER_OFF = test_host_faults.test_primary_loses_power_under_load
 KILLED = test_host_faults.test_primary_vmm_is_killed
 BACKUP_OFF = test_host_faults.test_backup_loses_power_under_load
@@ -279,9 +276,8 @@ TABLE: tuple[Mutant, ...] = (
         "deaf-to-management",
         "needs the logging network for its acknowledgements",
         test_logging_network.test_acknowledgements_do_not_reach_the_primary,
-        "stall-bounded",
-        "stall-noticed",
-        "stall-too-long",
+        "outcome",
+        "pair-parted",
     ),
     _mutant("slow-go-live", "waits 1 s before it goes live", POWER_OFF, "stall-bounded", "stall-too-long"),
     _mutant("announce-nothing", "no switch is told", POWER_OFF, "single-speaker", "not-announced"),
@@ -387,13 +383,15 @@ TABLE: tuple[Mutant, ...] = (
         "rule:R7-lag",
         "a backup that does not replay is kept",
         arrangements.replay_stands_still,
-        OWN_LINES,
+        "outcome",
+        "nobody-went-on",
     ),
     _mutant(
         "rule:R7-paused",
         "a node that stood still suspects its peer for it",
         arrangements.both_hosts_stand_still_for_a_while,
-        OWN_LINES,
+        "outcome",
+        "pair-parted",
     ),
     _mutant(
         "rule:R7-diverged+replay-a-frame-wrong",
@@ -448,6 +446,8 @@ TABLE: tuple[Mutant, ...] = (
         "outputs leave unprotected until COMMIT is answered",
         arrangements.answer_to_commit_is_late,
         "output-rule",
+        "block-before-acknowledgement",
+        "block-after-lease",
         "console-before-acknowledgement",
         "frame-before-acknowledgement",
         "console-after-lease",

@@ -24,7 +24,7 @@ from harness.scenario import Plan
 from harness.vm.run import Run
 from tests.mutants import arrangements
 from tests.mutants.conftest import Judgements
-from tests.mutants.table import OWN_LINES, TABLE, Mutant, Scenario
+from tests.mutants.table import TABLE, Mutant, Scenario
 
 WANTED = os.environ.get("MUTANTS", "0") or "all"
 SEED = int(os.environ.get("MUTANTS_SEED") or random.SystemRandom().randrange(10**6))
@@ -63,9 +63,6 @@ def test_mutant_is_caught(lab: Lab, tmp_path: Path, mutant: Mutant) -> None:
         if not run.judgements:
             run.abandon()
     judgements = Judgements(run.judgements)
-    if mutant.oracle == OWN_LINES:
-        assert own_lines is not None, str(judgements)
-        return
     found = judgements.findings(mutant.oracle)
     failed = {finding.code for finding in found if finding.verdict is Verdict.FAILED}
     assert failed & set(mutant.codes), f"{mutant.names}: {own_lines!r}\n{judgements}"

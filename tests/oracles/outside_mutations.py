@@ -16,6 +16,7 @@ from harness.evidence.ownership import ArbiterEvent, ArbiterRecord
 from harness.evidence.replay import ReplayedOutput
 from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat, LogEntry
 from harness.evidence.wire.wire import Said
+from harness.promise import Expect
 from tests.oracles.mutations import Mutation, breaks
 from tests.oracles.run_builder import (
     BACKUP,
@@ -628,6 +629,34 @@ def both_say_that_they_took_one_generation(run: Run) -> None:
 @found("single-speaker", "no-frames")
 def nobody_said_anything(run: Run) -> None:
     run.captures, run.writes = {host: [] for host in run.captures}, []
+
+
+# How the pair comes out of it
+
+
+@found("outcome", "pair-parted")
+def the_backup_took_over_where_nothing_was_to_happen(run: Run) -> None:
+    run.scenario["expect"] = Expect.STAYS_TOGETHER
+
+
+@found("outcome", "nobody-went-on")
+def nobody_claims_another_generation(run: Run) -> None:
+    del run.records[1:]
+
+
+@found("outcome", "no-failover")
+def the_primary_goes_on_where_the_backup_was_to_take_over(run: Run) -> None:
+    run.records[1] = replace(run.records[1], incarnation=INCARNATIONS[PRIMARY])
+
+
+@found("outcome", "changed-hosts")
+def the_backup_took_over_where_the_primary_was_to_go_on(run: Run) -> None:
+    run.scenario["expect"] = Expect.PRIMARY_ALONE
+
+
+@found("outcome", "no-arbiter-records")
+def nobody_knows_who_owns_the_vm_at_the_end(run: Run) -> None:
+    run.records = []
 
 
 # Guest time

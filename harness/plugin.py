@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from harness.lab.interface import Host, Lab
+from harness.lab.interface import Host, Lab, LabError
 from harness.lab.registry import LABS
+from harness.lab.waiting import wait_until
+
+# Longer than any scenario: who waits in vain for so long is told so.
+_TURN_SECONDS_MAX = 1800.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--lab", choices=sorted(LABS), default="netns", help="the lab that the scenarios run in")
     group.addoption(
         "--keep-lab", action="store_true", help="stop at the first scenario that fails, and leave the lab as it is then"
+    )
+    group.addoption(
+        "--labs-at-once",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --numprocesses: how many labs have a VM running at a time; the other processes judge meanwhile",
     )
 
 
@@ -42,8 +56,47 @@ def chosen_lab(request: pytest.FixtureRequest) -> Lab:
     return LABS[request.config.getoption("--lab")]()
 
 
+class Turn:
+    """One of the places for a lab with a VM that runs. Processes of one pytest share them, by locks on files."""
+
+    def __init__(self, places: int, directory: Path) -> None:
+        self._files = [directory / f"ftvmm-lab-{number}.lock" for number in range(places)]
+        self._held: int | None = None
+
+    def take(self) -> None:
+        """Wait for a place. Raises `LabError` when none gets free."""
+        if self._files and not wait_until(self._try, timeout_seconds=_TURN_SECONDS_MAX):
+            raise LabError(f"none of the {len(self._files)} places for a lab got free in {_TURN_SECONDS_MAX:.0f} s")
+
+    def _try(self) -> bool:
+        for file in self._files:
+            descriptor = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._held = descriptor
+                return True
+            os.close(descriptor)
+        return False
+
+    def give_back(self) -> None:
+        """Let another lab run. May be called again."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+
 @pytest.fixture
-def lab(request: pytest.FixtureRequest, chosen_lab: Lab) -> Iterator[Lab]:
+def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Turn]:
+    """When this scenario's lab may come up."""
+    # The parent is one for all processes of a run.
+    turn = Turn(request.config.getoption("--labs-at-once"), tmp_path_factory.getbasetemp().parent)
+    turn.take()
+    yield turn
+    turn.give_back()
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, chosen_lab: Lab, turn: Turn) -> Iterator[Lab]:
     """A fresh lab, up, for every scenario: none inherits another's faults."""
     known_pace = chosen_lab.pace
     chosen_lab.start()

@@ -49,8 +49,10 @@ class Expect(enum.StrEnum):
 
 # The VM is silent for 214 ms in the median when its primary is killed, 226 ms at the 95th percentile (SPECIFICATION.md,
 # T8). A connection waits until its kernel asks again after that, 0.21, 0.43 or 0.86 s after it asked in vain; a long
-# value that was under way takes up to 240 ms more.
-FAILOVER_MS_MAX = 1000.0
+# value that was under way takes up to 240 ms more, 1,100 ms in all.
+FAILOVER_MS_MAX = 1200.0
+# Below the 200 ms after which TCP asks again: a frame that is lost shows. 103 ms was the longest of 119 healthy runs.
+SETTLED_MS_MAX = 180.0
 # What a fault that nobody is to notice may add to the longest latency that was seen before it.
 UNNOTICED_MS_MAX = 100.0
 
@@ -72,6 +74,8 @@ class Promise:
     stall_ms_min: float = 0.0
     # By how much a wait may be longer than the longest one before the first fault; None: that is not promised.
     latency_over_before_ms_max: float | None = None
+    # The longest wait when the VM has changed hands and has been back for a second; None: that is not promised.
+    settled_ms_max: float | None = SETTLED_MS_MAX
     # How errors may begin that the server answers, or with which it refuses a connection, such as `IOERR`.
     errors_allowed: tuple[str, ...] = ()
     # A fault damages the disk on purpose: damage may be reported, and no damaged value may be served even so.

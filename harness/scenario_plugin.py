@@ -12,6 +12,7 @@ import pytest
 
 from harness.lab.interface import Lab
 from harness.lab.registry import LABS
+from harness.plugin import Turn
 from harness.scenario import MARKER, plan_of
 from harness.vm.run import Run
 
@@ -90,7 +91,7 @@ def evidence_of(lab: Lab) -> Path:
 
 
 @pytest.fixture
-def run(request: pytest.FixtureRequest, lab: Lab) -> Run:
+def run(request: pytest.FixtureRequest, lab: Lab, turn: Turn) -> Run:
     """A VM that runs protected and under load, and everything that is needed to break it."""
     item = request.node
     plan = plan_of(item)
@@ -105,6 +106,7 @@ def run(request: pytest.FixtureRequest, lab: Lab) -> Run:
         name=item.name,
         title=_title(item),
         seed=zlib.crc32(item.name.encode()) if seed is None else seed,
+        when_gathered=turn.give_back,
     )
     # Only now is it known how slow the lab is.
     item.add_marker(pytest.mark.timeout(lab.pace.stretch(SECONDS_MAX), func_only=True))

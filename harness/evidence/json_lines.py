@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +44,8 @@ def read_lines(path: Path, *, torn_end_allowed: bool = False) -> Iterator[Line]:
         raise EvidenceError(f"{path}:{len(whole) + 1}: the last line is torn")
     for number, line in enumerate(whole, 1):
         try:
-            fields = json.loads(line)
-        except ValueError as error:
+            fields = msgspec.json.decode(line)
+        except (msgspec.DecodeError, ValueError) as error:
             raise EvidenceError(f"{path}:{number}: no JSON: {error}") from error
         if not isinstance(fields, dict):
             raise EvidenceError(f"{path}:{number}: no JSON object")
@@ -62,10 +61,10 @@ def has_torn_end(path: Path) -> bool:
 def read_object(path: Path) -> Line:
     """A file that is one JSON object. Raises `EvidenceError`."""
     try:
-        fields = json.loads(path.read_bytes())
+        fields = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise EvidenceError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except (msgspec.DecodeError, ValueError) as error:
         raise EvidenceError(f"{path}: no JSON: {error}") from error
     if not isinstance(fields, dict):
         raise EvidenceError(f"{path}: no JSON object")

@@ -97,6 +97,10 @@ class Ownership:
         """The hosts that ever owned the VM, the first owner first."""
         return list(dict.fromkeys(claim.host for claim in self.claims if claim.host is not None))
 
+    def until(self, at_ns: int) -> list[Claim]:
+        """The claims that may have been made by then."""
+        return [claim for claim in self.claims if claim.earliest_ns <= at_ns]
+
     def of(self, host: str) -> list[Claim]:
         """What a host's nodes claimed, by generation."""
         return [claim for claim in self.claims if claim.host == host]

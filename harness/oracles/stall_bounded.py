@@ -20,6 +20,10 @@ from harness.evidence.waits import (
     operation_waits,
     silence_of_handshake,
 )
+from harness.lab.topology import FAULT_TOLERANT_PLANS
+
+# What was lost in the stall is asked for again in this time, a long value included.
+_SETTLING_SECONDS = 1.0
 
 NAME = "stall-bounded"
 PROMISE = "transparent-failover"
@@ -46,6 +50,9 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     ]
     findings += _judge_handshakes(handshakes, doors, bound_ms)
     findings += _judge_notice(evidence, [*operations, *handshakes])
+    settled_ns = _settled_ns(evidence, operations)
+    if settled_ns is not None:
+        findings += _judge_settled(evidence, operations, settled_ns)
     if not longest:
         findings.append(Finding("no-answers", "no operation was answered", Verdict.INSUFFICIENT))
     faults_ns = evidence.fault_times_ns()
@@ -105,6 +112,35 @@ def _judge_notice(evidence: EvidenceDirectory, waits: Sequence[Wait]) -> Iterato
         if one.milliseconds_at_least > usual_ms + allowed_ms:
             message = f"{one} took {one.milliseconds:.0f} ms, and none before the fault more than {usual_ms:.0f} ms"
             yield Finding("stall-noticed", message, at_ns=one.start_ns)
+
+
+def _settled_ns(evidence: EvidenceDirectory, operations: Sequence[Wait]) -> int | None:
+    """From when on the VM, having changed hands, is to be as quick as ever; None where a fault still slows it."""
+    claims = evidence.ownership.until(evidence.scenario.end_ns)
+    if len(claims) < 2:
+        return None
+    last = claims[-1]
+    others = {plan.name for plan in FAULT_TOLERANT_PLANS} - {last.host}
+    if any(fault.healed_ns is None and fault.target not in others for fault in evidence.faults):
+        return None
+    changes = [last.latest_ns, *(fault.healed_ns or fault.injected_ns for fault in evidence.faults)]
+    changed_ns = evidence.to_boot_ns(max(at_ns for at_ns in changes if at_ns is not None))
+    answers_ns = [one.end_ns for one in operations if one.ended and changed_ns is not None and one.end_ns > changed_ns]
+    if not answers_ns:
+        return None
+    return min(answers_ns) + int(_SETTLING_SECONDS * evidence.scenario.time_scale * 1e9)
+
+
+def _judge_settled(evidence: EvidenceDirectory, operations: Sequence[Wait], settled_ns: int) -> Iterator[Finding]:
+    """A survivor serves as well as its predecessor did, and not only at first."""
+    bound_ms = evidence.scenario.settled_ms_max
+    if bound_ms is None:
+        return
+    for one in _longest_by_client([one for one in operations if one.start_ns >= settled_ns]).values():
+        if one.milliseconds_at_least > bound_ms:
+            later_ms = (one.start_ns - settled_ns) / 1e6
+            message = f"{one}, begun {later_ms:.0f} ms after the VM had settled, took {one.milliseconds:.0f} ms"
+            yield Finding("stall-afterwards", f"{message}, {_spell(bound_ms)}", at_ns=one.start_ns)
 
 
 def _spell(bound_ms: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fault_injectors.fault import Fault, FaultLog, FaultRecord
@@ -39,11 +39,22 @@ class Run:
         name: the scenario's name.
         title: its name for people.
         seed: what the client's load is drawn from.
+        when_gathered: called when nothing of the run runs any more, and before it is judged.
     """
 
-    def __init__(self, lab: Lab, directory: Path, plan: Plan, *, name: str, title: str = "", seed: int = 0) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        directory: Path,
+        plan: Plan,
+        *,
+        name: str,
+        title: str = "",
+        seed: int = 0,
+        when_gathered: Callable[[], None] = lambda: None,
+    ) -> None:
         self.lab, self.directory, self.plan, self.seed = lab, directory, plan, seed
-        self.name, self.title = name, title
+        self.name, self.title, self._when_gathered = name, title, when_gathered
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         guest = guests.ticker() if plan.client is ClientKind.TICKER else guests.key_value()
@@ -231,3 +242,4 @@ class Run:
         with self._clocks.around():
             self._faults.end_all()
         collect(self)
+        self._when_gathered()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.evidence import allure_report
@@ -10,13 +12,29 @@ from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.verdicts import Judgement
 from harness.oracles import registry
 
+_NICER = 10
+
 
 def judge(directory: Path) -> list[Judgement]:
     """Lets every oracle that applies judge the evidence, and shows all of it in the report."""
     evidence = EvidenceDirectory(directory)
-    judgements = registry.judge(evidence)
-    allure_report.report(evidence, judgements)
+    with _without_haste():
+        judgements = registry.judge(evidence)
+        allure_report.report(evidence, judgements)
     return judgements
+
+
+@contextlib.contextmanager
+def _without_haste() -> Iterator[None]:
+    """Lets the labs that run beside this process have the processor first: their bounds on time are tight."""
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, usual + _NICER)
+    try:
+        yield
+    finally:
+        # Only root may hurry again; labs need root as well.
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, usual)
 
 
 def raise_if_broken(judgements: Sequence[Judgement], broke_off: BaseException | None) -> None:

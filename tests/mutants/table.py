@@ -150,9 +150,9 @@ TABLE: tuple[Mutant, ...] = (
     # What leaves.
     _mutant("duplicate-frames", "a frame leaves twice", POWER_OFF, "output-rule", "frame-repeated"),
     _mutant("shorten-frames", "a frame lacks its last byte", POWER_OFF, "output-rule", "two-contents"),
-    _mutant("delay-frames", "a frame waits 200 ms for nothing", POWER_OFF, "stall-bounded", "stall-too-long"),
+    _mutant("delay-frames", "a frame waits 200 ms for nothing", POWER_OFF, "stall-bounded", "stall-afterwards"),
     _mutant("second-mac", "a frame leaves from another MAC too", POWER_OFF, "single-speaker", "foreign-frame"),
-    _mutant("lose-frames-in", "a frame that came in is lost", POWER_OFF, "stall-bounded", "stall-too-long"),
+    _mutant("lose-frames-in", "a frame that came in is lost", POWER_OFF, "stall-bounded", "stall-afterwards"),
     _mutant(
         "garble-requests",
         "a client's request reaches the guest as another one",

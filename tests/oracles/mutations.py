@@ -293,6 +293,12 @@ def somebody_notices(run: Run) -> None:
     run.scenario["latency_over_before_ms_max"] = 100.0
 
 
+@breaks("stall-bounded", "stall-afterwards")
+def the_survivor_is_slow_when_all_is_well_again(run: Run) -> None:
+    run.scenario["time_scale"] = 0.3  # The builder's run ends before a second has passed.
+    _answers(run, "GET")[-1]["return_ns"] += 200_000_000
+
+
 @breaks("stall-bounded", "nothing-to-compare")
 def nothing_tells_what_is_usual(run: Run) -> None:
     run.scenario["latency_over_before_ms_max"] = 100.0

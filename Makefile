@@ -47,7 +47,8 @@ scenarios: setup  ## The main job: run the suite on the embedded lab, then write
 	@$(VENV_PYTHON) reports/scenarios.py
 
 mutants: setup  ## Run VMMs broken on purpose: each must be caught by the oracle named for it (MUTANTS=8: eight drawn ones)
-	@MUTANTS="$(MUTANTS)" MUTANTS_SEED="$(MUTANTS_SEED)" $(VENV_PYTHON) -m pytest tests/mutants -v --tb=short $(ARGS)
+	@MUTANTS="$(MUTANTS)" MUTANTS_SEED="$${MUTANTS_SEED:-$$RANDOM}" $(VENV_PYTHON) -m pytest tests/mutants -v --tb=short \
+		--numprocesses=$(or $(JOBS),2) --maxschedchunk=1 $(ARGS)
 
 report:  ## Show the last report, or with LAB=vagrant the Vagrant lab's: on this machine only, until Ctrl-C
 	@test -f $(REPORT)/index.html || { echo "There is no report in $(REPORT) yet: run \`make scenarios\` or \`make lab-scenarios\` first." >&2; exit 2; }

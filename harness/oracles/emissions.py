@@ -7,6 +7,7 @@ device is told apart: said again, said too early, something else, or nothing tha
 from __future__ import annotations
 
 import bisect
+import itertools
 import enum
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from harness.oracles.protection import inheritance
 
 REORDERING = "packet-reordering"
 _ANY_CONTENT = ":"
+# Utterances that tell which of two outputs with the same content one is.
+_LOOKAHEAD = 8
 
 
 @dataclass(frozen=True)
@@ -277,7 +280,8 @@ def _align(
     """Give each utterance the next output that it can be.
 
     Outputs may be left out: a cable may have been out, and completeness asks for them. An utterance that is both an old
-    output and a later one is the later one only if what follows it goes on from there.
+    output and a later one (TCP says a segment again byte for byte) is the later one only if what follows goes on from
+    there, and for longer than from the output that is due.
     """
     places: dict[str, list[int]] = defaultdict(list)
     for place, (key, _) in enumerate(outputs):
@@ -303,8 +307,10 @@ def _align(
                     said.odd.append(Odd(said.host, Oddity.DISORDERED, kind, one.what, None, one.digest, output))
                 continue
             following = utterances[number + 1].key if number + 1 < len(utterances) else None
-            if ahead is not None and ahead != due and behind and not _goes_on(outputs, ahead, due, following):
-                ahead = None
+            if ahead is not None and ahead != due and behind:
+                rest = [each.key for each in utterances[number + 1 : number + 1 + _LOOKAHEAD]]
+                if _agreement(outputs, ahead + 1, rest) <= _agreement(outputs, due, rest):
+                    ahead = None
             if ahead is None:
                 said.odd.append(_odd(said, kind, one, outputs, due, first, behind, following))
                 if said.odd[-1].oddity is Oddity.ALTERED:
@@ -317,11 +323,10 @@ def _align(
         due = found + 1
 
 
-def _goes_on(outputs: Sequence[tuple[str, ReplayedOutput]], ahead: int, due: int, following: str | None) -> bool:
-    """Whether what follows is what comes after the output ahead, and not what is due anyway."""
-    if following is None or (due < len(outputs) and outputs[due][0] == following):
-        return False
-    return ahead + 1 < len(outputs) and outputs[ahead + 1][0] == following
+def _agreement(outputs: Sequence[tuple[str, ReplayedOutput]], place: int, keys: Sequence[str]) -> int:
+    """How many utterances are, one after the other, the outputs from a place on."""
+    pairs = zip(keys, (key for key, _ in outputs[place : place + len(keys)]), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _emission(said: Spoken, one: _Utterance, output: ReplayedOutput) -> Emission:

@@ -13,10 +13,12 @@ from harness.evidence.digest import digest
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.failover import find_failovers
 from harness.evidence.json_lines import EvidenceError
+from harness.evidence.replay import ReplayedOutput
 from harness.evidence.trace import read_trace
 from harness.evidence.verdicts import Verdict
 from harness.evidence.wire.messages import Heartbeat
 from harness.evidence.wire.storage import StorageWrite
+from harness.oracles.emissions import find_emissions
 from harness.oracles.registry import judge
 from tests.oracles.conftest import JudgeRun
 from tests.oracles.outside_mutations import (
@@ -85,6 +87,24 @@ def test_frames_that_a_cut_network_kept_back_are_excused_by_name(run: Run, judge
     assert judgements["output-rule"].findings == []
     excused = judgements["outputs-complete"].counted["excused"]
     assert excused == {"network-cut at host-a (client)": len(lost)}
+
+
+@pytest.mark.parametrize(("seen", "indices", "odd"), [("BDEA", [5, 6, 7, 8], 0), ("BDBDEA", [4, 5, 6, 7, 8], 1)])
+def test_what_tcp_says_again_after_a_cut_is_told_from_what_had_completed(
+    run: Run, tmp_path: Path, seen: str, indices: list[int], odd: int
+) -> None:
+    """Output 4 got lost in a cut; 5 and 6 have the contents of 2, which had completed, and of 4."""
+    contents = {name: segment(1, number, b"any") for number, name in enumerate("ABCDE")}
+    run.captures[BACKUP] = []
+    for number, name in enumerate(seen):
+        run.frame(BACKUP, LIVE_MS + number, contents[name])
+    run.outputs[BACKUP] = [
+        ReplayedOutput(index, "frame", 1, None, index, len(contents[name]), digest(contents[name]))
+        for index, name in enumerate("ABCDBDEA", 1)
+    ]
+    said = find_emissions(BuiltEvidence(run.write(tmp_path), run), BACKUP, after=3)
+    assert [one.output.index for one in said.of("frame")] == indices
+    assert sum(one.kind == "frame" for one in said.odd) == odd
 
 
 def test_frames_that_overtake_each_other_are_excused_by_name(run: Run, judge_run: JudgeRun) -> None:

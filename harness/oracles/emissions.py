@@ -7,8 +7,8 @@ device is told apart: said again, said too early, something else, or nothing tha
 from __future__ import annotations
 
 import bisect
-import itertools
 import enum
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

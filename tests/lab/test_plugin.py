@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from harness.plugin import Turn
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -74,3 +77,20 @@ def test_calibration_and_a_kept_lab_are_told_on_the_terminal(tmp_path: Path) -> 
     assert done.stdout.count("calibration of the lab fake: seven times as slow\n") == 1
     assert "test_broken has failed, its lab is kept: look at it\n" in done.stdout
     assert "1 failed, 1 passed" in done.stdout
+
+
+def test_labs_wait_for_their_turn(tmp_path: Path) -> None:
+    first, second, third = (Turn(2, tmp_path) for _ in range(3))
+    first.take()
+    second.take()
+    with ThreadPoolExecutor() as executor:
+        waiting = executor.submit(third.take)
+        assert not waiting.done()
+        second.give_back()
+        waiting.result(timeout=10)
+    fourth = Turn(2, tmp_path)
+    assert not fourth._try()
+    for turn in (first, second, third):
+        turn.give_back()
+    assert fourth._try()
+    fourth.give_back()

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 T = TypeVar("T")
 
 
 def wait_until(look: Callable[[], T], *, timeout_seconds: float, interval_seconds: float = 0.02) -> T:
     """Ask `look` until its answer is true in Python's sense, or the time is over; gives the last answer."""
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        answer = look()
-        if answer or time.monotonic() >= deadline:
-            return answer
-        time.sleep(interval_seconds)
+    retrying = Retrying(
+        retry=retry_if_result(lambda answer: not answer),
+        stop=stop_after_delay(timeout_seconds),
+        wait=wait_fixed(interval_seconds),
+        retry_error_callback=_last_answer,
+    )
+    return retrying(look)
+
+
+def _last_answer(state: RetryCallState) -> object:
+    assert state.outcome is not None
+    return state.outcome.result()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import time
 import uuid
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from harness.evidence.role import OWNING, Role
 from harness.lab import topology
 from harness.lab.interface import CommandFailedError, Host, HostUnreachableError, Lab, LabError, Pace, RemoteProcess
 from harness.lab.kept_conversation import KeptConversation
+from harness.lab.waiting import wait_until
 from harness.promise import OutputPolicy
 from harness.vm.failpoints import Failpoints
 from harness.vm.node_file import CONFIG_PATH, KEY_PATH, Guest, Timing, node_file
@@ -196,11 +196,9 @@ class Pair:
             PairError: the event did not come.
         """
         timeout_seconds = self.lab.pace.stretch(timeout_seconds)
-        deadline = time.monotonic() + timeout_seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise PairError(f"{what}: not within {timeout_seconds:g} s. {explain()}".rstrip())
-            time.sleep(self.lab.pace.stretch(_POLL_SECONDS))
+        interval_seconds = self.lab.pace.stretch(_POLL_SECONDS)
+        if not wait_until(condition, timeout_seconds=timeout_seconds, interval_seconds=interval_seconds):
+            raise PairError(f"{what}: not within {timeout_seconds:g} s. {explain()}".rstrip())
 
     def _wait_for_role(self, node: Node, roles: Set[Role], timeout_seconds: float = 30) -> None:
         def reached() -> bool:

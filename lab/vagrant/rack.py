@@ -8,13 +8,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.lab.interface import LabError
 from harness.lab.namespaces import only_child
 from harness.lab.process_identity import ProcessIdentity
+from harness.lab.waiting import wait_until
 
 _SCRIPT = Path(__file__).with_name("rack.sh")
 _START_SECONDS = 60
@@ -67,10 +67,7 @@ def left_in(directory: Path) -> ProcessIdentity | None:
 def stop(rack: ProcessIdentity) -> None:
     """End it, and with it everything inside: its kernel namespaces take every process, link and mount along."""
     rack.kill()
-    deadline = time.monotonic() + _START_SECONDS
-    while rack.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    if rack.is_alive():
+    if not wait_until(lambda: not rack.is_alive(), timeout_seconds=_START_SECONDS, interval_seconds=0.05):
         raise LabError(f"process {rack.pid}, which holds the lab's namespaces, does not end")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.lab.interface import LabError
+from harness.lab.waiting import wait_until
 
 PARENT = "ftvmm-lab"
 
@@ -62,11 +63,8 @@ class ControlGroup:
     def freeze(self, timeout_seconds: float = 5.0) -> None:
         """Freeze the group and wait until the kernel says that all of it stands still."""
         self._write("1", "FROZEN")
-        deadline = time.monotonic() + timeout_seconds
-        while not self.is_frozen:
-            if time.monotonic() > deadline:
-                raise LabError(f"{self.path} did not freeze within {timeout_seconds} s")
-            time.sleep(0.001)
+        if not wait_until(lambda: self.is_frozen, timeout_seconds=timeout_seconds, interval_seconds=0.001):
+            raise LabError(f"{self.path} did not freeze within {timeout_seconds} s")
 
     def thaw(self) -> None:
         """Let the group run on."""

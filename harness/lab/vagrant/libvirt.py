@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -150,11 +149,12 @@ class LibvirtMachines:
 
     def address_of(self, plan: HostPlan, hardware_address: str, *, timeout_seconds: float = 120) -> str:
         """The IPv4 address that the operator's network has leased to this hardware address."""
-        deadline = time.monotonic() + timeout_seconds
-        while True:
+
+        def lease() -> re.Match[str] | None:
             leases = self.virsh("net-dhcp-leases", f"{PREFIX}operator", hardware_address)
-            if found := re.search(r"(\d+\.\d+\.\d+\.\d+)/\d+", leases):
-                return found[1]
-            if time.monotonic() > deadline:
-                raise LabError(f"{plan.name} has asked for no address on the operator's network")
-            time.sleep(0.5)
+            return re.search(r"(\d+\.\d+\.\d+\.\d+)/\d+", leases)
+
+        found = wait_until(lease, timeout_seconds=timeout_seconds, interval_seconds=0.5)
+        if found is None:
+            raise LabError(f"{plan.name} has asked for no address on the operator's network")
+        return found[1]

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from fault_injectors.base import HostFault, LabFault
 from fault_injectors.fault import Confirmation
 from fault_injectors.probes import read_error
-from harness.lab.interface import Capability
+from harness.lab.interface import Capability, TearResult
 from harness.lab.topology import DISK_PATH, STORAGE_IMAGE
 from harness.lab.waiting import wait_until
 
@@ -197,3 +197,26 @@ class WriteError(DiskError):
     operations: Sequence[str] = ("write",)
     requires = frozenset({Capability.DISK_SERVER})
     name = "write-error"
+
+
+@dataclass
+class TornWrite(HostFault):
+    """Of one write of a host's the first half lands and the rest does not; it fails, and so do all behind it."""
+
+    requires = frozenset({Capability.DISK_SERVER})
+    name = "torn-write"
+    _torn: TearResult | None = None
+
+    def inject(self) -> None:
+        self._torn = self.lab.storage.tear_write(self.host)
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """The server refused the write, and its place on the disk is new in front and old behind."""
+        torn = self._torn
+        if torn is None:
+            return Confirmation.of(None, f"{self.host.name} wrote no more than a sector at a time")
+        bit = torn.status == -1 and torn.head_is_new and torn.tail_is_old
+        return Confirmation.of(bit, f"as the storage host saw it: {torn}")
+
+    def heal(self) -> None:
+        self.lab.storage.restore_disk(self.host)

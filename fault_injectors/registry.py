@@ -9,7 +9,7 @@ from fault_injectors.base import LabFault
 from fault_injectors.block_layer import FailingDevice, FlakyDevice
 from fault_injectors.cable import PulledCable
 from fault_injectors.clock import ClockStep
-from fault_injectors.disk import BitFlip, DiskError, SlowDisk, WriteError
+from fault_injectors.disk import BitFlip, DiskError, SlowDisk, TornWrite, WriteError
 from fault_injectors.file_system import FullFileSystem
 from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.host import BriefFreeze, Freeze, PowerOff
@@ -59,6 +59,7 @@ FAULTS: Mapping[str, type[LabFault]] = {
         BitFlip,
         DiskError,
         WriteError,
+        TornWrite,
         SlowDisk,
         StoppedStorageServer,
         FailingDevice,

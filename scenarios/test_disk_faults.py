@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fault_injectors.disk import BitFlip, DiskError, SlowDisk, WriteError
+from fault_injectors.disk import BitFlip, DiskError, SlowDisk, TornWrite, WriteError
 from fault_injectors.host import PowerOff
 from harness.evidence.allure_report import PromiseBrokenError
 from harness.promise import Expect, Promise, unnoticed
@@ -55,6 +55,15 @@ def test_writes_of_the_primary_fail_and_reads_do_not(run: Run) -> None:
     """One failed write is enough: the primary halts itself, however well it could still read."""
     survivor, failing = run.backup, run.primary
     with run.under(WriteError(run.lab, failing.host)):
+        run.expect_takeover(survivor)
+    run.pair.wait_until_halted(failing)
+
+
+@scenario(Promise(expect=Expect.FAILOVER), faults=(TornWrite,))
+def test_write_of_the_primary_is_torn(run: Run) -> None:
+    """Half of a write lands: the survivor, which cannot know how much did, writes all of it again."""
+    survivor, failing = run.backup, run.primary
+    with run.under(TornWrite(run.lab, failing.host)):
         run.expect_takeover(survivor)
     run.pair.wait_until_halted(failing)
 

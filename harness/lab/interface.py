@@ -270,6 +270,27 @@ class Host(Protocol):
         """Wake a sleeping host; by its own clock it has slept `slept_seconds` longer than it really has."""
 
 
+@dataclass(frozen=True)
+class TearResult:
+    """A write of which only the first part landed, as the storage host saw it.
+
+    Attributes:
+        offset: where it begins on the disk, in bytes.
+        count: its length in bytes.
+        landed: how many bytes of it are on the disk.
+        status: what the server answered, -1 for an error; None: nothing.
+        head_is_new: what landed changed the disk.
+        tail_is_old: the rest of its place is what it was.
+    """
+
+    offset: int
+    count: int
+    landed: int
+    status: int | None
+    head_is_new: bool
+    tail_is_old: bool
+
+
 class Storage(Protocol):
     """What the storage host serves to the FT hosts: the VM's disk and the arbiter's directory."""
 
@@ -293,8 +314,15 @@ class Storage(Protocol):
         Needs `Capability.DISK_SERVER`.
         """
 
+    def tear_write(self, host: Host) -> TearResult | None:
+        """Let the first half of one FT host's next write of several sectors land, and fail the rest.
+
+        None when there was none. What is written further behind on the disk fails as well from then on.
+        Needs `Capability.DISK_SERVER`.
+        """
+
     def restore_disk(self, host: Host) -> None:
-        """End what `fail_disk` or `slow_disk` began."""
+        """End what `fail_disk`, `slow_disk` or `tear_write` began."""
 
     def failed_operations(self, host: Host) -> Sequence[str]:
         """What the storage side saw of operations that failed since `fail_disk`: lines for a reader.

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 
 from harness.lab import topology
-from harness.lab.interface import Endpoint, Host, HostState, HostUnreachableError, LabError, RemoteProcess
+from harness.lab.interface import (
+    Endpoint,
+    Host,
+    HostState,
+    HostUnreachableError,
+    LabError,
+    RemoteProcess,
+    TearResult,
+)
 from harness.lab.netns.provision import block_pause
 from harness.lab.topology import DISK_PATH, STORAGE_FAULTS, STORAGE_PLAN, block_port
 
@@ -33,6 +42,50 @@ try:
 finally:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     say(b"r")
+"""
+
+# Holds a server (nbdkit-pause-filter(1)) until a write of several sectors waits, lets the process write no further in
+# any file than to that write's middle (setrlimit(2), RLIMIT_FSIZE), and lets it go on. Prints what came of it.
+_TEAR = """
+import json, os, re, resource, socket, subprocess, sys, time
+path, log, image, server = sys.argv[1:]
+pid = int(subprocess.run(["pgrep", "--full", "--newest", server], capture_output=True, check=True).stdout)
+control = socket.socket(socket.AF_UNIX)
+control.connect(path)
+def say(word):
+    control.sendall(word)
+    control.recv(1)
+lines = open(log)
+def follow(pattern, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := re.search(pattern, lines.readline()):
+            return found
+        time.sleep(0.0005)
+disk = os.open(image, os.O_RDONLY)
+told = None
+deadline = time.monotonic() + 5
+while told is None and time.monotonic() < deadline:
+    say(b"p")
+    try:
+        lines.seek(0, os.SEEK_END)
+        write = follow(r"connection=(\\d+) Write id=(\\d+) offset=0x([0-9a-f]+) count=0x([0-9a-f]+)", 0.02)
+        count = int(write[4], 16) if write else 0
+        if count >= 1024:
+            offset = int(write[3], 16)
+            middle = offset + count // 1024 * 512
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (middle, resource.RLIM_INFINITY))
+            before = os.pread(disk, count, offset)
+            told = {"offset": offset, "count": count, "landed": middle - offset}
+    finally:
+        say(b"r")
+if told:
+    end = follow(rf"connection={write[1]} \\.\\.\\.Write id={write[2]} return=(-?\\d+)", 2)
+    after = os.pread(disk, count, offset)
+    told["status"] = int(end[1]) if end else None
+    told["head_is_new"] = before[: told["landed"]] != after[: told["landed"]]
+    told["tail_is_old"] = before[told["landed"] :] == after[told["landed"] :]
+print(json.dumps(told))
 """
 
 
@@ -76,7 +129,16 @@ class NetnsStorage:
         words = ["-c", _PAUSE, block_pause(host.name), str(pause_ms / 1000), str(serve_ms / 1000)]
         self._pausing[host.name] = storage.start(f"exec {storage.python} {shlex.join(words)}")
 
+    def tear_write(self, host: Host) -> TearResult | None:
+        storage = self._host
+        words = ["-c", _TEAR, block_pause(host.name), _log(host), topology.STORAGE_IMAGE, _server(host)]
+        told = json.loads(storage.run(f"{storage.python} {shlex.join(words)}", check=True).stdout)
+        return None if told is None else TearResult(**told)
+
     def restore_disk(self, host: Host) -> None:
+        self._host.run(
+            f"prlimit --fsize=unlimited --pid $(pgrep --full --newest {shlex.quote(_server(host))})", check=True
+        )
         if pausing := self._pausing.pop(host.name, None):
             pausing.signal("TERM")
             pausing.wait(10)
@@ -108,6 +170,15 @@ class NetnsStorage:
 
 def _log(host: Host) -> str:
     return f"/var/log/block-{host.name}.log"
+
+
+def _plan_of(host: Host) -> topology.HostPlan:
+    return next(plan for plan in topology.FAULT_TOLERANT_PLANS if plan.name == host.name)
+
+
+def _server(host: Host) -> str:
+    """What the command line of a host's server is told by."""
+    return f"^nbdkit .*--port {block_port(_plan_of(host))} "
 
 
 def _files(host: Host, operations: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.lab.interface import Endpoint, Host, HostUnreachableError, LabError
+from harness.lab.interface import Endpoint, Host, HostUnreachableError, LabError, TearResult
 from harness.lab.topology import ARBITER_ADDRESS, DISK_PATH, STORAGE, STORAGE_PLAN
 
 _NFS_PORT = 2049
@@ -37,6 +37,9 @@ class NfsStorage:
 
     def slow_disk(self, host: Host, *, pause_ms: float, serve_ms: float) -> None:
         raise LabError(f"the server of {host.name}'s disk serves the other hosts as well")
+
+    def tear_write(self, host: Host) -> TearResult | None:
+        raise LabError(f"the disk of {host.name} is a file of an NFS server: its writes cannot be held one by one")
 
     def restore_disk(self, host: Host) -> None:
         host.run(["nft", "delete", "table", "inet", _TABLE])

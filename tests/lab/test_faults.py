@@ -13,7 +13,7 @@ import fault_injectors
 from fault_injectors.arbiter_record import RolledBackRecords, UnreadableRecord
 from fault_injectors.base import LabFault
 from fault_injectors.direction import Direction
-from fault_injectors.disk import BitFlip, DiskError, SlowDisk, WriteError
+from fault_injectors.disk import BitFlip, DiskError, SlowDisk, TornWrite, WriteError
 from fault_injectors.fault import Fault, FaultLog, FaultRecord, Verdict
 from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.host import BriefFreeze, Freeze, PowerOff
@@ -287,6 +287,22 @@ def test_only_writes_fail_and_a_disk_is_slow_for_its_host_alone(shared_lab: Netn
     assert other.run(write).succeeded
     assert fault.confirm(2).verdict is Verdict.CONFIRMED
     fault.heal()
+
+
+def test_half_of_a_write_lands(shared_lab: NetnsLab, faults: FaultLog) -> None:
+    host, other = shared_lab.hosts["host-a"], shared_lab.hosts["host-b"]
+    write = f"dd if=/dev/urandom of={DISK_PATH} bs=4096 seek=20 count=1 conv=notrunc oflag=sync"
+    assert verdict(faults, TornWrite(shared_lab, host), 0.3) is Verdict.INCONCLUSIVE, "nobody wrote"
+    fault = TornWrite(shared_lab, host)
+    fault.prepare()
+    writer = host.start(["bash", "-c", f"while {write}; do :; done"], log="/var/lib/ftvmm/writer.log")
+    fault.inject()
+    writer.wait(10)  # Its loop ends at the first write that fails.
+    confirmation = fault.confirm(2)
+    assert confirmation.verdict is Verdict.CONFIRMED, confirmation.evidence
+    assert other.run(write).succeeded
+    fault.heal()
+    assert host.run(write).succeeded
 
 
 def test_networks_that_flap(shared_lab: NetnsLab, faults: FaultLog, pair: Pair) -> None:

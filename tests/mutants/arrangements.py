@@ -15,6 +15,7 @@ from harness.promise import ClientKind, Expect, OutputPolicy, Promise
 from harness.scenario import scenario
 from harness.vm.client import ClientError
 from harness.vm.failpoints import FailpointError, failpoint
+from harness.vm.pair import PairError
 from harness.vm.run import Run
 from tests.mutants.forger import forge_heartbeats
 
@@ -42,9 +43,10 @@ def answer_to_commit_is_late(run: Run) -> None:
 )
 def log_is_reset_right_after_commit(run: Run) -> None:
     """COMMIT has come, so the backup may win; the primary, which is slow, is alone only if it has won itself."""
-    survivor = run.backup
+    slow, survivor = run.primary, run.backup
     run.inject(LogReset(run.lab, survivor.host))
     run.pair.wait_until_alone(survivor)
+    run.pair.wait_until_halted(slow)
     run.start_load()
     run.client.load_for(3)
 
@@ -87,7 +89,8 @@ def acknowledgements_are_late_for_the_console(run: Run) -> None:
 def answers_as_old_as_the_lease(run: Run) -> None:
     """No heartbeats, and each answer on the log comes 2 to 4 ms after the lease of what it echoes is over."""
     backup = run.backup.host
-    faults = run.under(LogDelay(run.lab, backup, delay_ms=102), HeartbeatLoss(run.lab, backup))
+    heartbeats = HeartbeatLoss(run.lab, backup, direction=Direction.INCOMING)
+    faults = run.under(LogDelay(run.lab, backup, delay_ms=102), heartbeats)
     with faults, contextlib.suppress(ClientError):
         run.client.wait_for_answers(40, timeout_seconds=3)
     run.expect_service()
@@ -144,16 +147,18 @@ def primary_dies_with_a_write_uncertain(run: Run) -> None:
     dies_at(run, "block-write-begun", "block")
 
 
-@scenario(FAILOVER, faults=(PowerOff,), failpoints=())
+@scenario(SLOW_FAILOVER, faults=(PowerOff,), failpoints=())
 def disk_is_read_while_a_write_is_uncertain(run: Run) -> None:
-    """The survivor's guest reads its whole disk as the first thing."""
+    """The survivor's guest reads its whole disk while the survivor takes long to write what was uncertain."""
+    run.backup.failpoints.arm(failpoint("block-write-begun", "delay:2000", kind="block"))
     dies_at(run, "block-write-begun", "block", then="SCRUB")
 
 
 def freezes_between_its_looks(run: Run, kind: str) -> None:
     """The primary's host freezes when an output passed the first look and not the second, and wakes much later."""
     survivor, frozen = run.backup, run.primary
-    armed = frozen.failpoints.arm(failpoint("before-second-check", "delay:1000", kind=kind, after=30))
+    # Long enough to be frozen meanwhile, and over before the host wakes.
+    armed = frozen.failpoints.arm(failpoint("before-second-check", "delay:150", kind=kind, after=30))
     frozen.failpoints.wait(armed, timeout_seconds=10)
     with run.under(Freeze(run.lab, frozen.host)):
         run.expect_takeover(survivor)
@@ -184,18 +189,18 @@ def primary_dies_while_replay_is_behind(run: Run) -> None:
         with contextlib.suppress(FailpointError):
             ask.wait(timeout_seconds=1)
         ask.release()
-        with contextlib.suppress(FailpointError):
+        with contextlib.suppress(PairError):
             run.pair.wait_for_event(survivor, "live", timeout_seconds=1)
     run.expect_takeover(survivor)
 
 
 @scenario(Promise(expect=Expect.ONE_SURVIVOR, stall_ms_max=5000), faults=(LogReset,), failpoints=())
 def log_is_reset_and_the_primary_does_not_ask(run: Run) -> None:
-    """The backup wins. The primary, whose heartbeats it has not answered since, has no lease by then."""
+    """The backup wins. The primary is slow to notice and speaks on; none of its heartbeats is answered any more."""
     primary, survivor = run.primary, run.backup
-    with run.at("before-ask", primary) as ask:
+    with run.at("suspect", primary) as held:
         run.inject(LogReset(run.lab, survivor.host))
-        ask.wait()
+        held.wait()
         run.pair.wait_until_alone(survivor)
         run.client.load_for(1)
     run.pair.wait_until_halted(primary)

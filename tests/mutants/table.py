@@ -11,6 +11,7 @@ from scenarios import (
     test_disk_faults,
     test_host_faults,
     test_logging_network,
+    test_moments_of_a_takeover,
     test_partitions,
 )
 from tests.mutants import arrangements
@@ -149,7 +150,7 @@ TABLE: tuple[Mutant, ...] = (
     ),
     # What leaves.
     _mutant("duplicate-frames", "a frame leaves twice", POWER_OFF, "output-rule", "frame-repeated"),
-    _mutant("shorten-frames", "a frame lacks its last byte", POWER_OFF, "output-rule", "two-contents"),
+    _mutant("shorten-frames", "a frame lacks its last byte", POWER_OFF, "outputs-complete", "frame-missing"),
     _mutant("delay-frames", "a frame waits 200 ms for nothing", POWER_OFF, "stall-bounded", "stall-afterwards"),
     _mutant("second-mac", "a frame leaves from another MAC too", POWER_OFF, "single-speaker", "foreign-frame"),
     _mutant("lose-frames-in", "a frame that came in is lost", POWER_OFF, "stall-bounded", "stall-afterwards"),
@@ -160,7 +161,7 @@ TABLE: tuple[Mutant, ...] = (
         "answers-clean",
         "error-answered",
     ),
-    _mutant("lose-console", "a line is missing", TICKS, "console", "console-missing"),
+    _mutant("lose-console", "a line is missing", TICKS, "outputs-complete", "console-missing"),
     _mutant("repeat-console", "a line stands twice", TICKS, "console", "console-repeated"),
     # The disk.
     _mutant(
@@ -253,7 +254,13 @@ TABLE: tuple[Mutant, ...] = (
     # Arbitration and the takeover.
     _mutant("skip-arbiter", "goes live without asking", PARTITION, "single-speaker", "two-speakers", "two-owners"),
     _mutant("go-on-unasked", "goes on alone without asking", BACKUP_OFF, "single-speaker", "alone-without-asking"),
-    _mutant("ignore-lost", "takes a loss for a win", PARTITION, "single-speaker", "two-speakers"),
+    _mutant(
+        "ignore-lost",
+        "takes a loss for a win",
+        test_moments_of_a_takeover.test_primary_asks_too_late,
+        "single-speaker",
+        "two-speakers",
+    ),
     _mutant("halt-late", "speaks on for 50 ms after it lost", FROZEN, "single-speaker", "two-speakers"),
     _mutant("ask-early", "asks while the lease it gave is good", KILLED, "single-speaker", "asked-within-lease"),
     _mutant(

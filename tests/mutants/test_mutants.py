@@ -77,8 +77,12 @@ def test_mutant_is_caught(lab: Lab, tmp_path: Path, mutant: Mutant) -> None:
 )
 def test_a_healthy_vmm_keeps_its_promise_under_each_arrangement(lab: Lab, tmp_path: Path, scenario: Scenario) -> None:
     run = run_of(lab, tmp_path / "evidence", scenario, (), scenario.__name__)
-    run.start()
-    scenario(run)
+    try:
+        run.start()
+        scenario(run)
+    except Exception as error:
+        run.conclude(error)
+        raise
     run.conclude()
 
 

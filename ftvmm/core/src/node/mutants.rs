@@ -123,7 +123,7 @@ mutants! {
     IgnoreLost = "ignore-lost",
     /// a primary that has lost speaks for 50 ms more
     HaltLate = "halt-late",
-    /// a candidate waits 5 ms less than the lease
+    /// a candidate waits 30 ms less than the lease
     AskEarly = "ask-early",
     /// a survivor emits 20 ms before the old primary's last write is sure to have landed
     WriteEarly = "write-early",
@@ -284,7 +284,7 @@ pub fn remember(role: Role, generation: u64) {
 
 /// An entry of the log as the backup replays it: one frame of the first that come late enough has a flipped bit.
 pub fn replayed(position: u64, bytes: Vec<u8>) -> Vec<u8> {
-    const FROM: u64 = 2000;
+    const FROM: u64 = 500;
     if position < FROM || !is_on(Mutant::ReplayAFrameWrong) {
         return bytes;
     }

@@ -92,7 +92,7 @@ impl Node {
             Role::Candidate if !self.log.drained && self.config.rules.drained_before_ask => None,
             Role::Candidate if self.config.rules.lease_waited_out => {
                 let wait = timing.stretched(timing.lease);
-                let wait = if mutant!(AskEarly) { wait - Duration::from_millis(5) } else { wait };
+                let wait = if mutant!(AskEarly) { wait - Duration::from_millis(30) } else { wait };
                 Some(self.log.lease_from.after(wait))
             }
             Role::Candidate => Some(self.now),

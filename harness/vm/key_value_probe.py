@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from harness.lab import topology
-from harness.lab.interface import Lab
+from harness.lab.interface import Conversation, Lab
 
 
 class KeyValueProbe:
@@ -17,6 +20,13 @@ class KeyValueProbe:
         return self._lab.client_host.run(
             ["redis-cli", "-h", topology.VM_ADDRESS, *words], check=True, timeout_seconds=self._lab.pace.stretch(30)
         ).stdout.strip()
+
+    @contextlib.contextmanager
+    def converse(self) -> Iterator[Conversation]:
+        """A connection that is kept, open already: each line is a command."""
+        with self._lab.client_host.converse(["redis-cli", "-h", topology.VM_ADDRESS]) as conversation:
+            conversation.ask("PING", timeout_seconds=self._lab.pace.stretch(30))
+            yield conversation
 
     def offset_on_disk(self, content: bytes) -> int:
         """Where the disk image holds these bytes, counted from its start; the last place if there are several.

@@ -420,7 +420,7 @@ TABLE: tuple[Mutant, ...] = (
     _mutant(
         "rule:R9",
         "a candidate answers, and so keeps the lease alive",
-        arrangements.log_is_reset_and_the_primary_does_not_ask,
+        arrangements.backup_ends_the_session_and_the_primary_does_not_hear_of_it,
         "single-speaker",
         "two-speakers",
         "asked-within-lease",

@@ -279,9 +279,9 @@ def _align(
 ) -> None:
     """Give each utterance the next output that it can be.
 
-    Outputs may be left out: a cable may have been out, and completeness asks for them. An utterance that is both an old
-    output and a later one (TCP says a segment again byte for byte) is the later one only if what follows goes on from
-    there, and for longer than from the output that is due.
+    Outputs may be left out: a cable may have been out, and completeness asks for them. TCP says a segment again byte
+    for byte: of several outputs that an utterance can be, it is the one from which what follows goes on for longest. It
+    is a later one and not an old one only if that is longer than from the output that is due.
     """
     places: dict[str, list[int]] = defaultdict(list)
     for place, (key, _) in enumerate(outputs):
@@ -289,15 +289,17 @@ def _align(
     first = due = bisect.bisect_right([one.index for _, one in outputs], after)
     skipped: set[int] = set()
     for number, one in enumerate(utterances):
-        if due < len(outputs) and outputs[due][0] == one.key:
-            found: int | None = due
-        else:
-            known = places.get(one.key, [])
-            if one.key.endswith(_ANY_CONTENT):
-                # A write that was cut off: its place alone tells which it was.
-                known = [place for place, (key, _) in enumerate(outputs) if key.startswith(one.key)]
-            ahead = known[bisect.bisect_left(known, due)] if known and known[-1] >= due else None
-            behind = [place for place in known if place < due]
+        known = places.get(one.key, [])
+        if one.key.endswith(_ANY_CONTENT):
+            # A write that was cut off: its place alone tells which it was.
+            known = [place for place, (key, _) in enumerate(outputs) if key.startswith(one.key)]
+        behind, ahead = [place for place in known if place < due], [place for place in known if place >= due]
+        rest = [each.key for each in utterances[number + 1 : number + 1 + _LOOKAHEAD]]
+        found = ahead[0] if ahead else None
+        if len(ahead) > 1:
+            agreements = [_agreement(outputs, place + 1, rest) for place in ahead]
+            found = ahead[agreements.index(max(agreements))]
+        if found is None or found != due:
             late = next((place for place in behind if place in skipped), None)
             if late is not None:
                 skipped.discard(late)
@@ -306,18 +308,14 @@ def _align(
                 if not overtakes(one.left_ns):
                     said.odd.append(Odd(said.host, Oddity.DISORDERED, kind, one.what, None, one.digest, output))
                 continue
-            following = utterances[number + 1].key if number + 1 < len(utterances) else None
-            if ahead is not None and ahead != due and behind:
-                rest = [each.key for each in utterances[number + 1 : number + 1 + _LOOKAHEAD]]
-                if _agreement(outputs, ahead + 1, rest) <= _agreement(outputs, due, rest):
-                    ahead = None
-            if ahead is None:
-                said.odd.append(_odd(said, kind, one, outputs, due, first, behind, following))
-                if said.odd[-1].oddity is Oddity.ALTERED:
-                    due += 1
-                continue
-            found = ahead
-        assert found is not None
+            if found is not None and behind:
+                goes_on = _agreement(outputs, found + 1, rest) > _agreement(outputs, due, rest)
+                found = found if goes_on else None
+        if found is None:
+            said.odd.append(_odd(said, kind, one, outputs, due, first, behind, rest[0] if rest else None))
+            if said.odd[-1].oddity is Oddity.ALTERED:
+                due += 1
+            continue
         skipped.update(range(due, found))
         said.emissions.append(_emission(said, one, outputs[found][1]))
         due = found + 1

@@ -63,7 +63,7 @@ def _behind(evidence: EvidenceDirectory, timed: list[Emission], marks: list[_Mar
     """An output that had completed long before a heartbeat that does not cover it.
 
     A write that the storage has answered may have to be flushed yet: that it has completed shows by what left after it.
-    Heartbeats only: they leave as they are made, while entries can wait in a connection that does not move.
+    Heartbeats in datagrams only: they leave as they are made, while a connection that does not move makes all wait.
     """
     margin_ns = int(evidence.scenario.uncertain_ms_max * 1e6)
     done = [(one.left_ns, one.output.index) for one in timed if one.output.kind == "frame" and one.left_ns is not None]
@@ -75,7 +75,8 @@ def _behind(evidence: EvidenceDirectory, timed: list[Emission], marks: list[_Mar
         highest.append(max(index, highest[-1] if highest else 0))
     for left_ns, released, message in marks:
         place = bisect.bisect_left(times, left_ns - margin_ns)
-        if not isinstance(message.body, Heartbeat) or not place or highest[place - 1] <= released:
+        is_datagram = isinstance(message.body, Heartbeat) and message.path != "log"
+        if not is_datagram or not place or highest[place - 1] <= released:
             continue
         words = (
             f"R = {released} was said{by_message(evidence, message)}, and output {highest[place - 1]} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ class Timeline:
                 summary.append(f"client stalled for {failover.stall_ms:.0f} ms")
             summary.append(f"{failover.survivor} live in generation {failover.generation}")
         figure.text(left, 0.937, "  ·  ".join(summary), fontsize=10, color=_FAINT, va="top")
-        used = [role for role in ROLE_COLOURS if any(span.label == role for spans in self._roles() for span in spans)]
+        used = [role for role in ROLE_COLOURS if any(span.label == role for spans in self._roles for span in spans)]
         handles = [Patch(color=ROLE_COLOURS[role], label=role.lower()) for role in used]
         figure.legend(
             handles=handles,
@@ -147,6 +148,7 @@ class Timeline:
             columnspacing=1.2,
         )
 
+    @cached_property
     def _roles(self) -> list[list[_Span]]:
         return [self._role_spans(trace) for trace in self._traces]
 
@@ -172,7 +174,7 @@ class Timeline:
         return spans
 
     def _draw_roles(self, axes: Any) -> None:
-        for row, (trace, spans) in enumerate(zip(self._traces, self._roles(), strict=True)):
+        for row, (trace, spans) in enumerate(zip(self._traces, self._roles, strict=True)):
             for span in spans:
                 width = span.end_seconds - span.start_seconds
                 colour = ROLE_COLOURS.get(span.label, "#bbbbbb")

@@ -96,15 +96,17 @@ def runs() -> list[RunDirectory]:
 
 def sweep() -> list[str]:
     """Remove what dead owners left, the keeper first so that two do not clean at once. Gives the runs removed."""
-    removed = []
-    for run in runs():
-        if run.is_abandoned:
-            keeper = run.read_state().keeper
-            if keeper is not None:
-                keeper.kill()
-            run.remove()
-            removed.append(run.run_id)
-    return removed
+    if not ROOT.exists():
+        return []
+    # Under the lock: the directory of a run that is just being made has no owner yet.
+    with _locked():
+        abandoned = [run for run in runs() if run.is_abandoned]
+    for run in abandoned:
+        keeper = run.read_state().keeper
+        if keeper is not None:
+            keeper.kill()
+        run.remove()
+    return [run.run_id for run in abandoned]
 
 
 @contextlib.contextmanager

@@ -217,7 +217,8 @@ class TornWrite(HostFault):
         torn = self._torn
         if torn is None:
             return Confirmation.of(None, f"{self.host.name} wrote no more than a sector at a time")
-        bit = torn.status == -1 and torn.head_is_new and torn.tail_is_old
+        # The server's log is under the limit too: where it is longer than that, it does not tell of the refusal.
+        bit = torn.status in (-1, None) and torn.head_is_new and torn.tail_is_old
         return Confirmation.of(bit, f"as the storage host saw it: {torn}")
 
     def heal(self) -> None:

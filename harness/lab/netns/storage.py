@@ -80,7 +80,7 @@ while told is None and time.monotonic() < deadline:
     finally:
         say(b"r")
 if told:
-    end = follow(rf"connection={write[1]} \\.\\.\\.Write id={write[2]} return=(-?\\d+)", 2)
+    end = follow(rf"connection={write[1]} \\.\\.\\.Write id={write[2]} return=(-?\\d+)", 0.05)
     after = os.pread(disk, count, offset)
     told["status"] = int(end[1]) if end else None
     told["head_is_new"] = before[: told["landed"]] != after[: told["landed"]]
@@ -172,13 +172,9 @@ def _log(host: Host) -> str:
     return f"/var/log/block-{host.name}.log"
 
 
-def _plan_of(host: Host) -> topology.HostPlan:
-    return next(plan for plan in topology.FAULT_TOLERANT_PLANS if plan.name == host.name)
-
-
 def _server(host: Host) -> str:
     """What the command line of a host's server is told by."""
-    return f"^nbdkit .*--port {block_port(_plan_of(host))} "
+    return f"^nbdkit .*logfile={_log(host)} "
 
 
 def _files(host: Host, operations: Sequence[str]) -> list[str]:

@@ -75,8 +75,8 @@ class Promise:
     stall_ms_min: float = 0.0
     # By how much a wait may be longer than the longest one before the first fault; None: that is not promised.
     latency_over_before_ms_max: float | None = None
-    # The longest wait when the VM has changed hands and has been back for a second; None: that is not promised.
-    settled_ms_max: float | None = SETTLED_MS_MAX
+    # The longest wait when the VM has changed hands and has been back for a second.
+    settled_ms_max: float = SETTLED_MS_MAX
     # How errors may begin that the server answers, or with which it refuses a connection, such as `IOERR`.
     errors_allowed: tuple[str, ...] = ()
     # A fault damages the disk on purpose: damage may be reported, and no damaged value may be served even so.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fault_injectors.disk import BitFlip, DiskError, SlowDisk, TornWrite, WriteError
+from fault_injectors.fault import Fault
 from fault_injectors.host import PowerOff
 from harness.evidence.allure_report import PromiseBrokenError
 from harness.promise import Expect, Promise, unnoticed
@@ -41,31 +42,30 @@ def test_flipped_bit_and_then_a_failover(run: Run) -> None:
         raise PromiseBrokenError("the flipped bit came through to the client")
 
 
+def primary_halts_itself(run: Run, fault: Fault) -> None:
+    """Under a fault of its disk, and the backup takes over."""
+    survivor, failing = run.backup, run.primary
+    with run.under(fault):
+        run.expect_takeover(survivor)
+    run.pair.wait_until_halted(failing)
+
+
 @scenario(Promise(expect=Expect.FAILOVER), faults=(DiskError,))
 def test_disk_of_the_primary_fails(run: Run) -> None:
     """A write fails that the guest was told is done: the primary halts itself, and the backup writes it."""
-    survivor, failing = run.backup, run.primary
-    with run.under(DiskError(run.lab, failing.host)):
-        run.expect_takeover(survivor)
-    run.pair.wait_until_halted(failing)
+    primary_halts_itself(run, DiskError(run.lab, run.primary.host))
 
 
 @scenario(Promise(expect=Expect.FAILOVER), faults=(WriteError,))
 def test_writes_of_the_primary_fail_and_reads_do_not(run: Run) -> None:
     """One failed write is enough: the primary halts itself, however well it could still read."""
-    survivor, failing = run.backup, run.primary
-    with run.under(WriteError(run.lab, failing.host)):
-        run.expect_takeover(survivor)
-    run.pair.wait_until_halted(failing)
+    primary_halts_itself(run, WriteError(run.lab, run.primary.host))
 
 
 @scenario(Promise(expect=Expect.FAILOVER), faults=(TornWrite,))
 def test_write_of_the_primary_is_torn(run: Run) -> None:
     """Half of a write lands: the survivor, which cannot know how much did, writes all of it again."""
-    survivor, failing = run.backup, run.primary
-    with run.under(TornWrite(run.lab, failing.host)):
-        run.expect_takeover(survivor)
-    run.pair.wait_until_halted(failing)
+    primary_halts_itself(run, TornWrite(run.lab, run.primary.host))
 
 
 @scenario(Promise(expect=Expect.STAYS_TOGETHER, stall_ms_max=1500), faults=(SlowDisk,))

@@ -299,7 +299,7 @@ def _align(
         found = ahead[0] if ahead else None
         if len(ahead) > 1 and found != due:
             found = next((place for place in ahead if _agreement(outputs, place + 1, rest[:1])), found)
-        if found is None or found != due:
+        if found != due:
             late = next((place for place in behind if place in skipped), None)
             if late is not None:
                 skipped.discard(late)

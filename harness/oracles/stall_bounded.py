@@ -134,8 +134,6 @@ def _settled_ns(evidence: EvidenceDirectory, operations: Sequence[Wait]) -> int 
 def _judge_settled(evidence: EvidenceDirectory, operations: Sequence[Wait], settled_ns: int) -> Iterator[Finding]:
     """A survivor serves as well as its predecessor did, and not only at first."""
     bound_ms = evidence.scenario.settled_ms_max
-    if bound_ms is None:
-        return
     for one in _longest_by_client([one for one in operations if one.start_ns >= settled_ns]).values():
         if one.milliseconds_at_least > bound_ms:
             later_ms = (one.start_ns - settled_ns) / 1e6

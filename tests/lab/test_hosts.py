@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from harness.lab.interface import CommandFailedError, Host, HostState, HostUnreachableError, LabError
@@ -86,21 +88,25 @@ def test_a_power_cycle_keeps_the_disk_and_loses_the_rest(shared_lab: NetnsLab) -
     assert host.read_file("/mnt/storage/arbiter/.keep") == b""
 
 
-def test_no_goodbye_leaves_a_host_that_loses_its_power(shared_lab: NetnsLab) -> None:
-    pair = Pair(shared_lab)
-    count = "nft list table inet goodbye"
+def test_no_goodbye_leaves_a_host_that_loses_its_power(shared_lab: NetnsLab, pair: Pair) -> None:
     chain = "type filter hook input priority 0; tcp dport 7001 tcp flags & (fin | rst) != 0 counter;"
     table = f"table inet goodbye {{ chain input {{ {chain} tcp dport 7001 counter; }}; }}"
     pair.listener.run(["nft", table], check=True)
-    pair.dialler.power_off()
-    connections = pair.listener.run("ss -tnHO state established '( sport = :7001 )'").stdout
-    assert len(connections.splitlines()) == 1, "the listener must not have noticed"
-    goodbyes, all_packets = [line for line in pair.listener.run(count).stdout.splitlines() if "counter" in line]
-    assert "packets 0 " in goodbyes
-    assert "packets 0 " not in all_packets
-    pair.listener.run("nft delete table inet goodbye")
-    pair.stop()
-    pair.dialler.power_on()
+
+    def counters() -> list[int]:
+        listed = pair.listener.run("nft list table inet goodbye", check=True).stdout
+        return [int(count) for count in re.findall(r"counter packets (\d+)", listed)]
+
+    try:
+        assert wait_until(lambda: counters()[1] > 0, timeout_seconds=5), "the counters see the dialler's packets"
+        pair.dialler.power_off()
+        connections = pair.listener.run("ss -tnHO state established '( sport = :7001 )'").stdout
+        assert len(connections.splitlines()) == 1, "the listener must not have noticed"
+        assert counters()[0] == 0
+    finally:
+        pair.listener.run("nft delete table inet goodbye")
+        if pair.dialler.state is HostState.OFF:
+            pair.dialler.power_on()
 
 
 def test_a_frozen_host_stands_still_and_wakes_as_it_was(shared_lab: NetnsLab) -> None:

@@ -189,10 +189,9 @@ class SshConnection:
             channel.settimeout(timeout_seconds)
             output, errors = bytearray(), bytearray()
             try:
-                _execute(channel, line, timeout_seconds)
+                _execute(channel, _with_input(line, len(input)), timeout_seconds)
                 if input:
                     channel.sendall(input)
-                channel.shutdown_write()
                 while True:
                     channel.settimeout(max(0.001, deadline - time.monotonic()))
                     if not (part := channel.recv(65536)):
@@ -275,6 +274,15 @@ class SshConnection:
         self._forwards.append(server)
         local_address, local_port = server.server_address[:2]
         return str(local_address), int(local_port)
+
+
+def _with_input(line: str, size: int) -> str:
+    """A command that finds the end of its input by itself, after `size` bytes.
+
+    It must not be told by an end-of-file over the channel: one that paramiko sends while its other thread answers the
+    close of a command that has just ended comes for a channel that is gone, and sshd ends the whole connection for it.
+    """
+    return f"head -c {size} | {{\n{line}\n}}" if size else f"exec </dev/null\n{line}"
 
 
 def _execute(channel: paramiko.Channel, line: str, timeout_seconds: float) -> None:

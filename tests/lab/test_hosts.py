@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -128,3 +130,19 @@ def test_clocks_run_together(shared_lab: NetnsLab) -> None:
     second = shared_lab.hosts["host-b"].clock()
     assert 0 < second.boottime_ns - first.boottime_ns < 10_000_000_000
     assert 0 < second.realtime_ns - first.realtime_ns < 10_000_000_000
+
+
+def test_many_commands_at_once_that_end_at_once(shared_lab: NetnsLab) -> None:
+    """A command may be over before it has been asked for its input: the connection that all share must not end for it.
+
+    Threads are made to change as often as they can, or it would happen once in thousands of commands.
+    """
+    host = shared_lab.hosts["host-a"]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.00005)
+    try:
+        with ThreadPoolExecutor(6) as threads:
+            results = list(threads.map(lambda _: host.run("true"), range(600)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(result.succeeded for result in results)

@@ -53,9 +53,8 @@ class Expect(enum.StrEnum):
 FAILOVER_MS_MAX = 1200.0
 # Below the 200 ms after which TCP asks again: a frame that is lost shows. 103 ms was the longest of 119 healthy runs.
 SETTLED_MS_MAX = 180.0
-# What a fault that nobody is to notice may add to the longest latency that was seen before it. A shared machine stands
-# still as a whole for up to 110 ms now and then: no port of any host, heartbeats included, has a frame then.
-UNNOTICED_MS_MAX = 150.0
+# What a fault that nobody is to notice may add to the longest latency that was seen before it.
+UNNOTICED_MS_MAX = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from harness.evidence.ownership import (
     read_arbiter_events,
     read_arbiter_records,
 )
+from harness.evidence.processor import ProcessorWaits, read_processor_waits
 from harness.evidence.read_back import ReadBack, read_read_back
 from harness.evidence.recording import Recording, read_recordings
 from harness.evidence.replay import Replay, Replayer, read_replays, replay_here, replayed_already
@@ -236,6 +237,12 @@ class EvidenceDirectory:
         """What a fresh VM serves from the disk; None when nobody booted one."""
         path = self.path / "readback.json"
         return read_read_back(path) if path.exists() else None
+
+    @cached_property
+    def processor_waits(self) -> ProcessorWaits:
+        """How long the hosts' programs waited for a processor; nothing where nobody can tell."""
+        path = self.path / "processor.jsonl"
+        return read_processor_waits(path) if path.exists() else ProcessorWaits()
 
     @cached_property
     def clocks(self) -> Clocks | None:

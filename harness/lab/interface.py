@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from harness.evidence.capture_counts import CaptureCount
+from harness.evidence.processor import ProcessorSample
 
 
 class LabError(Exception):
@@ -401,4 +402,9 @@ class Lab(Protocol):
         (nanosecond stamps of CLOCK_REALTIME; `sent`: by the host).
 
         Gives the frames captured and missed, by `<network>.<host>`; a port that was not captured is none of them.
+        """
+
+    def processor_waits(self) -> Sequence[ProcessorSample]:
+        """How long the FT hosts' programs waited for a processor so far, every few milliseconds, as the kernel that
+        they share with the tests counted it. Nothing where they have processors of their own.
         """

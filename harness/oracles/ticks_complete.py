@@ -114,7 +114,8 @@ def _judge_notice(evidence: EvidenceDirectory, silences: Sequence[_Silence]) -> 
         return
     usual_ns = max(one.end_ns - one.start_ns for one in before)
     for one in silences:
-        if one.at_least_ns > usual_ns + allowed_ms * NS_PER_MS:
+        excused_ms = evidence.processor_waits.excused_ms(one.start_ns, one.end_ns)
+        if one.at_least_ns > usual_ns + (allowed_ms + excused_ms) * NS_PER_MS:
             usual_ms = usual_ns / NS_PER_MS
             message = (
                 f"silence for {one.milliseconds:.0f} ms, and none before the fault for more than {usual_ms:.0f} ms"

@@ -12,6 +12,7 @@ from harness.evidence.capture_counts import write_capture_counts
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.disk import collect_disk
 from harness.evidence.json_lines import EvidenceError
+from harness.evidence.processor import write_processor_waits
 from harness.evidence.scenario import Scenario
 from harness.lab import topology
 from harness.lab.interface import LabError
@@ -36,6 +37,8 @@ def collect(run: Run) -> None:
     # When all has ended that could say anything: what nobody was to say any more is looked at as well.
     captures = run.directory / "captures"
     write_capture_counts(captures / "counts.json", run.lab.collect_captures(captures))
+    if samples := run.lab.processor_waits():
+        write_processor_waits(run.directory / "processor.jsonl", samples, sorted(run.pair.nodes))
     _write_scenario(run)
     collect_replays(run.lab, run.directory)
     if run.pair.guest.block:

@@ -1,4 +1,7 @@
-"""Freezing a host's processes: by cgroup version 2 where it is mounted, by version 1's freezer where not."""
+"""A host's processes as one group: freezing and killing them, and how long they waited for a processor.
+
+By cgroup version 2 where it is mounted, by version 1's freezer where not.
+"""
 
 from __future__ import annotations
 
@@ -82,6 +85,17 @@ class ControlGroup:
             (self.path / "cgroup.freeze").write_text(version_2)
         else:
             (self.path / "freezer.state").write_text(version_1)
+
+    def waited_us(self) -> int | None:
+        """Microseconds in which something in the group waited for a processor; None where the kernel does not count.
+
+        The sum of the line `some` in `cpu.pressure` (version 2, Documentation/accounting/psi.rst).
+        """
+        try:
+            first = (self.path / "cpu.pressure").read_text().splitlines()[0]
+        except (OSError, IndexError):
+            return None
+        return int(first.rpartition("total=")[2])
 
     def kill(self) -> None:
         """SIGKILL everything in the group, frozen or not."""

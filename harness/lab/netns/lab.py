@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.evidence.capture_counts import CaptureCount
+from harness.evidence.processor import ProcessorSample
 from harness.lab.capture import Captures
 from harness.lab.host_table import HostTable
 from harness.lab.interface import Capability, LabError, Pace
@@ -21,6 +25,40 @@ from harness.lab.netns.storage import NetnsStorage
 from harness.lab.netns.switch import Switch
 from harness.lab.topology import HOSTS, OPERATOR
 from harness.lab.toxiproxy_server import toxiproxy_server
+
+# Between two looks at how long the hosts waited for a processor. Looks are kept for half an hour.
+_LOOK_SECONDS = 0.02
+_LOOKS_MAX = 90_000
+
+
+class _ProcessorWatch:
+    """Looks again and again how long the FT hosts' programs have waited for a processor of this machine."""
+
+    def __init__(self, hosts: Sequence[NetnsHost]) -> None:
+        self._hosts = hosts
+        self._samples: deque[ProcessorSample] = deque(maxlen=_LOOKS_MAX)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="processor-watch", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._over.wait(_LOOK_SECONDS):
+            # The stamp is taken first: what is counted afterwards belongs to the time after it.
+            at_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            counts = ((host.name, host.waited_us()) for host in self._hosts)
+            waited_us = {name: count for name, count in counts if count is not None}
+            if waited_us:
+                self._samples.append(ProcessorSample(at_ns, waited_us))
+
+    @property
+    def samples(self) -> Sequence[ProcessorSample]:
+        """All looks so far."""
+        return list(self._samples)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over.set()
+        self._thread.join()
 
 
 class NetnsLab(HostTable[NetnsHost]):
@@ -39,6 +77,7 @@ class NetnsLab(HostTable[NetnsHost]):
         self._run: RunDirectory | None = None
         self._keeper: subprocess.Popen[str] | None = None
         self._captures: Captures | None = None
+        self._watch: _ProcessorWatch | None = None
         self.storage = NetnsStorage(self._hosts)
 
     @property
@@ -97,8 +136,10 @@ class NetnsLab(HostTable[NetnsHost]):
                 host_key=keys.hosts[plan.name].as_paramiko(),
             )
         self.on_all(NetnsHost.power_on)
+        self._watch = _ProcessorWatch(self.fault_tolerant_hosts)
 
     def stop(self) -> None:
+        self._end_watch()
         for host in self._hosts.values():
             host.discard()
         self._hosts.clear()
@@ -134,6 +175,7 @@ class NetnsLab(HostTable[NetnsHost]):
         if self._keeper.stdout.readline().strip() != "kept":
             raise LabError("the lab's keeper did not answer")
         run_id, self._run, self._keeper = self._run.run_id, None, None
+        self._end_watch()
         self._end_captures()
         self._hosts.clear()
         return run_id
@@ -142,6 +184,14 @@ class NetnsLab(HostTable[NetnsHost]):
         if self._captures is None:
             raise LabError("the lab is not up")
         return self._captures.collect(directory)
+
+    def processor_waits(self) -> Sequence[ProcessorSample]:
+        return self._watch.samples if self._watch else []
+
+    def _end_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
 
     def _end_captures(self) -> None:
         if self._captures is not None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import paramiko
 
 from harness.evidence.capture_counts import CaptureCount
+from harness.evidence.processor import ProcessorSample
 from harness.lab.calibration import Calibration, calibrate
 from harness.lab.capture import Captures
 from harness.lab.host_table import HostTable
@@ -132,6 +133,9 @@ class VagrantLab(HostTable[VagrantHost]):
 
     def collect_captures(self, directory: Path) -> Mapping[str, CaptureCount]:
         return self._captures.collect(directory) if self._captures else {}
+
+    def processor_waits(self) -> Sequence[ProcessorSample]:
+        return []  # its hosts are virtual machines, and the pace stands for how they share this machine
 
     def keep(self) -> str:
         """Let go of the machines as they are; says how to look at them."""

@@ -1,0 +1,52 @@
+"""Waits for a processor: what the kernel counted in a time, and no more than may be excused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.evidence.json_lines import EvidenceError
+from harness.evidence.processor import (
+    EXCUSED_MS_MAX,
+    ProcessorSample,
+    ProcessorWaits,
+    read_processor_waits,
+    write_processor_waits,
+)
+
+MS = 1_000_000
+
+
+def waits(*samples: tuple[int, int, int]) -> ProcessorWaits:
+    """Of host-a and host-b, both counts in milliseconds, at a time in milliseconds."""
+    return ProcessorWaits([ProcessorSample(at * MS, {"host-a": a * 1000, "host-b": b * 1000}) for at, a, b in samples])
+
+
+def test_both_hosts_waits_in_that_time_add_up() -> None:
+    counted = waits((0, 5, 7), (100, 5, 7), (120, 15, 7), (300, 45, 27), (500, 90, 90))
+    assert counted.excused_ms(110 * MS, 290 * MS) == 60
+    assert counted.excused_ms(10 * MS, 90 * MS) == 0
+
+
+def test_no_more_is_excused_than_the_wait_itself_and_the_most() -> None:
+    counted = waits((0, 0, 0), (1000, 900, 900))
+    assert counted.excused_ms(500 * MS, 530 * MS) == 30
+    assert counted.excused_ms(0, 1000 * MS) == EXCUSED_MS_MAX
+
+
+def test_a_host_that_was_started_again_counts_from_new() -> None:
+    assert waits((0, 500, 0), (100, 3, 20)).excused_ms(0, 100 * MS) == 20
+
+
+def test_nothing_is_excused_where_nobody_counted() -> None:
+    assert ProcessorWaits().excused_ms(0, 1000 * MS) == 0
+
+
+def test_the_file_holds_the_hosts_of_the_vm_alone(tmp_path: Path) -> None:
+    path = tmp_path / "processor.jsonl"
+    write_processor_waits(path, [ProcessorSample(1, {"host-a": 2, "host-c": 3})], ["host-a", "host-b"])
+    assert read_processor_waits(path).samples == [ProcessorSample(1, {"host-a": 2})]
+    path.write_text('{"at_ns": 1, "waited_us": {"host-a": "much"}}\n')
+    with pytest.raises(EvidenceError, match=r"processor.jsonl:1: no ProcessorSample"):
+        read_processor_waits(path)

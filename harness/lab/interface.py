@@ -405,6 +405,6 @@ class Lab(Protocol):
         """
 
     def processor_waits(self) -> Sequence[ProcessorSample]:
-        """How long the FT hosts' programs waited for a processor so far, every few milliseconds, as the kernel that
+        """How long the hosts' programs waited for a processor so far, every few milliseconds, as the kernel that
         they share with the tests counted it. Nothing where they have processors of their own.
         """

@@ -38,7 +38,8 @@ def collect(run: Run) -> None:
     captures = run.directory / "captures"
     write_capture_counts(captures / "counts.json", run.lab.collect_captures(captures))
     if samples := run.lab.processor_waits():
-        write_processor_waits(run.directory / "processor.jsonl", samples, sorted(run.pair.nodes))
+        concerned = sorted({*run.pair.nodes, run.lab.client_host.name, run.lab.storage_host.name})
+        write_processor_waits(run.directory / "processor.jsonl", samples, concerned)
     _write_scenario(run)
     collect_replays(run.lab, run.directory)
     if run.pair.guest.block:

@@ -35,6 +35,11 @@ def test_no_more_is_excused_than_the_wait_itself_and_the_most() -> None:
     assert counted.excused_ms(0, 1000 * MS) == EXCUSED_MS_MAX
 
 
+def test_what_a_hypervisor_took_is_excused_too() -> None:
+    samples = [ProcessorSample(at * MS, {"host-a": 1000}, stolen_us=at * 100) for at in (0, 100, 200)]
+    assert ProcessorWaits(samples).excused_ms(0, 200 * MS) == 20
+
+
 def test_a_host_that_was_started_again_counts_from_new() -> None:
     assert waits((0, 500, 0), (100, 3, 20)).excused_ms(0, 100 * MS) == 20
 
@@ -45,8 +50,8 @@ def test_nothing_is_excused_where_nobody_counted() -> None:
 
 def test_the_file_holds_the_hosts_of_the_vm_alone(tmp_path: Path) -> None:
     path = tmp_path / "processor.jsonl"
-    write_processor_waits(path, [ProcessorSample(1, {"host-a": 2, "host-c": 3})], ["host-a", "host-b"])
-    assert read_processor_waits(path).samples == [ProcessorSample(1, {"host-a": 2})]
+    write_processor_waits(path, [ProcessorSample(1, {"host-a": 2, "host-c": 3}, 4)], ["host-a", "host-b"])
+    assert read_processor_waits(path).samples == [ProcessorSample(1, {"host-a": 2}, 4)]
     path.write_text('{"at_ns": 1, "waited_us": {"host-a": "much"}}\n')
     with pytest.raises(EvidenceError, match=r"processor.jsonl:1: no ProcessorSample"):
         read_processor_waits(path)

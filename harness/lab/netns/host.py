@@ -157,7 +157,8 @@ class NetnsHost(SshHost):
 
     def waited_us(self) -> int | None:
         """How long its programs waited for a processor of this machine so far, in microseconds, where it is known."""
-        return self._group.waited_us()
+        counts = [self._group.waited_us(), self._storage_group.waited_us()]
+        return None if None in counts else sum(count for count in counts if count is not None)
 
     def freeze(self) -> None:
         self._group.freeze()

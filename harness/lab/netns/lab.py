@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -32,7 +33,7 @@ _LOOKS_MAX = 90_000
 
 
 class _ProcessorWatch:
-    """Looks again and again how long the FT hosts' programs have waited for a processor of this machine."""
+    """Looks again and again how long the hosts' programs have waited for a processor of this machine."""
 
     def __init__(self, hosts: Sequence[NetnsHost]) -> None:
         self._hosts = hosts
@@ -48,7 +49,7 @@ class _ProcessorWatch:
             counts = ((host.name, host.waited_us()) for host in self._hosts)
             waited_us = {name: count for name, count in counts if count is not None}
             if waited_us:
-                self._samples.append(ProcessorSample(at_ns, waited_us))
+                self._samples.append(ProcessorSample(at_ns, waited_us, _stolen_us()))
 
     @property
     def samples(self) -> Sequence[ProcessorSample]:
@@ -59,6 +60,12 @@ class _ProcessorWatch:
         """Look no more."""
         self._over.set()
         self._thread.join()
+
+
+def _stolen_us() -> int:
+    """Microseconds that the machine below this one kept its processors for itself, all of them together (proc(5))."""
+    with open("/proc/stat", encoding="ascii") as file:
+        return int(file.readline().split()[8]) * 1_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class NetnsLab(HostTable[NetnsHost]):
@@ -136,7 +143,7 @@ class NetnsLab(HostTable[NetnsHost]):
                 host_key=keys.hosts[plan.name].as_paramiko(),
             )
         self.on_all(NetnsHost.power_on)
-        self._watch = _ProcessorWatch(self.fault_tolerant_hosts)
+        self._watch = _ProcessorWatch(list(self._hosts.values()))
 
     def stop(self) -> None:
         self._end_watch()

@@ -40,8 +40,9 @@ mkdir -p /var/lib/ftvmm /etc/ftvmm
 if [[ $ROLE == fault-tolerant && -b /dev/vdb ]] && ! mountpoint -q /var/lib/ftvmm; then
     # What the node writes of itself is evidence: on the disk before the next thing happens, or a power cut would take it.
     # No journal, because every write would be two; the check after a power cut is a matter of moments.
-    blkid /dev/vdb >/dev/null || mke2fs -q -t ext4 -O ^has_journal,^metadata_csum /dev/vdb
-    e2fsck -p /dev/vdb >/dev/null || (($? < 4))
+    # Without extents: a power cut within a change of their tree leaves what only a person can put in order.
+    blkid /dev/vdb >/dev/null || mke2fs -q -t ext4 -O ^has_journal,^metadata_csum,^extents,^64bit /dev/vdb
+    e2fsck -p /dev/vdb >/dev/null || (($? < 4)) || e2fsck -y /dev/vdb >/dev/null || (($? < 4))
     mount -t ext4 -o sync,noatime,errors=continue /dev/vdb /var/lib/ftvmm
 fi
 case $ROLE in

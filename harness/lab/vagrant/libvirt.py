@@ -95,7 +95,8 @@ class LibvirtMachines:
         with tempfile.TemporaryDirectory(prefix="ftvmm-disk-") as directory:
             copy, file = f"{directory}/disk", Path(directory) / "file"
             self._inside(["qemu-img", "convert", "-O", "raw", self._node_disk(plan), copy])
-            self._inside(["sh", "-c", 'e2fsck -p "$0" >/dev/null 2>&1 || [ $? -lt 4 ]', copy])
+            mend = 'for how in -p -y; do e2fsck $how "$0" >/dev/null 2>&1; [ $? -ge 4 ] || exit 0; done; exit 1'
+            self._inside(["sh", "-c", mend, copy])
             self._inside(["debugfs", "-R", f"dump {within} {file}", copy])
             if not file.exists():
                 raise FileNotFoundError(f"{path} is not on the disk of {plan.name}")

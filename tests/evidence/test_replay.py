@@ -94,6 +94,9 @@ def test_a_recording_is_read_as_it_was_left(tmp_path: Path) -> None:
     for missing in range(len(END) + 1, len(END) + 1 + len(entries[-1].encoded)):
         write(tmp_path, whole[:-missing])
         assert read_recordings(tmp_path) == [recording(entries[:-1])]
+    # Whoever puts a disk in order after a power cut lets each file end with a whole block.
+    write(tmp_path, whole[: -len(END)] + bytes(300))
+    assert read_recordings(tmp_path) == [recording(entries)]
     assert recording([]).image_name == "kv.hvt"
 
 

@@ -5,7 +5,9 @@ mod guest;
 use _core::image::Image;
 use _core::machine::{Answer, HypercallResult, Instruction, Machine, MachineConfig, MachineError, Request, TrapReport};
 use guest::{CODE, DATA, Device, halt_with, hypercall, image, image_of, store};
-use iced_x86::code_asm::{CodeAssembler, dword_ptr, dx, eax, ebx, ecx, edx, r9, rax, rcx, rdx, rsp, word_ptr};
+use iced_x86::code_asm::{
+    CodeAssembler, dword_ptr, dx, eax, ebx, ecx, edx, ptr, r9, rax, rbx, rcx, rdx, rsp, word_ptr,
+};
 use proptest::prelude::*;
 
 const DEVICES: [Device; 2] = [("storage", 1), ("service", 2)];
@@ -276,19 +278,57 @@ fn what_is_not_deterministic_is_asked_for() {
 
 #[test]
 fn what_cannot_be_made_deterministic_is_refused_with_address_and_name() {
-    let refused: [(&[u8], &str); 6] = [
+    let refused: [(&[u8], &str); 7] = [
         (&[0x0f, 0x05], "syscall"),
         (&[0xcd, 0x80], "int"),
         (&[0xc7, 0xf8, 0, 0, 0, 0], "xbegin"),
         (&[0x0f, 0xc7, 0x20], "xsavec"),
         (&[0x66, 0x0f, 0xae, 0xf0], "tpause"),
         (&[0x0f, 0x01, 0xe0], "smsw"),
+        (&[0xf3, 0x48, 0x0f, 0xae, 0xd8], "wrgsbase"),
     ];
     for (code, name) in refused {
         let image = Image::parse(&image_of(&[&[0x90], code].concat(), &DEVICES)).unwrap();
         let error = Machine::new(&image, &config()).err().unwrap().to_string();
         assert!(error.contains(name) && error.contains("0x100001"), "{error}");
     }
+}
+
+/// The code of `mov eax, 0x50f` holds a SYSCALL that the pass counts and does not change.
+#[test]
+fn a_system_call_inside_another_instruction_is_an_invalid_opcode_where_it_stands() {
+    let report = trap_of(|a| {
+        let mut inside = a.create_label();
+        a.mov(rbx, 0x1234_u64).unwrap();
+        a.set_label(&mut inside).unwrap();
+        a.mov(eax, 0x50f).unwrap();
+        a.lea(rcx, ptr(inside)).unwrap();
+        a.inc(rcx).unwrap();
+        a.jmp(rcx).unwrap();
+    });
+    assert_eq!((report.vector, report.rip), (Some(6), CODE + 10 + 1));
+}
+
+#[test]
+fn a_guest_moves_fs_by_itself() {
+    let mut machine = machine(|a| {
+        a.mov(rax, DATA + 0x100).unwrap();
+        a.wrfsbase(rax).unwrap();
+        a.mov(ecx, 0x5678).unwrap();
+        a.mov(dword_ptr(8).fs(), ecx).unwrap();
+        // Behind an exit it still stands.
+        hypercall(a, 1, DATA);
+        a.rdfsbase(rdx).unwrap();
+        a.mov(eax, dword_ptr(rdx + 8)).unwrap();
+        a.mov(rcx, DATA + 0x200).unwrap();
+        a.mov(dword_ptr(rcx), eax).unwrap();
+        halt_with(a, DATA + 0x200);
+    });
+    let before = machine.state_digest();
+    assert_eq!(machine.run().unwrap(), Request::Walltime);
+    assert_ne!(machine.state_digest(), before);
+    machine.answer(&Answer::Walltime { nanoseconds: 1 }).unwrap();
+    assert_eq!(machine.run().unwrap(), Request::Halt { exit_status: 0x5678 });
 }
 
 #[test]

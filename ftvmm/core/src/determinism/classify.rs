@@ -10,6 +10,8 @@ use crate::machine::Instruction;
 pub(super) enum Class {
     /// Same state in, same state out, on every host; or it traps, which is as good.
     Deterministic,
+    /// The same, where the processor has RDFSBASE and WRFSBASE.
+    DeterministicWithFsBase,
     /// To be rewritten.
     Rewrite(Action),
     /// To be refused, and why.
@@ -21,7 +23,7 @@ const WAITING: &str = "it waits for a time that no log can reproduce";
 const EXTENDED_STATE: &str = "the layout of what it saves depends on the host's processor";
 const SYSTEM_CALL: &str = "it leaves the guest for a kernel that is not there";
 const DESCRIPTORS: &str = "it reveals descriptor tables or segments of the host or of the VMM";
-const BASES: &str = "segment bases are set by WRMSR only";
+const GS_BASE: &str = "the base of GS stays as it is";
 const HYPERVISOR: &str = "it calls a hypervisor, an enclave or an accelerator of the host";
 const USER_INTERRUPTS: &str = "user interrupts arrive at no reproducible point";
 
@@ -65,7 +67,8 @@ pub(super) fn classify(instruction: &Decoded) -> Class {
         M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw | M::Lar | M::Lsl | M::Verr | M::Verw => {
             Class::Refuse(DESCRIPTORS)
         }
-        M::Rdfsbase | M::Rdgsbase | M::Wrfsbase | M::Wrgsbase => Class::Refuse(BASES),
+        M::Rdfsbase | M::Wrfsbase => Class::DeterministicWithFsBase,
+        M::Rdgsbase | M::Wrgsbase => Class::Refuse(GS_BASE),
         M::Vmcall
         | M::Vmmcall
         | M::Vmfunc

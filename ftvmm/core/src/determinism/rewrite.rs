@@ -54,6 +54,8 @@ pub struct Rewritten {
     /// By address.
     pub sites: HashMap<u64, Site>,
     pub patches: Vec<Patch>,
+    /// Whether the image holds RDFSBASE or WRFSBASE.
+    pub sets_fs_base: bool,
     /// Addresses inside other instructions where a non-deterministic one could be decoded.
     pub hidden: Vec<u64>,
 }
@@ -104,6 +106,7 @@ fn take(decoded: &Decoded, into: &mut Rewritten) -> Result<(), DeterminismError>
     let address = decoded.ip();
     match classify(decoded) {
         Class::Deterministic => {}
+        Class::DeterministicWithFsBase => into.sets_fs_base = true,
         Class::Rewrite(action) => {
             debug_assert!(decoded.len() as u64 >= SITE_TRAP_BYTES);
             let mut bytes = vec![NOP; decoded.len()];

@@ -5,7 +5,7 @@ use kvm_bindings::kvm_regs;
 
 use super::emulation::{Emulated, emulate, emulate_after_page_fault};
 use super::hypercall::{self, Decoded, Place};
-use super::monitor::{CODE_SELECTOR, Frame, TRAP_PORT};
+use super::monitor::{CODE_SELECTOR, Frame, SYSTEM_CALL_ADDRESS, TRAP_PORT};
 use super::registers::{canonical, numbered};
 use super::vcpu::Exit;
 use super::{Instruction, Machine, MachineError, Request, State, TrapReport};
@@ -18,6 +18,7 @@ const GENERAL_PROTECTION: u8 = 13;
 /// Set in the frame on some hosts and not on others.
 const RESUME_FLAG: u64 = 1 << 16;
 const HYPERCALL_WIDTH_BYTES: usize = 4;
+const SYSTEM_CALL_BYTES: u64 = 2;
 
 impl Machine {
     /// Runs to the next exit; `None` where the machine dealt with it by itself.
@@ -127,6 +128,12 @@ impl Machine {
 
     fn trap(&mut self, vector: u8) -> Result<(), MachineError> {
         let mut frame = Frame::read(self.vcpu.monitor());
+        if vector == INVALID_OPCODE && frame.rip == SYSTEM_CALL_ADDRESS {
+            // A SYSCALL that nobody saw in the image, reached by a jump into the middle of an instruction. It left
+            // in RCX and R11 where it stood and with which flags; a processor that refuses it raises #UD there.
+            let registers = self.vcpu.registers();
+            (frame.rip, frame.rflags) = (registers.rcx.wrapping_sub(SYSTEM_CALL_BYTES), registers.r11);
+        }
         self.rip = frame.rip;
         let is_from_guest = frame.code_selector == u64::from(CODE_SELECTOR);
         let emulated = match vector {

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use kvm_bindings::KVM_API_VERSION;
 use kvm_ioctls::{Cap, Kvm};
 
+use super::cpuid::FSGSBASE_EBX;
 use super::memory::{Access, GuestMemory, PAGE_BYTES};
 use super::vcpu::{Exit, Start, Vcpu};
 use super::{CpuidTable, MachineError};
@@ -54,7 +55,7 @@ fn try_task_type(kvm: &Kvm, task_type: u8) -> Result<bool, String> {
     memory.allow(CODE_ADDRESS, CODE_ADDRESS + PAGE_BYTES, Access::EXECUTE);
     // The second `out` is there so that a processor that skips the first does not run on into nothing.
     memory.all_mut()[CODE_ADDRESS as usize..][..4].copy_from_slice(&[0xe6, SITE_PORT, 0xe6, SITE_PORT]);
-    let start = Start { rip: CODE_ADDRESS, rsp: CODE_ADDRESS, rdi: 0 };
+    let start = Start { rip: CODE_ADDRESS, rsp: CODE_ADDRESS, rdi: 0, sets_fs_base: false };
     let mut vcpu = Vcpu::new(kvm, &memory, start, task_type).map_err(|error| error.to_string())?;
     loop {
         match vcpu.enter().map_err(|error| error.to_string())? {
@@ -88,18 +89,20 @@ pub(super) fn open_kvm() -> Result<Kvm, MachineError> {
     Ok(kvm)
 }
 
-/// Checks that the host's processor has what the guest is shown.
+/// Checks that the host's processor has what the guest is shown, and what its image uses.
 ///
 /// The processor itself is asked: the guest's code runs on it natively, and KVM-PVM lists far less than that.
-pub(super) fn check_processor(shown: &CpuidTable) -> Result<(), MachineError> {
+pub(super) fn check_processor(shown: &CpuidTable, sets_fs_base: bool) -> Result<(), MachineError> {
+    let lacking = |what: String| Err(MachineError::Host { reason: format!("its processor lacks {what}") });
     let host = std::arch::x86_64::__cpuid(1);
-    let (ecx, edx) = (host.ecx, host.edx);
-    match shown.missing_on(ecx, edx) {
-        (0, 0) => Ok(()),
-        (ecx, edx) => Err(MachineError::Host {
-            reason: format!("its processor lacks features that the guest is shown: CPUID 1 ECX {ecx:#x}, EDX {edx:#x}"),
-        }),
+    let (ecx, edx) = shown.missing_on(host.ecx, host.edx);
+    if (ecx, edx) != (0, 0) {
+        return lacking(format!("features that the guest is shown: CPUID 1 ECX {ecx:#x}, EDX {edx:#x}"));
     }
+    if sets_fs_base && std::arch::x86_64::__cpuid_count(7, 0).ebx & FSGSBASE_EBX == 0 {
+        return lacking("RDFSBASE and WRFSBASE, which the image uses".into());
+    }
+    Ok(())
 }
 
 const NEEDED: [(Cap, &str); 3] = [

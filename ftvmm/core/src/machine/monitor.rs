@@ -1,4 +1,5 @@
-//! The few pages at ring 0 between guest and VMM: GDT, TSS with I/O bitmap, IDT, trap stubs and the trap stack.
+//! The few pages at ring 0 between guest and VMM: GDT, TSS with I/O bitmap, IDT, trap stubs and the trap stack. And one
+//! that the guest may execute, on which a stray SYSCALL ends.
 //!
 //! Intel SDM volume 3: 3.4.5 (segment descriptors), 6.14.1 (64-bit IDT), 7.7 (64-bit TSS), 19.5.2 (I/O bitmap).
 
@@ -7,8 +8,20 @@ use crate::determinism::SITE_PORT;
 
 /// Above all guest memory.
 pub(super) const MONITOR_ADDRESS: u64 = 1 << 32;
-/// Stubs, tables, stack.
-pub(super) const MONITOR_PAGES: [Access; 3] = [Access::EXECUTE, Access::READ, Access::READ_WRITE];
+/// Stubs, tables, stack; and the page for SYSCALL, which is the guest's.
+pub(super) const MONITOR_PAGES: [(Access, Mapped); 4] = [
+    (Access::EXECUTE, Mapped::Monitor),
+    (Access::READ, Mapped::Monitor),
+    (Access::READ_WRITE, Mapped::Monitor),
+    (Access::EXECUTE, Mapped::Guest),
+];
+
+/// For whom a page is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mapped {
+    Monitor,
+    Guest,
+}
 
 const STUBS_ADDRESS: u64 = MONITOR_ADDRESS;
 const TABLES_OFFSET: usize = PAGE_BYTES as usize;
@@ -49,6 +62,10 @@ pub(super) const TSS_LIMIT: u32 = (TSS_FIXED_BYTES + BITMAP_BYTES) as u32;
 const WITH_ERROR_CODE: [u8; 10] = [8, 10, 11, 12, 13, 14, 17, 21, 29, 30];
 const BREAKPOINT: u8 = 3;
 const STUB_BYTES: usize = 16;
+
+/// What LSTAR holds. SYSCALL is turned off and should raise #UD; KVM-PVM goes there all the same, and stays at CPL 3.
+pub(super) const SYSTEM_CALL_ADDRESS: u64 = TRAP_STACK_END;
+const UNDEFINED: [u8; 2] = [0x0f, 0x0b];
 
 /// Where the processor pushes its frame, from the monitor's start: the stack is empty before each trap.
 pub(super) const FRAME_OFFSET: usize = (TRAP_STACK_END - MONITOR_ADDRESS) as usize - FRAME_BYTES;
@@ -99,6 +116,7 @@ pub(super) fn write(monitor: &mut [u8], task_type: u8) {
     write_gdt(&mut tables[GDT_OFFSET..GDT_OFFSET + GDT_BYTES], task_type);
     write_idt(&mut tables[IDT_OFFSET..IDT_OFFSET + IDT_BYTES]);
     write_tss(&mut tables[TSS_OFFSET..=TSS_OFFSET + TSS_LIMIT as usize]);
+    monitor[(SYSTEM_CALL_ADDRESS - MONITOR_ADDRESS) as usize..][..UNDEFINED.len()].copy_from_slice(&UNDEFINED);
 }
 
 /// Each stub: `push 0` where the processor pushed no error code, `out`, drop the error code, `iretq`.

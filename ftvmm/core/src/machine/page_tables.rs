@@ -4,7 +4,7 @@
 //! nothing that depends on the host.
 
 use super::memory::{Access, PAGE_BYTES};
-use super::monitor::{MONITOR_ADDRESS, MONITOR_PAGES};
+use super::monitor::{MONITOR_ADDRESS, MONITOR_PAGES, Mapped};
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
@@ -29,10 +29,10 @@ pub(super) fn tables_bytes(guest_pages: usize) -> u64 {
 /// Writes the tables into `tables`, which stands at [`TABLES_ADDRESS`].
 pub(super) fn write(tables: &mut [u8], guest: &[Access]) {
     let mut builder = Builder { tables, used_pages: 2 };
-    let monitor = MONITOR_PAGES
-        .iter()
-        .enumerate()
-        .map(|(index, access)| (MONITOR_ADDRESS + index as u64 * PAGE_BYTES, leaf(*access)));
+    let monitor = MONITOR_PAGES.iter().enumerate().map(|(index, (access, mapped))| {
+        let user = if *mapped == Mapped::Guest { USER } else { 0 };
+        (MONITOR_ADDRESS + index as u64 * PAGE_BYTES, user | leaf(*access))
+    });
     let guest = guest
         .iter()
         .enumerate()
@@ -131,10 +131,12 @@ mod tests {
     #[test]
     fn the_guest_reaches_neither_monitor_nor_tables() {
         let tables = tables(&[Access::READ_WRITE; 512]);
-        for index in 0..MONITOR_PAGES.len() as u64 {
-            let entry = look_up(&tables, MONITOR_ADDRESS + index * PAGE_BYTES);
-            assert!(entry & PRESENT != 0 && entry & USER == 0);
-        }
+        let entries: Vec<u64> = (0..MONITOR_PAGES.len() as u64)
+            .map(|index| look_up(&tables, MONITOR_ADDRESS + index * PAGE_BYTES))
+            .collect();
+        let (system_call, monitor) = entries.split_last().unwrap();
+        assert!(monitor.iter().all(|entry| entry & PRESENT != 0 && entry & USER == 0));
+        assert_eq!(system_call & (USER | WRITABLE | NO_EXECUTE), USER);
         assert_eq!(look_up(&tables, TABLES_ADDRESS), 0);
     }
 }

@@ -1,6 +1,8 @@
 //! The vCPU: entering the guest, leaving it, and its registers.
 
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_MAX_CPUID_ENTRIES, Msrs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
 
 use super::MachineError;
@@ -8,16 +10,20 @@ use super::kicker::Kicker;
 use super::memory::GuestMemory;
 use super::monitor::{
     self, CODE_SELECTOR, DATA_SELECTOR, GDT_ADDRESS, GDT_LIMIT, IDT_ADDRESS, IDT_LIMIT, MONITOR_ADDRESS, MONITOR_PAGES,
-    TASK_SELECTOR, TSS_ADDRESS, TSS_LIMIT,
+    SYSTEM_CALL_ADDRESS, TASK_SELECTOR, TSS_ADDRESS, TSS_LIMIT,
 };
 use super::page_tables::{self, TABLES_ADDRESS};
 
 /// Protected mode, monitor coprocessor, extension type, numeric error, write protect, paging.
 const CR0: u64 = 1 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31;
-/// Time-stamp disable, physical address extension, FXSR and SIMD exceptions. PCE, OSXSAVE and FSGSBASE stay off.
+/// Time-stamp disable, physical address extension, FXSR and SIMD exceptions. PCE and OSXSAVE stay off.
 const CR4: u64 = 1 << 2 | 1 << 5 | 1 << 9 | 1 << 10;
+/// RDFSBASE and WRFSBASE, for images that use them.
+const CR4_FSGSBASE: u64 = 1 << 16;
 /// Long mode enabled and active, no-execute. SYSCALL stays off.
 const EFER: u64 = 1 << 8 | 1 << 10 | 1 << 11;
+/// Where SYSCALL goes: AMD APM volume 2, 6.1.1.
+const MSR_LSTAR: u32 = 0xc000_0082;
 /// All x87 exceptions masked, extended precision.
 const X87_CONTROL_WORD: u16 = 0x37f;
 /// All SIMD exceptions masked.
@@ -44,6 +50,8 @@ pub(super) struct Start {
     pub rip: u64,
     pub rsp: u64,
     pub rdi: u64,
+    /// Whether the guest may move FS by itself.
+    pub sets_fs_base: bool,
 }
 
 /// A VM with one vCPU; field order is drop order.
@@ -81,12 +89,23 @@ impl Vcpu {
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(MachineError::kvm("tell its CPUID"))?;
         vcpu.set_cpuid2(&cpuid).map_err(MachineError::kvm("set CPUID"))?;
         let mut vcpu = Vcpu { vcpu, _vm: vm, monitor, kicker: Kicker::new() };
-        vcpu.set_system_registers(task_type)?;
+        vcpu.set_system_registers(task_type, start.sets_fs_base)?;
+        vcpu.set_system_call_target()?;
         vcpu.set_start(start)?;
         Ok(vcpu)
     }
 
-    fn set_system_registers(&mut self, task_type: u8) -> Result<(), MachineError> {
+    fn set_system_call_target(&mut self) -> Result<(), MachineError> {
+        let lstar = kvm_msr_entry { index: MSR_LSTAR, data: SYSTEM_CALL_ADDRESS, ..Default::default() };
+        let too_many = |_| MachineError::Host { reason: "one MSR is one too many".into() };
+        let msrs = Msrs::from_entries(&[lstar]).map_err(too_many)?;
+        match self.vcpu.set_msrs(&msrs).map_err(MachineError::kvm("set LSTAR"))? {
+            1 => Ok(()),
+            _ => Err(MachineError::Host { reason: "its KVM takes no LSTAR".into() }),
+        }
+    }
+
+    fn set_system_registers(&mut self, task_type: u8, sets_fs_base: bool) -> Result<(), MachineError> {
         let mut registers = self.vcpu.get_sregs().map_err(MachineError::kvm("read system registers"))?;
         let data = kvm_segment {
             base: 0,
@@ -115,7 +134,7 @@ impl Vcpu {
         registers.idt = kvm_dtable { base: IDT_ADDRESS, limit: IDT_LIMIT, ..Default::default() };
         registers.cr0 = CR0;
         registers.cr3 = TABLES_ADDRESS;
-        registers.cr4 = CR4;
+        registers.cr4 = if sets_fs_base { CR4 | CR4_FSGSBASE } else { CR4 };
         registers.efer = EFER;
         self.vcpu.set_sregs(&registers).map_err(MachineError::kvm("set system registers"))
     }

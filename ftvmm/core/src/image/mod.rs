@@ -3,12 +3,12 @@
 mod elf;
 mod manifest;
 mod notes;
-mod sections;
 
 pub use manifest::{DeviceKind, MANIFEST_ENTRIES_MAX, Manifest, ManifestEntry, Properties};
 
 use thiserror::Error;
 
+use self::elf::Elf;
 use crate::log::Fingerprint;
 
 /// The lowest address that an image may use.
@@ -68,19 +68,16 @@ impl Image {
     /// # Errors
     /// [`ImageError`] names the first offset that is wrong, and why.
     pub fn parse(file: &[u8]) -> Result<Image, ImageError> {
-        let headers = elf::Headers::parse(file)?;
-        let segments = elf::load_segments(file, &headers)?;
-        let notes = notes::find(file, &headers)?;
+        let elf = Elf::parse(file)?;
+        let (entry, segments) = (elf.entry(), elf.segments()?);
+        let notes = notes::find(file, elf.notes())?;
         notes::check_abi(file, &notes)?;
         let manifest = Manifest::parse(notes.manifest.bytes(file), notes.manifest.offset)?;
-        if !segments.iter().any(|s| s.executable && (s.address..s.end()).contains(&headers.entry)) {
-            return Err(ImageError::at(
-                elf::ENTRY_OFFSET,
-                format!("the entry point {:#x} is in no executable segment", headers.entry),
-            ));
+        if !segments.iter().any(|s| s.executable && (s.address..s.end()).contains(&entry)) {
+            let reason = format!("the entry point {entry:#x} is in no executable segment");
+            return Err(ImageError::at(Elf::entry_offset(), reason));
         }
-        let code_starts = sections::code_starts(file, headers.entry)?;
-        Ok(Image { entry: headers.entry, segments, manifest, code_starts, digest: Fingerprint::of(file) })
+        Ok(Image { entry, segments, manifest, code_starts: elf.code_starts()?, digest: Fingerprint::of(file) })
     }
 
     /// The first address behind all segments.

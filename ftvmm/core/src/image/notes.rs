@@ -1,7 +1,7 @@
 //! The two notes named `Solo5` that make an ELF file a Solo5 image: ABI1 and MFT1.
 
 use super::ImageError;
-use super::elf::{Headers, PT_NOTE, u32_at};
+use super::elf::Extent;
 
 const NOTE_NAME: &[u8] = b"Solo5\0";
 const ABI_TYPE: u32 = 0x3149_4241;
@@ -30,13 +30,13 @@ pub(super) struct Notes {
     pub manifest: Note,
 }
 
-pub(super) fn find(file: &[u8], headers: &Headers) -> Result<Notes, ImageError> {
+/// Looks through the note segments, which lie in the file.
+pub(super) fn find(file: &[u8], segments: impl Iterator<Item = Extent>) -> Result<Notes, ImageError> {
     let (mut abi, mut manifest) = (None, None);
-    for header in headers.program.iter().filter(|header| header.kind == PT_NOTE) {
-        let end = header.offset + header.file_bytes;
-        let mut at = header.offset;
-        while at < end {
-            let found = Found::parse(file, at, end)?;
+    for segment in segments {
+        let mut at = segment.offset;
+        while at < segment.end {
+            let found = Found::parse(file, at, segment.end)?;
             match (found.is_ours, found.kind) {
                 (true, ABI_TYPE) => abi = Some(found.content(ABI_ALIGNMENT_BYTES)?),
                 (true, MANIFEST_TYPE) => manifest = Some(found.content(MANIFEST_ALIGNMENT_BYTES)?),
@@ -47,6 +47,14 @@ pub(super) fn find(file: &[u8], headers: &Headers) -> Result<Notes, ImageError> 
     }
     let missing = |name: &str| ImageError::at(0, format!("there is no Solo5 {name} note: this is no Solo5 image"));
     Ok(Notes { abi: abi.ok_or_else(|| missing("ABI1"))?, manifest: manifest.ok_or_else(|| missing("MFT1"))? })
+}
+
+fn u32_at(file: &[u8], offset: u64, name: &str) -> Result<u32, ImageError> {
+    usize::try_from(offset)
+        .ok()
+        .and_then(|start| file.get(start..)?.first_chunk())
+        .map(|bytes| u32::from_le_bytes(*bytes))
+        .ok_or_else(|| ImageError::at(offset, format!("the file ends before its {name}")))
 }
 
 pub(super) fn check_abi(file: &[u8], notes: &Notes) -> Result<(), ImageError> {

@@ -27,6 +27,26 @@ class HostReport(TypedDict):
     rip_past_out: bool
     capabilities: dict[str, bool]
 
+class FoundInstruction(TypedDict):
+    """An instruction of an image: where, in an assembler's words, in which function, and why it is refused."""
+
+    address: int
+    instruction: str
+    place: str | None
+    reason: str | None
+
+class ImageReport(TypedDict):
+    """What the determinism pass finds in an image.
+
+    `hidden` are non-deterministic instructions that begin inside others; `sets_fs_base`: it needs a host with WRFSBASE.
+    """
+
+    code_bytes: int
+    sets_fs_base: bool
+    rewritten: list[FoundInstruction]
+    refused: list[FoundInstruction]
+    hidden: list[FoundInstruction]
+
 def run(config_json: str) -> Outcome:
     """Runs a VM to its end. Raises `CoreError`."""
 
@@ -34,6 +54,9 @@ def replay(
     log: str | PathLike[str], image: str | PathLike[str] | None = None, outputs: str | PathLike[str] | None = None
 ) -> Outcome:
     """Replays a recorded run to its end; `outputs` gets a line for each output. Raises `CoreError`."""
+
+def examine_image(path: str | PathLike[str]) -> ImageReport:
+    """Looks an image through. Raises `CoreError`."""
 
 def examine_host() -> HostReport:
     """Tries the host's KVM out. Raises `CoreError`."""

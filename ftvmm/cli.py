@@ -10,6 +10,7 @@ from ftvmm.commands.replay import replay
 from ftvmm.commands.run import run
 from ftvmm.commands.simulate import simulate
 from ftvmm.commands.status import status
+from ftvmm.commands.verify import verify
 
 STATUS_INTERRUPTED = 130
 
@@ -30,6 +31,7 @@ cli.add_command(node)
 cli.add_command(status)
 cli.add_command(simulate)
 cli.add_command(doctor)
+cli.add_command(verify)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
 mod classify;
 mod rewrite;
 
-pub use rewrite::{Action, Patch, Rewritten, Site, rewrite};
+pub use rewrite::{Action, Patch, Rewritten, Site, disassemble, examine, rewrite};
 
 use thiserror::Error;
 

@@ -65,14 +65,37 @@ pub struct Rewritten {
 /// # Errors
 /// [`DeterminismError`] names the first instruction that cannot be made deterministic.
 pub fn rewrite(image: &Image) -> Result<Rewritten, DeterminismError> {
-    let mut rewritten = Rewritten::default();
-    for segment in image.segments.iter().filter(|segment| segment.executable) {
-        rewrite_segment(segment, &image.code_starts, &mut rewritten)?;
+    let (rewritten, refused) = examine(image);
+    match refused.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(rewritten),
     }
-    Ok(rewritten)
 }
 
-fn rewrite_segment(segment: &Segment, starts: &[u64], into: &mut Rewritten) -> Result<(), DeterminismError> {
+/// The same, and every instruction that cannot be made deterministic, in the order of the segments.
+pub fn examine(image: &Image) -> (Rewritten, Vec<DeterminismError>) {
+    let (mut rewritten, mut refused) = (Rewritten::default(), Vec::new());
+    for segment in image.segments.iter().filter(|segment| segment.executable) {
+        rewrite_segment(segment, &image.code_starts, &mut rewritten, &mut refused);
+    }
+    (rewritten, refused)
+}
+
+/// The instruction at an address of an image, in the words of an assembler; `None` where there is no code.
+pub fn disassemble(image: &Image, address: u64) -> Option<String> {
+    let mut executable = image.segments.iter().filter(|segment| segment.executable);
+    let segment = executable.find(|one| (one.address..one.address + one.data.len() as u64).contains(&address))?;
+    let code = &segment.data[(address - segment.address) as usize..];
+    Some(text_of(&Decoder::with_ip(64, code, address, DecoderOptions::NONE).decode()))
+}
+
+fn text_of(decoded: &Decoded) -> String {
+    let mut text = String::new();
+    NasmFormatter::new().format(decoded, &mut text);
+    text
+}
+
+fn rewrite_segment(segment: &Segment, starts: &[u64], into: &mut Rewritten, refused: &mut Vec<DeterminismError>) {
     let end = segment.address + segment.data.len() as u64;
     let mut decoder = Decoder::with_ip(64, &segment.data, segment.address, DecoderOptions::NONE);
     let mut decoded = Decoded::default();
@@ -89,7 +112,7 @@ fn rewrite_segment(segment: &Segment, starts: &[u64], into: &mut Rewritten) -> R
             (Some(start), _) => start,
             (None, true) => address + 1,
             (None, false) => {
-                take(&decoded, into)?;
+                refused.extend(take(&decoded, into));
                 continue;
             }
         };
@@ -99,10 +122,10 @@ fn rewrite_segment(segment: &Segment, starts: &[u64], into: &mut Rewritten) -> R
         decoder.set_ip(next);
     }
     look_inside(segment, &boundaries, into);
-    Ok(())
 }
 
-fn take(decoded: &Decoded, into: &mut Rewritten) -> Result<(), DeterminismError> {
+/// Takes an instruction into account; what cannot be made deterministic comes back.
+fn take(decoded: &Decoded, into: &mut Rewritten) -> Option<DeterminismError> {
     let address = decoded.ip();
     match classify(decoded) {
         Class::Deterministic => {}
@@ -116,12 +139,10 @@ fn take(decoded: &Decoded, into: &mut Rewritten) -> Result<(), DeterminismError>
             into.sites.insert(address, Site { address, action });
         }
         Class::Refuse(reason) => {
-            let mut instruction = String::new();
-            NasmFormatter::new().format(decoded, &mut instruction);
-            return Err(DeterminismError { address, instruction, reason });
+            return Some(DeterminismError { address, instruction: text_of(decoded), reason });
         }
     }
-    Ok(())
+    None
 }
 
 fn look_inside(segment: &Segment, boundaries: &[bool], into: &mut Rewritten) {

@@ -5,10 +5,10 @@
 use std::mem::{offset_of, size_of};
 
 use object::elf::{self, FileHeader64, ProgramHeader64, ProgramType};
-use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};
+use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, SectionTable, Sym as _};
 use object::{LittleEndian, ReadRef as _};
 
-use super::{IMAGE_ADDRESS_END, IMAGE_ADDRESS_MIN, ImageError, Segment};
+use super::{Function, IMAGE_ADDRESS_END, IMAGE_ADDRESS_MIN, ImageError, Segment};
 
 type Header = FileHeader64<LittleEndian>;
 type Load = ProgramHeader64<LittleEndian>;
@@ -164,19 +164,34 @@ impl<'a> Elf<'a> {
         Ok(Segment { address, memory_bytes, data, writable, executable })
     }
 
-    /// The entry point, the starts of executable sections and of functions, in ascending order. A stripped image has
-    /// neither sections nor symbols.
-    pub fn code_starts(&self) -> Result<Vec<u64>, ImageError> {
-        let wrong = |error: object::Error| ImageError::at(offset_of!(Header, e_shoff) as u64, error.to_string());
-        let sections = self.header.sections(ENDIAN, self.file).map_err(wrong)?;
-        let symbols = sections.symbols(ENDIAN, self.file, elf::SHT_SYMTAB).map_err(wrong)?;
-        let executable = sections.iter().filter(|section| section.sh_flags(ENDIAN).contains(elf::SHF_EXECINSTR));
-        let functions = symbols.iter().filter(|symbol| symbol.st_type() == elf::STT_FUNC);
-        let mut starts = vec![self.entry()];
-        starts.extend(executable.map(|section| section.sh_addr(ENDIAN)));
-        starts.extend(functions.map(|symbol| symbol.st_value(ENDIAN)));
-        starts.sort_unstable();
-        starts.dedup();
-        Ok(starts)
+    /// The functions that the symbols name, in ascending order; a stripped image has none.
+    pub fn functions(&self) -> Result<Vec<Function>, ImageError> {
+        let symbols = self.sections()?.symbols(ENDIAN, self.file, elf::SHT_SYMTAB).map_err(wrong_sections)?;
+        let mut functions: Vec<Function> = symbols
+            .iter()
+            .filter(|symbol| symbol.st_type() == elf::STT_FUNC)
+            .map(|symbol| Function {
+                address: symbol.st_value(ENDIAN),
+                length_bytes: symbol.st_size(ENDIAN),
+                name: String::from_utf8_lossy(symbols.symbol_name(ENDIAN, symbol).unwrap_or_default()).into_owned(),
+            })
+            .collect();
+        functions.sort_by_key(|function| function.address);
+        Ok(functions)
     }
+
+    /// Where executable sections start; a stripped image may have none.
+    pub fn section_starts(&self) -> Result<Vec<u64>, ImageError> {
+        let sections = self.sections()?;
+        let executable = sections.iter().filter(|section| section.sh_flags(ENDIAN).contains(elf::SHF_EXECINSTR));
+        Ok(executable.map(|section| section.sh_addr(ENDIAN)).collect())
+    }
+
+    fn sections(&self) -> Result<SectionTable<'a, Header>, ImageError> {
+        self.header.sections(ENDIAN, self.file).map_err(wrong_sections)
+    }
+}
+
+fn wrong_sections(error: object::Error) -> ImageError {
+    ImageError::at(offset_of!(Header, e_shoff) as u64, error.to_string())
 }

@@ -50,6 +50,15 @@ impl Segment {
     }
 }
 
+/// A function that the image's symbols name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    pub address: u64,
+    /// 0 where the symbol does not tell.
+    pub length_bytes: u64,
+    pub name: String,
+}
+
 /// A Solo5 hvt image, checked and taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
@@ -59,6 +68,8 @@ pub struct Image {
     pub manifest: Manifest,
     /// Addresses where an instruction is known to start: the entry point, executable sections, functions. Ascending.
     pub code_starts: Vec<u64>,
+    /// In ascending order.
+    pub functions: Vec<Function>,
     digest: Fingerprint,
 }
 
@@ -77,7 +88,19 @@ impl Image {
             let reason = format!("the entry point {entry:#x} is in no executable segment");
             return Err(ImageError::at(Elf::entry_offset(), reason));
         }
-        Ok(Image { entry, segments, manifest, code_starts: elf.code_starts()?, digest: Fingerprint::of(file) })
+        let (mut code_starts, functions) = (elf.section_starts()?, elf.functions()?);
+        code_starts.push(entry);
+        code_starts.extend(functions.iter().map(|function| function.address));
+        code_starts.sort_unstable();
+        code_starts.dedup();
+        Ok(Image { entry, segments, manifest, code_starts, functions, digest: Fingerprint::of(file) })
+    }
+
+    /// The function that an address lies in, and how far from its start.
+    pub fn place_of(&self, address: u64) -> Option<(&Function, u64)> {
+        let index = self.functions.partition_point(|function| function.address <= address).checked_sub(1)?;
+        let (function, offset) = (&self.functions[index], address - self.functions[index].address);
+        (function.length_bytes == 0 || offset < function.length_bytes).then_some((function, offset))
     }
 
     /// The first address behind all segments.

@@ -1,9 +1,13 @@
-//! What a host can do, for `ftvmm doctor`.
+//! What a host can do, for `ftvmm doctor`, and what an image asks of it, for `ftvmm verify`.
+
+use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 
 use super::error::bad_input;
+use crate::determinism::{disassemble, examine};
+use crate::image::Image;
 use crate::machine;
 
 /// Tries the host's KVM out: TSS type, where RIP is after an `out`, capabilities by name.
@@ -18,5 +22,41 @@ pub(super) fn examine_host(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     dictionary.set_item("task_type", report.traits.task_type)?;
     dictionary.set_item("rip_past_out", report.traits.rip_past_out)?;
     dictionary.set_item("capabilities", capabilities)?;
+    Ok(dictionary)
+}
+
+/// Looks an image through: every instruction that is rewritten, refused, or hidden inside another one.
+#[pyfunction]
+pub(super) fn examine_image(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
+    let (image, (rewritten, refused)) = py.detach(|| -> PyResult<_> {
+        let file = std::fs::read(&path).map_err(|error| bad_input(&format!("{}: {error}", path.display())))?;
+        let image = Image::parse(&file).map_err(|error| bad_input(&format!("{}: {error}", path.display())))?;
+        let findings = examine(&image);
+        Ok((image, findings))
+    })?;
+    let describe = |address: u64, reason: Option<&str>| -> PyResult<Bound<'_, PyDict>> {
+        let one = PyDict::new(py);
+        one.set_item("address", address)?;
+        one.set_item("instruction", disassemble(&image, address).unwrap_or_default())?;
+        one.set_item(
+            "place",
+            image.place_of(address).map(|(function, offset)| format!("{}+{offset:#x}", function.name)),
+        )?;
+        one.set_item("reason", reason)?;
+        Ok(one)
+    };
+    let mut sites: Vec<u64> = rewritten.sites.keys().copied().collect();
+    sites.sort_unstable();
+    let list = |addresses: &mut dyn Iterator<Item = (u64, Option<&str>)>| -> PyResult<Bound<'_, PyList>> {
+        let described = addresses.map(|(address, reason)| describe(address, reason)).collect::<PyResult<Vec<_>>>()?;
+        PyList::new(py, described)
+    };
+    let dictionary = PyDict::new(py);
+    let code_bytes: usize = image.segments.iter().filter(|one| one.executable).map(|one| one.data.len()).sum();
+    dictionary.set_item("code_bytes", code_bytes)?;
+    dictionary.set_item("sets_fs_base", rewritten.sets_fs_base)?;
+    dictionary.set_item("rewritten", list(&mut sites.iter().map(|address| (*address, None)))?)?;
+    dictionary.set_item("refused", list(&mut refused.iter().map(|one| (one.address, Some(one.reason))))?)?;
+    dictionary.set_item("hidden", list(&mut rewritten.hidden.iter().map(|address| (*address, None)))?)?;
     Ok(dictionary)
 }

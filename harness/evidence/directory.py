@@ -19,6 +19,7 @@ from harness.evidence.faults import InjectedFault, read_faults
 from harness.evidence.history import History, read_history
 from harness.evidence.host_clocks import HostClocks
 from harness.evidence.json_lines import EvidenceError
+from harness.evidence.looks import Looks, read_looks
 from harness.evidence.mapping import ClientMapping, map_trace
 from harness.evidence.ownership import (
     ArbiterRecord,
@@ -27,7 +28,6 @@ from harness.evidence.ownership import (
     read_arbiter_events,
     read_arbiter_records,
 )
-from harness.evidence.processor import ProcessorWaits, read_processor_waits
 from harness.evidence.read_back import ReadBack, read_read_back
 from harness.evidence.recording import Recording, read_recordings
 from harness.evidence.replay import Replay, Replayer, read_replays, replay_here, replayed_already
@@ -239,10 +239,10 @@ class EvidenceDirectory:
         return read_read_back(path) if path.exists() else None
 
     @cached_property
-    def processor_waits(self) -> ProcessorWaits:
-        """How long the hosts' programs waited for a processor; nothing where nobody can tell."""
-        path = self.path / "processor.jsonl"
-        return read_processor_waits(path) if path.exists() else ProcessorWaits()
+    def looks(self) -> Looks:
+        """What the lab saw of its hosts again and again; nothing where they have kernels of their own."""
+        path = self.path / "looks.jsonl"
+        return read_looks(path) if path.exists() else Looks()
 
     @cached_property
     def clocks(self) -> Clocks | None:

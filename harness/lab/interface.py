@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from harness.evidence.capture_counts import CaptureCount
-from harness.evidence.processor import ProcessorSample
+from harness.evidence.looks import Look
 
 
 class LabError(Exception):
@@ -404,7 +404,7 @@ class Lab(Protocol):
         Gives the frames captured and missed, by `<network>.<host>`; a port that was not captured is none of them.
         """
 
-    def processor_waits(self) -> Sequence[ProcessorSample]:
-        """How long the hosts' programs waited for a processor so far, every few milliseconds, as the kernel that
-        they share with the tests counted it. Nothing where they have processors of their own.
+    def looks(self) -> Sequence[Look]:
+        """What the lab itself has seen of its hosts so far, every few milliseconds. Nothing where they have kernels of
+        their own.
         """

@@ -45,6 +45,7 @@ STORAGE_IMAGE = f"{STORAGE_DIRECTORY}/disk.img"
 STORAGE_ARBITER = f"{STORAGE_DIRECTORY}/arbiter"
 STORAGE_FAULTS = f"{STORAGE_DIRECTORY}/faults"
 NODE_DIRECTORY = "/var/lib/ftvmm"
+CONSOLE_PATH = f"{NODE_DIRECTORY}/console.log"
 # Where a lab has `Capability.DEVICE_MAPPER`: the linear device under the storage directory's file system.
 STORAGE_DEVICE = "ftvmm-storage"
 # Where a lab serves the arbiter apart from the disk: a second address of the storage host on the storage network.

@@ -35,6 +35,7 @@ class Emission:
     Attributes:
         what: names it for a person: network, host, number.
         left_ns: when it left the host; None for the console, which nobody stamps.
+        seen_ns: when it was seen to have left, where it is known no better: the console at a look.
         done_ns: when it had happened for good: a block write, when the storage answered; None: it never did.
     """
 
@@ -43,6 +44,12 @@ class Emission:
     what: str
     left_ns: int | None
     done_ns: int | None
+    seen_ns: int | None = None
+
+    @property
+    def latest_ns(self) -> int | None:
+        """It had left by then."""
+        return self.left_ns if self.left_ns is not None else self.seen_ns
 
 
 class Oddity(enum.StrEnum):
@@ -231,9 +238,11 @@ def _match_console(evidence: EvidenceDirectory, said: Spoken, replay: Replay, af
         due = outputs[place] if place < len(outputs) else None
         what = f"{said.host} console.log at byte {at}"
         if due is not None and digest(content[at : at + due.length]) == due.digest:
-            said.emissions.append(Emission(said.host, due, what, None, None))
             place += 1
             at += due.length
+            said.emissions.append(
+                Emission(said.host, due, what, None, None, seen_ns=evidence.looks.printed_ns(said.host, at))
+            )
             continue
         fit = _fitting(content, at, outputs)
         if fit is not None and fit >= place:

@@ -130,16 +130,18 @@ def _judge_emissions(
     late: list[tuple[float, Finding]] = []
     for one in said.emissions:
         counts.matched[one.output.kind] += 1
-        if one.left_ns is None:
+        if one.latest_ns is None:
             continue
-        term = protection.term(one.left_ns)
+        term = protection.term(one.latest_ns)
         if term is None:
             continue  # single-speaker says so
         if term.standing is Standing.ALONE:
             counts.alone += 1
             continue
         counts.protected += 1
-        yield from _judge_acknowledged(evidence, one, term, protection)
+        yield from _judge_acknowledged(evidence, one, one.latest_ns, term, protection)
+        if one.left_ns is None:
+            continue  # what was seen late may have left in time
         late_ms, finding = _lateness(evidence, one, term, protection)
         counts.oldest_lease_ms = max(counts.oldest_lease_ms, late_ms + evidence.scenario.lease_ms)
         if finding is not None:
@@ -148,25 +150,25 @@ def _judge_emissions(
 
 
 def _judge_acknowledged(
-    evidence: EvidenceDirectory, one: Emission, term: Term, protection: Protection
+    evidence: EvidenceDirectory, one: Emission, latest_ns: int, term: Term, protection: Protection
 ) -> Iterator[Finding]:
-    assert one.left_ns is not None
+    """What had left by a moment was acknowledged by then."""
     wanted = one.output.depends_on
-    held = protection.acknowledged(term, one.left_ns)
+    held = protection.acknowledged(term, latest_ns)
     if wanted <= term.position or (held is not None and held[0] >= wanted):
         return
     came = protection.acknowledgement_of(term, wanted)
     later = (
         "no answer ever acknowledged it"
         if came is None
-        else f"the answer that did arrived {(came[0] - one.left_ns) / 1e6:.3f} ms later{by_message(evidence, came[1])}"
+        else f"the answer that did arrived {(came[0] - latest_ns) / 1e6:.3f} ms later{by_message(evidence, came[1])}"
     )
     message = (
         f"{name_output(evidence, one)} depends on entry {wanted}; "
         f"{held[0] if held else 0} was the last acknowledged; {later}"
     )
     code = f"{one.output.kind}-before-acknowledgement"
-    yield Finding(code, message, at_ns=evidence.to_boot_ns(one.left_ns), position=one.output.index)
+    yield Finding(code, message, at_ns=evidence.to_boot_ns(latest_ns), position=one.output.index)
 
 
 def _lateness(
@@ -211,16 +213,16 @@ def _judge_order(evidence: EvidenceDirectory, said: Spoken) -> Iterator[Finding]
     overtakes the block write that it speaks of, and after a write that failed nothing leaves (R17)."""
     pending: Emission | None = None
     for one in said.emissions:
-        if pending is not None and one.left_ns is not None:
+        if pending is not None and one.latest_ns is not None:
             if pending.done_ns is None:
                 how = "was never answered well"
-            elif one.left_ns < pending.done_ns:
-                how = f"was answered {(pending.done_ns - one.left_ns) / 1e6:.3f} ms later"
+            elif one.latest_ns < pending.done_ns:
+                how = f"was answered {(pending.done_ns - one.latest_ns) / 1e6:.3f} ms later"
             else:
                 how = ""
             if how:
                 message = f"{name_output(evidence, one)} left, and {pending.what}, output {pending.output.index}, {how}"
-                at_ns = evidence.to_boot_ns(one.left_ns)
+                at_ns = evidence.to_boot_ns(one.latest_ns)
                 yield Finding("output-before-write-completed", message, at_ns=at_ns, position=one.output.index)
         if one.output.kind == "block" and one.left_ns is not None:
             pending = one

@@ -110,7 +110,7 @@ def _judge_notice(evidence: EvidenceDirectory, waits: Sequence[Wait]) -> Iterato
         return
     usual_ms = max(one.milliseconds for one in before)
     for one in _longest_by_client(waits).values():
-        excused_ms = evidence.processor_waits.excused_ms(one.start_ns, one.end_ns)
+        excused_ms = evidence.looks.excused_ms(one.start_ns, one.end_ns)
         if one.milliseconds_at_least - excused_ms > usual_ms + allowed_ms:
             message = f"{one} took {one.milliseconds:.0f} ms, and none before the fault more than {usual_ms:.0f} ms"
             yield Finding("stall-noticed", message, at_ns=one.start_ns)
@@ -137,7 +137,7 @@ def _judge_settled(evidence: EvidenceDirectory, operations: Sequence[Wait], sett
     """A survivor serves as well as its predecessor did, and not only at first."""
     bound_ms = evidence.scenario.settled_ms_max
     for one in _longest_by_client([one for one in operations if one.start_ns >= settled_ns]).values():
-        if one.milliseconds_at_least - evidence.processor_waits.excused_ms(one.start_ns, one.end_ns) > bound_ms:
+        if one.milliseconds_at_least - evidence.looks.excused_ms(one.start_ns, one.end_ns) > bound_ms:
             later_ms = (one.start_ns - settled_ns) / 1e6
             message = f"{one}, begun {later_ms:.0f} ms after the VM had settled, took {one.milliseconds:.0f} ms"
             yield Finding("stall-afterwards", f"{message}, {_spell(bound_ms)}", at_ns=one.start_ns)

@@ -114,7 +114,7 @@ def _judge_notice(evidence: EvidenceDirectory, silences: Sequence[_Silence]) -> 
         return
     usual_ns = max(one.end_ns - one.start_ns for one in before)
     for one in silences:
-        excused_ms = evidence.processor_waits.excused_ms(one.start_ns, one.end_ns)
+        excused_ms = evidence.looks.excused_ms(one.start_ns, one.end_ns)
         if one.at_least_ns > usual_ns + (allowed_ms + excused_ms) * NS_PER_MS:
             usual_ms = usual_ns / NS_PER_MS
             message = (

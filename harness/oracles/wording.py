@@ -28,4 +28,4 @@ def by_message(evidence: EvidenceDirectory, said: Said | None) -> str:
 def name_output(evidence: EvidenceDirectory, one: Emission) -> str:
     """An output, and what it was seen as."""
     output = one.output
-    return f"{one.what}{after_start(evidence, one.left_ns)} is output {output.index} ({output.kind} {output.digest})"
+    return f"{one.what}{after_start(evidence, one.latest_ns)} is output {output.index} ({output.kind} {output.digest})"

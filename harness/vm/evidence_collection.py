@@ -12,13 +12,13 @@ from harness.evidence.capture_counts import write_capture_counts
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.disk import collect_disk
 from harness.evidence.json_lines import EvidenceError
-from harness.evidence.processor import write_processor_waits
+from harness.evidence.looks import write_looks
 from harness.evidence.scenario import Scenario
 from harness.lab import topology
 from harness.lab.interface import LabError
 from harness.promise import ClientKind, Promise
 from harness.vm.node_file import CONFIG_PATH
-from harness.vm.pair import CONSOLE, NODE_LOG, TRACE, Pair
+from harness.vm.pair import NODE_LOG, TRACE, Pair
 from harness.vm.read_back import collect_read_back
 from harness.vm.replays import collect_replays
 
@@ -37,9 +37,9 @@ def collect(run: Run) -> None:
     # When all has ended that could say anything: what nobody was to say any more is looked at as well.
     captures = run.directory / "captures"
     write_capture_counts(captures / "counts.json", run.lab.collect_captures(captures))
-    if samples := run.lab.processor_waits():
+    if looks := run.lab.looks():
         concerned = sorted({*run.pair.nodes, run.lab.client_host.name, run.lab.storage_host.name})
-        write_processor_waits(run.directory / "processor.jsonl", samples, concerned)
+        write_looks(run.directory / "looks.jsonl", looks, concerned)
     _write_scenario(run)
     collect_replays(run.lab, run.directory)
     if run.pair.guest.block:
@@ -70,7 +70,7 @@ def _collect_nodes(pair: Pair, directory: Path) -> None:
         # A node records under its incarnation, and a host may have had several.
         incarnations = {event["incarnation"] for event in node.trace()}
         recorded = [f"{topology.NODE_DIRECTORY}/recorded-{incarnation}.log" for incarnation in sorted(incarnations)]
-        for path in (TRACE, CONSOLE, NODE_LOG, CONFIG_PATH, *recorded):
+        for path in (TRACE, topology.CONSOLE_PATH, NODE_LOG, CONFIG_PATH, *recorded):
             with contextlib.suppress(OSError, LabError):
                 (directory / "hosts" / node.name / Path(path).name).write_bytes(node.host.read_file(path))
 

@@ -22,7 +22,6 @@ from harness.vm.node_file import CONFIG_PATH, KEY_PATH, Guest, Timing, node_file
 
 NODE_LOG = "/var/lib/ftvmm/node.log"
 TRACE = "/var/lib/ftvmm/trace.jsonl"
-CONSOLE = "/var/lib/ftvmm/console.log"
 
 _POLL_SECONDS = 0.05
 
@@ -281,7 +280,7 @@ class Pair:
         """Waits until the guest on this node has printed a text."""
 
         def printed() -> bool:
-            return text.encode() in node.host.read_file(CONSOLE)
+            return text.encode() in node.host.read_file(topology.CONSOLE_PATH)
 
         self.wait_until(printed, what=f"the guest on {node.name} prints {text!r}", timeout_seconds=timeout_seconds)
 

@@ -151,13 +151,11 @@ def test_many_commands_at_once_that_end_at_once(shared_lab: NetnsLab) -> None:
 
 def test_waits_for_a_processor_are_counted_by_the_kernel(shared_lab: NetnsLab) -> None:
     host = shared_lab.hosts["host-a"]
-    before = shared_lab.processor_waits()[-1].waited_us["host-a"]
+    before = shared_lab.looks()[-1].waited_us["host-a"]
     busy = [host.start("while :; do :; done") for _ in range(2 * (os.cpu_count() or 1))]
     try:
         # Twice as many as there are processors: one waits at any time.
-        assert wait_until(
-            lambda: shared_lab.processor_waits()[-1].waited_us["host-a"] - before > 100_000, timeout_seconds=10
-        )
+        assert wait_until(lambda: shared_lab.looks()[-1].waited_us["host-a"] - before > 100_000, timeout_seconds=10)
     finally:
         for process in busy:
             process.signal("KILL")

@@ -94,7 +94,6 @@ TABLE: tuple[Mutant, ...] = (
         arrangements.acknowledgements_are_late_for_the_console,
         "output-rule",
         "console-before-acknowledgement",
-        "output-before-acknowledgement",
     ),
     _mutant(
         "unleased-writes",
@@ -457,7 +456,6 @@ TABLE: tuple[Mutant, ...] = (
         "block-after-lease",
         "console-before-acknowledgement",
         "frame-before-acknowledgement",
-        "console-after-lease",
         "frame-after-lease",
     ),
     _mutant(

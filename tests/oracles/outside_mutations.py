@@ -129,6 +129,23 @@ def a_block_write_is_asked_for_before_its_acknowledgement(run: Run) -> None:
     run.writes[place] = replace(run.writes[place], asked_ns=run.writes[place].asked_ns - 300_000)
 
 
+@found("output-rule", "console-before-acknowledgement")
+def a_console_line_stands_there_before_its_acknowledgement(run: Run) -> None:
+    """Nobody stamps it, and no trace tells; a look at the file saw it too soon."""
+    output = released(run, PRIMARY, "console", number=3)
+    came_ns = min(
+        one.arrived_ns
+        for one in run.messages
+        if isinstance(one.body, Answer) and one.body.stored >= output.depends_on and one.arrived_ns is not None
+    )
+    printed = [one for one in run.outputs[PRIMARY] if one.kind == "console" and one.index <= output.index]
+    length = sum(one.length for one in printed)
+    run.looks = [
+        {"at_ns": seen_ns - PAIR_NS, "seen_ns": seen_ns, "waited_us": {}, "console_bytes": {PRIMARY: console_bytes}}
+        for seen_ns, console_bytes in ((came_ns - 20_000_000, 0), (came_ns - 100_000, length))
+    ]
+
+
 @found("output-rule", "output-before-acknowledgement")
 def a_console_line_is_traced_before_its_acknowledgement(run: Run) -> None:
     shift(run.events(PRIMARY, "output", why="release", kind="console")[3], -0.3)

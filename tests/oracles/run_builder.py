@@ -92,7 +92,7 @@ class Run:
     read_back: ReadBack | None = None
     consoles: dict[str, bytes] = field(default_factory=lambda: {PRIMARY: b"", BACKUP: b""})
     ticks: list[Record] = field(default_factory=list)
-    processor: list[Record] = field(default_factory=list)
+    looks: list[Record] = field(default_factory=list)
     # One exchange: (client, output index, the frame's bytes), for tests that look for a certain one.
     replies: list[tuple[int, int, bytes]] = field(default_factory=list)
 
@@ -181,7 +181,7 @@ class Run:
             counts |= {f"{network}.{host}": CaptureCount(0, 0) for network in ("logging", "management", "storage")}
         counts["storage.storage"] = CaptureCount(0, 0)
         write_capture_counts(directory / "captures" / "counts.json", counts)
-        for name in ("history", "connections", "faults", "ticks", "processor"):
+        for name in ("history", "connections", "faults", "ticks", "looks"):
             if records := getattr(self, name):
                 _write_lines(directory / f"{name}.jsonl", records)
         for host, console in self.consoles.items():

@@ -13,7 +13,7 @@ from harness.evidence.digest import digest
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.failover import find_failovers
 from harness.evidence.json_lines import EvidenceError
-from harness.evidence.processor import EXCUSED_MS_MAX
+from harness.evidence.looks import EXCUSED_MS_MAX
 from harness.evidence.replay import ReplayedOutput
 from harness.evidence.trace import read_trace
 from harness.evidence.verdicts import Verdict
@@ -78,7 +78,7 @@ def test_a_wait_for_a_processor_is_no_wait_for_the_vm(
     stall = judge_run(run)["stall-bounded"].counted["stall_ms"]
     run.scenario["latency_over_before_ms_max"] = stall - 60
     counts = ((KILL_MS - 100, 0), (LIVE_MS + 500, waited_ms * 1000))
-    run.processor = [{"at_ns": boot_ns(at), "waited_us": {PRIMARY: 0, BACKUP: count}} for at, count in counts]
+    run.looks = [{"at_ns": boot_ns(at), "waited_us": {PRIMARY: 0, BACKUP: count}} for at, count in counts]
     assert sorted({one.code for one in judge_run(run)["stall-bounded"].findings}) == codes
 
 
@@ -86,7 +86,7 @@ def test_no_more_is_excused_than_the_most(run: Run, judge_run: JudgeRun) -> None
     """A VMM that keeps the processors busy makes everybody wait, and is found all the same."""
     stall = judge_run(run)["stall-bounded"].counted["stall_ms"]
     run.scenario["latency_over_before_ms_max"] = stall - EXCUSED_MS_MAX - 60
-    run.processor = [
+    run.looks = [
         {"at_ns": boot_ns(at), "waited_us": {PRIMARY: count, BACKUP: count}}
         for at, count in ((0, 0), (LIVE_MS + 500, 10_000_000))
     ]

@@ -160,6 +160,10 @@ class NetnsHost(SshHost):
         counts = [self._group.waited_us(), self._storage_group.waited_us()]
         return None if None in counts else sum(count for count in counts if count is not None)
 
+    def console_bytes(self) -> int:
+        """How long the console of the VM is that this host's node has written; 0 while there is none."""
+        return self._disk.size(topology.CONSOLE_PATH)
+
     def freeze(self) -> None:
         self._group.freeze()
         self._storage_group.freeze()

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.evidence.capture_counts import CaptureCount
-from harness.evidence.processor import ProcessorSample
+from harness.evidence.looks import Look
 from harness.lab.capture import Captures
 from harness.lab.host_table import HostTable
 from harness.lab.interface import Capability, LabError, Pace
@@ -27,34 +27,33 @@ from harness.lab.netns.switch import Switch
 from harness.lab.topology import HOSTS, OPERATOR
 from harness.lab.toxiproxy_server import toxiproxy_server
 
-# Between two looks at how long the hosts waited for a processor. Looks are kept for half an hour.
-_LOOK_SECONDS = 0.02
+# Looks are kept for a quarter of an hour.
+_LOOK_SECONDS = 0.01
 _LOOKS_MAX = 90_000
 
 
-class _ProcessorWatch:
-    """Looks again and again how long the hosts' programs have waited for a processor of this machine."""
+class _Watch:
+    """Looks at the hosts again and again, see `harness.evidence.looks`."""
 
     def __init__(self, hosts: Sequence[NetnsHost]) -> None:
         self._hosts = hosts
-        self._samples: deque[ProcessorSample] = deque(maxlen=_LOOKS_MAX)
+        self._looks: deque[Look] = deque(maxlen=_LOOKS_MAX)
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="processor-watch", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
         while not self._over.wait(_LOOK_SECONDS):
-            # The stamp is taken first: what is counted afterwards belongs to the time after it.
             at_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             counts = ((host.name, host.waited_us()) for host in self._hosts)
             waited_us = {name: count for name, count in counts if count is not None}
-            if waited_us:
-                self._samples.append(ProcessorSample(at_ns, waited_us, _stolen_us()))
+            console_bytes = {host.name: host.console_bytes() for host in self._hosts}
+            self._looks.append(Look(at_ns, waited_us, _stolen_us(), time.time_ns(), console_bytes))
 
     @property
-    def samples(self) -> Sequence[ProcessorSample]:
+    def looks(self) -> Sequence[Look]:
         """All looks so far."""
-        return list(self._samples)
+        return list(self._looks)
 
     def stop(self) -> None:
         """Look no more."""
@@ -84,7 +83,7 @@ class NetnsLab(HostTable[NetnsHost]):
         self._run: RunDirectory | None = None
         self._keeper: subprocess.Popen[str] | None = None
         self._captures: Captures | None = None
-        self._watch: _ProcessorWatch | None = None
+        self._watch: _Watch | None = None
         self.storage = NetnsStorage(self._hosts)
 
     @property
@@ -143,7 +142,7 @@ class NetnsLab(HostTable[NetnsHost]):
                 host_key=keys.hosts[plan.name].as_paramiko(),
             )
         self.on_all(NetnsHost.power_on)
-        self._watch = _ProcessorWatch(list(self._hosts.values()))
+        self._watch = _Watch(list(self._hosts.values()))
 
     def stop(self) -> None:
         self._end_watch()
@@ -192,8 +191,8 @@ class NetnsLab(HostTable[NetnsHost]):
             raise LabError("the lab is not up")
         return self._captures.collect(directory)
 
-    def processor_waits(self) -> Sequence[ProcessorSample]:
-        return self._watch.samples if self._watch else []
+    def looks(self) -> Sequence[Look]:
+        return self._watch.looks if self._watch else []
 
     def _end_watch(self) -> None:
         if self._watch is not None:

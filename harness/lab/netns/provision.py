@@ -76,6 +76,13 @@ class Disk:
         """A file that was written since the disk was made. Only while the host is off."""
         return self._place(path).read_bytes()
 
+    def size(self, path: str) -> int:
+        """How long such a file is, at any time; 0 where there is none."""
+        try:
+            return self._place(path).stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def write(self, path: str, content: bytes | str, mode: int = 0o644) -> None:
         """Put a file where the host will see it at `path`. Only while the host is off."""
         target = self._place(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 import paramiko
 
 from harness.evidence.capture_counts import CaptureCount
-from harness.evidence.processor import ProcessorSample
+from harness.evidence.looks import Look
 from harness.lab.calibration import Calibration, calibrate
 from harness.lab.capture import Captures
 from harness.lab.host_table import HostTable
@@ -134,7 +134,7 @@ class VagrantLab(HostTable[VagrantHost]):
     def collect_captures(self, directory: Path) -> Mapping[str, CaptureCount]:
         return self._captures.collect(directory) if self._captures else {}
 
-    def processor_waits(self) -> Sequence[ProcessorSample]:
+    def looks(self) -> Sequence[Look]:
         return []  # its hosts are virtual machines, and the pace stands for how they share this machine
 
     def keep(self) -> str:

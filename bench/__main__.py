@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import compute_speed, failover_stall, key_value_speed
+from bench import compute_speed, failover_time, key_value_speed
 from bench.figure import Figure, print_table
 from harness.evidence.allure_report import EvidenceInsufficientError, PromiseBrokenError
 from harness.lab.interface import LabError
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return key_value_speed.measure(repetitions=options.repetitions, requests=options.requests, progress=progress)
 
     def measure_failover() -> list[Figure]:
-        return failover_stall.measure(kills=options.kills, progress=progress)
+        return failover_time.measure(kills=options.kills, progress=progress)
 
     measurements: dict[str, Callable[[], list[Figure]]] = {
         "compute": measure_compute,

@@ -15,7 +15,7 @@ from bench.demo.narration import sentence
 from bench.demo.observation import Observation
 from bench.demo.view import picture, told
 from bench.deployment import fresh_lab
-from bench.failover_stall import PRIMARY_KILL
+from bench.failover_time import PRIMARY_KILL
 from fault_injectors.host import PowerOff
 from harness.evidence.allure_report import EvidenceInsufficientError, PromiseBrokenError
 from harness.evidence.directory import EvidenceDirectory
@@ -113,9 +113,9 @@ def _summary(run: Run, console: Console) -> int:
     history = evidence.history
     unanswered = sum(not one.is_answered for one in history.operations)
     for failover in find_failovers(evidence):
-        stall = "?" if failover.stall_ms is None else f"{failover.stall_ms:.0f}"
+        silence = "?" if failover.silence_ms is None else f"{failover.silence_ms:.0f}"
         console.print(
-            f"The client was without an answer for {stall} ms; "
+            f"No client got an answer for {silence} ms; "
             f"{unanswered} of its {len(history.operations)} operations stayed without one.",
             style="bold",
             highlight=False,

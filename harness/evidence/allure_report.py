@@ -100,11 +100,11 @@ def verdict_page(judgements: Sequence[Judgement], failovers: Sequence[Failover] 
 
 
 def _failover_rows(failovers: Sequence[Failover]) -> str:
-    names = [*PARTS, "total", "client stall"]
+    names = [*PARTS, "total", "silence", "longest wait"]
     head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in ("survivor", *names))
     rows = [f"<tr>{head}</tr>"]
     for failover in failovers:
-        values = [*failover.parts_ms().values(), failover.total_ms, failover.stall_ms]
+        values = [*failover.parts_ms().values(), failover.total_ms, failover.silence_ms, failover.longest_wait_ms]
         cells = "".join(f"<td>{'?' if value is None else f'{value:.1f}'}</td>" for value in values)
         rows.append(f"<tr><td>{html.escape(failover.survivor)}</td>{cells}</tr>")
     return "".join(rows)

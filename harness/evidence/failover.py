@@ -10,13 +10,18 @@ from itertools import pairwise
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.trace import Trace
 from harness.evidence.trace_events import Announced, Arbiter, Attached, ClosedLog, Drained, Event, Live, Suspect
+from harness.evidence.waits import operation_waits
 
 PARTS = ("detect", "drain", "arbitrate", "announce", "first_byte")
 
 
 @dataclass(frozen=True)
 class Failover:
-    """One go-live by a node that was not live before. Instants are CLOCK_BOOTTIME; None where no evidence tells."""
+    """One go-live by a node that was not live before. Instants are CLOCK_BOOTTIME; None where no evidence tells.
+
+    `longest_wait_ms` is what one connection waited for one answer at the most, one that never came included: it asks
+    again when its kernel does, and that may be long after the silence is over.
+    """
 
     generation: int
     survivor: str
@@ -31,8 +36,9 @@ class Failover:
     live_ns: int
     first_frame_ns: int | None
     first_answer_ns: int | None
-    stall_start_ns: int | None
-    stall_end_ns: int | None
+    silence_start_ns: int | None
+    silence_end_ns: int | None
+    longest_wait_ms: float | None
 
     def parts_ms(self) -> dict[str, float | None]:
         """The parts that follow each other from the fault to the first byte that the client gets."""
@@ -54,9 +60,9 @@ class Failover:
         return _milliseconds(self.fault_ns, self.first_frame_ns)
 
     @property
-    def stall_ms(self) -> float | None:
-        """The client's longest time without an answer around this failover."""
-        return _milliseconds(self.stall_start_ns, self.stall_end_ns)
+    def silence_ms(self) -> float | None:
+        """The longest time around this failover in which nobody got an answer, on whichever connection."""
+        return _milliseconds(self.silence_start_ns, self.silence_end_ns)
 
 
 def find_failovers(evidence: EvidenceDirectory) -> list[Failover]:
@@ -72,7 +78,7 @@ def write_failovers(evidence: EvidenceDirectory) -> list[Failover]:
     """Find the failovers and write `failover.json`."""
     failovers = find_failovers(evidence)
     content = [
-        {"parts_ms": one.parts_ms(), "total_ms": one.total_ms, "stall_ms": one.stall_ms, **asdict(one)}
+        {"parts_ms": one.parts_ms(), "total_ms": one.total_ms, "silence_ms": one.silence_ms, **asdict(one)}
         for one in failovers
     ]
     (evidence.path / "failover.json").write_text(json.dumps(content, indent=2) + "\n")
@@ -88,9 +94,8 @@ def _failover(evidence: EvidenceDirectory, trace: Trace, live: Live) -> Failover
     won = [one for one in own if isinstance(one, Arbiter) and one.outcome == "won" and one.wanted == live.generation]
     attached = [one for one in own if isinstance(one, Attached) and one.generation == live.generation]
     first_frame_ns = _first_frame(evidence, trace.host, attached[0] if attached else live)
-    first_answer_ns, stall_start_ns, stall_end_ns = _client_view(
-        evidence, fault_ns or suspected_ns or live.monotonic_ns, first_frame_ns or live.monotonic_ns
-    )
+    since_ns, until_ns = fault_ns or suspected_ns or live.monotonic_ns, first_frame_ns or live.monotonic_ns
+    first_answer_ns, silence_start_ns, silence_end_ns = _client_view(evidence, since_ns, until_ns)
     return Failover(
         generation=live.generation,
         survivor=trace.host,
@@ -105,8 +110,9 @@ def _failover(evidence: EvidenceDirectory, trace: Trace, live: Live) -> Failover
         live_ns=live.monotonic_ns,
         first_frame_ns=first_frame_ns,
         first_answer_ns=first_answer_ns,
-        stall_start_ns=stall_start_ns,
-        stall_end_ns=stall_end_ns,
+        silence_start_ns=silence_start_ns,
+        silence_end_ns=silence_end_ns,
+        longest_wait_ms=_longest_wait(evidence, since_ns, until_ns),
     )
 
 
@@ -158,6 +164,14 @@ def _client_view(evidence: EvidenceDirectory, from_ns: int, to_ns: int) -> tuple
     gaps = [(start, end) for start, end in pairwise(answers_ns) if end >= from_ns and start <= to_ns]
     start_ns, end_ns = max(gaps, key=lambda gap: gap[1] - gap[0], default=(None, None))
     return first_ns, start_ns, end_ns
+
+
+def _longest_wait(evidence: EvidenceDirectory, from_ns: int, to_ns: int) -> float | None:
+    """Of the waits for an answer that touch the time between the two."""
+    if evidence.scenario.client != "key-value":
+        return None
+    waits = [one for one in operation_waits(evidence.history) if one.end_ns >= from_ns and one.start_ns <= to_ns]
+    return round(max((one.milliseconds for one in waits), default=0.0), 3)
 
 
 def _milliseconds(start_ns: int | None, end_ns: int | None) -> float | None:

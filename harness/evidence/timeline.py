@@ -130,8 +130,8 @@ class Timeline:
         figure.text(left, 0.975, title, fontsize=15, fontweight="bold", va="top")
         summary = [f"lab {scenario.lab}", f"seed {scenario.seed}", f"{self._end_seconds:.1f} s"]
         for failover in self._failovers[:1]:
-            if failover.stall_ms is not None:
-                summary.append(f"client stalled for {failover.stall_ms:.0f} ms")
+            if failover.silence_ms is not None:
+                summary.append(f"no answer for {failover.silence_ms:.0f} ms")
             summary.append(f"{failover.survivor} live in generation {failover.generation}")
         figure.text(left, 0.937, "  ·  ".join(summary), fontsize=10, color=_FAINT, va="top")
         used = [role for role in ROLE_COLOURS if any(span.label == role for spans in self._roles for span in spans)]
@@ -256,7 +256,7 @@ class Timeline:
         axes.margins(y=0.12)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 0.97), frameon=False, fontsize=8.5, ncols=3, markerscale=1.8)
         for failover in self._failovers:
-            self._mark_stall(axes, failover)
+            self._mark_silence(axes, failover)
 
     def _draw_ticks(self, axes: Any) -> None:
         ticks = [tick for tick in self._evidence.ticks.ticks if tick.number is not None]
@@ -265,15 +265,15 @@ class Timeline:
         axes.set_ylabel("tick number\n(when it arrived)")
         axes.grid(axis="y", color="#edf0f2")
         for failover in self._failovers:
-            self._mark_stall(axes, failover)
+            self._mark_silence(axes, failover)
 
-    def _mark_stall(self, axes: Any, failover: Failover) -> None:
-        if failover.stall_start_ns is None or failover.stall_end_ns is None:
+    def _mark_silence(self, axes: Any, failover: Failover) -> None:
+        if failover.silence_start_ns is None or failover.silence_end_ns is None:
             return
-        start, end = self._seconds(failover.stall_start_ns), self._seconds(failover.stall_end_ns)
+        start, end = self._seconds(failover.silence_start_ns), self._seconds(failover.silence_end_ns)
         axes.axvspan(start, end, color="#f2c14e", alpha=0.18, linewidth=0)
         axes.annotate(
-            f"stall {failover.stall_ms:.0f} ms",
+            f"silence {failover.silence_ms:.0f} ms",
             (end, 0.5),
             xycoords=axes.get_xaxis_transform(),
             xytext=(6, 0),

@@ -265,7 +265,18 @@ def test_the_parts_of_a_failover_add_up(run: Run, tmp_path: Path) -> None:
     parts = failover.parts_ms()
     assert (parts["detect"], parts["drain"], parts["arbitrate"]) == (150.0, 8.0, 62.0)
     assert sum(value or 0 for value in parts.values()) == pytest.approx(failover.total_ms)
-    assert failover.stall_ms == pytest.approx(239.05)
+    assert failover.silence_ms == pytest.approx(239.05)
+
+
+def test_a_question_that_hangs_is_the_longest_wait_though_others_are_answered(run: Run, tmp_path: Path) -> None:
+    (before,) = find_failovers(EvidenceDirectory(run.write(tmp_path / "all-answered")))
+    asked = next(one for one in run.history if one.get("call_ns", 0) > boot_ns(KILL_MS - 5) and one["phase"] == "load")
+    asked["return_ns"] = None
+    (failover,) = find_failovers(EvidenceDirectory(run.write(tmp_path / "one-hangs")))
+    assert before.longest_wait_ms is not None
+    assert failover.longest_wait_ms is not None
+    assert before.longest_wait_ms < 300 < failover.longest_wait_ms
+    assert failover.silence_ms == pytest.approx(before.silence_ms, abs=10)
 
 
 def test_who_asked_during_the_stall_waits_for_the_kernel_to_ask_again(run: Run, judge_run: JudgeRun) -> None:

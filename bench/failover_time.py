@@ -1,4 +1,4 @@
-"""How long clients wait when the primary's host loses power, and what that time is made of."""
+"""How long nobody gets an answer when the primary's host loses power, and what that time is made of."""
 
 import tempfile
 from collections.abc import Callable
@@ -27,19 +27,27 @@ def measure(*, kills: int, progress: Callable[[str], None]) -> list[Figure]:
     for number in range(1, kills + 1):
         progress(f"primary kill {number} of {kills}")
         done.append(_kill_once(seed=number))
-    stalls = [failover.stall_ms for failover in done if failover.stall_ms is not None]
-    stall = Distribution.of(stalls)
-    figures = [
+    silences = [failover.silence_ms for failover in done if failover.silence_ms is not None]
+    silence = Distribution.of(silences)
+    waits = [failover.longest_wait_ms for failover in done if failover.longest_wait_ms is not None]
+    return [
         Figure(
-            title=f"kv: client-visible stall, {kills} primary kills",
-            protected=stall.summary(unit="ms"),
-            result=f"{stall.median:.0f} ms, p95 {stall.percentile(95):.0f}",
+            title=f"kv: silence, {kills} primary kills",
+            protected=silence.summary(unit="ms"),
+            result=f"{silence.median:.0f} ms, p95 {silence.percentile(95):.0f}",
             goal=f"median under {GOAL_MS} ms",
-            reached=stall.median < GOAL_MS,
-            samples={"stall_ms": stalls},
-        )
+            reached=silence.median < GOAL_MS,
+            samples={"silence_ms": silences},
+        ),
+        *(_part(name, done) for name in PARTS),
+        # Whoever asked in vain waits until its kernel asks again, which may be long after the silence.
+        Figure(
+            title="    longest wait of a connection",
+            protected=Distribution.of(waits).summary(unit="ms"),
+            result="",
+            samples={"wait_ms": waits},
+        ),
     ]
-    return [*figures, *(_part(name, done) for name in PARTS)]
 
 
 def _part(name: str, failovers: list[Failover]) -> Figure:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.ownership import Claim
 from harness.evidence.scenario import Scenario
-from harness.evidence.verdicts import Finding, Judgement, Verdict
-from harness.oracles.wording import after_start
+from harness.evidence.verdicts import Finding, Judgement
+from harness.oracles.wording import after_start, records_missing
 from harness.promise import Expect
 
 NAME = "outcome"
@@ -28,11 +28,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     """Compare the claims that the arbiter recorded with the promise."""
     # One node is stopped before the other: what the other claims then is no end of the scenario's.
     claims = evidence.ownership.until(evidence.scenario.end_ns)
-    if claims:
-        findings = list(_judge_claims(evidence, claims))
-    else:
-        message = "the arbiter's records are missing: nothing else tells who owned the VM"
-        findings = [Finding("no-arbiter-records", message, Verdict.INSUFFICIENT)]
+    findings = list(_judge_claims(evidence, claims)) if claims else [records_missing()]
     counted = {"expect": str(evidence.scenario.expect), "owners": [claim.host or claim.node for claim in claims]}
     return Judgement.of(NAME, findings, counted)
 

@@ -20,7 +20,7 @@ from harness.evidence.wire.wire import Said
 from harness.lab.topology import CLIENT
 from harness.oracles.emissions import Spoken, said_by
 from harness.oracles.protection import Standing, protection_of
-from harness.oracles.wording import after_start
+from harness.oracles.wording import after_start, records_missing
 
 NAME = "single-speaker"
 PROMISE = "no-split-brain"
@@ -51,8 +51,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     findings: list[Finding] = []
     claims = evidence.ownership.claims
     if not claims:
-        message = "the arbiter's records are missing: nothing else tells who owned the VM"
-        findings.append(Finding("no-arbiter-records", message, Verdict.INSUFFICIENT))
+        findings.append(records_missing())
     else:
         findings += _judge_claims(evidence, claims)
     speeches = [one for each in said_by(evidence).values() for one in _speeches(each)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.verdicts import Finding, Verdict
 from harness.evidence.wire.wire import Said
 from harness.oracles.emissions import Emission
 
@@ -23,6 +24,12 @@ def by_message(evidence: EvidenceDirectory, said: Said | None) -> str:
     ]
     kind = type(said.body).__name__
     return f" ({kind} {said.sequence} of {said.sender} by {said.path}, {', '.join(times)})"
+
+
+def records_missing() -> Finding:
+    """No word of the arbiter's was found."""
+    message = "the arbiter's records are missing: nothing else tells who owned the VM"
+    return Finding("no-arbiter-records", message, Verdict.INSUFFICIENT)
 
 
 def name_output(evidence: EvidenceDirectory, one: Emission) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,18 +108,15 @@ class ControlGroup:
 
     def remove(self, timeout_seconds: float = 5.0) -> None:
         """Kill what is left and remove the group."""
-        deadline = time.monotonic() + timeout_seconds
-        while self.path.exists():
-            with contextlib.suppress(FileNotFoundError, OSError):
-                self.kill()
-            try:
-                self.path.rmdir()
-            except FileNotFoundError:
-                return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise LabError(f"{self.path} still holds processes {self.pids()}") from None
-                time.sleep(0.005)
+        if not wait_until(self._is_gone, timeout_seconds=timeout_seconds, interval_seconds=0.005):
+            raise LabError(f"{self.path} still holds processes {self.pids()}")
+
+    def _is_gone(self) -> bool:
+        with contextlib.suppress(OSError):
+            self.kill()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+        return not self.path.exists()
 
 
 def remove_run(run_id: str) -> None:

@@ -17,12 +17,13 @@ import dataclasses
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 
+from harness.lab.namespaces import only_child
 from harness.lab.netns.run_directory import RunDirectory
 from harness.lab.process_identity import ProcessIdentity
+from harness.lab.waiting import wait_until
 
 
 class _Terminated(Exception):
@@ -39,14 +40,20 @@ def start_rack(log: Path) -> tuple[subprocess.Popen[bytes], ProcessIdentity]:
     command += ["--fork", "--kill-child=KILL", "sleep", "infinity"]
     with log.open("ab") as errors:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and process.poll() is None:
-        for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-            # Between fork and exec the child is still `unshare`, its namespaces are already there.
-            with contextlib.suppress(ProcessLookupError):
-                return process, ProcessIdentity.of(int(pid))
-        time.sleep(0.002)
+    # Between fork and exec the child is still `unshare`, its namespaces are already there.
+    rack = wait_until(
+        lambda: _child(process.pid) or process.poll() is not None, timeout_seconds=10, interval_seconds=0.002
+    )
+    if isinstance(rack, ProcessIdentity):
+        return process, rack
     raise RuntimeError(f"unshare could not make the namespaces: {log.read_text().strip()}")
+
+
+def _child(pid: int) -> ProcessIdentity | None:
+    child = only_child(pid)
+    with contextlib.suppress(ProcessLookupError):
+        return None if child is None else ProcessIdentity.of(child)
+    return None
 
 
 def main(path: str) -> int:

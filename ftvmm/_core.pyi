@@ -21,11 +21,15 @@ class Outcome(TypedDict):
     state_digest: str
 
 class HostReport(TypedDict):
-    """What a host's KVM does: the TSS type that lets port I/O pass from CPL 3, and where RIP is after an `out`."""
+    """What a host's KVM does: the TSS type that lets port I/O pass from CPL 3, and where RIP is after an `out`.
+
+    `features`: what a guest may be shown beyond x86-64-v2, and whether the host's processor has it.
+    """
 
     task_type: int
     rip_past_out: bool
     capabilities: dict[str, bool]
+    features: list[tuple[str, bool]]
 
 class FoundInstruction(TypedDict):
     """An instruction of an image: where, in an assembler's words, in which function, and why it is refused."""
@@ -66,6 +70,9 @@ def simulate(first: int, count: int, rules_off: str) -> tuple[str, bool]:
 
 BUILD: str
 """`shipped`, or `lab`."""
+
+FEATURES: tuple[str, ...]
+"""What a guest may be shown of the processor beyond x86-64-v2."""
 
 MUTANTS: tuple[str, ...]
 """How a VMM can be broken on purpose (`ftvmm/core/src/node/mutants.rs`). The lab's build alone has it."""

@@ -195,10 +195,15 @@ def _virtual_machine(table: _Table) -> dict[str, Any]:
     image = Path(table.get("image", str))
     if not image.is_file():
         raise table.fail("image", f"{image} is not a file")
+    features = table.strings("features")
+    for feature in features:
+        if feature not in _core.FEATURES:
+            raise table.fail("features", f"must be of {', '.join(_core.FEATURES)}, found {feature!r}")
     document = {
         "uuid": uuid,
         "image": str(image),
         "memory_mib": table.natural("memory_mib", 64, least=2, most=4096),
+        "features": features,
         "arguments": table.strings("arguments"),
         "network": [_network(device) for device in table.tables("network")],
         "block": [_block(device) for device in table.tables("block")],

@@ -38,4 +38,6 @@ def doctor() -> None:
         _line(name, "yes" if is_there else "no")
     _line("TSS type for CPL-3 I/O", str(host["task_type"]))
     _line("RIP after an out", "past it" if host["rip_past_out"] else "at it")
+    own = [name for name, is_there in host["features"] if is_there]
+    _line("features for guests", ", ".join(own) or "none")
     click.echo("This host can run VMs.")

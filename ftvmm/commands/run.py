@@ -42,6 +42,15 @@ class _RunCommand(click.Command):
             )
 
 
+def _features(context: click.Context, option: click.Parameter, value: str | None) -> list[str]:
+    """The names in a list with commas; Click tells of the one that is none."""
+    names = value.split(",") if value else []
+    for name in names:
+        if name not in _core.FEATURES:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(_core.FEATURES)}")
+    return names
+
+
 @click.command(
     "run",
     cls=_RunCommand,
@@ -51,6 +60,8 @@ class _RunCommand(click.Command):
 )
 @click.option("--mem", "memory_mib", type=click.IntRange(1, 4096), default=512, show_default=True, metavar="MB",
               help="Memory of the VM, in MiB.")  # fmt: skip
+@click.option("--features", callback=_features, metavar="LIST",
+              help=f"Show the guest these features of the processor too: {','.join(_core.FEATURES)}.")  # fmt: skip
 @click.option("--record", type=click.Path(dir_okay=False), metavar="FILE",
               help="Record the run, for `ftvmm replay FILE`.")  # fmt: skip
 @click.option("--verbose", is_flag=True, help="At the end, tell the fingerprint and the digest of the final state.")
@@ -58,7 +69,13 @@ class _RunCommand(click.Command):
 @click.argument("arguments", nargs=-1, metavar="[-- ARGS...]")
 @click.pass_context
 def run(
-    context: click.Context, memory_mib: int, record: str | None, verbose: bool, image: str, arguments: tuple[str, ...]
+    context: click.Context,
+    memory_mib: int,
+    features: list[str],
+    record: str | None,
+    verbose: bool,
+    image: str,
+    arguments: tuple[str, ...],
 ) -> None:
     """Run a Solo5 hvt image, unmodified, until it halts.
 
@@ -69,6 +86,7 @@ def run(
     config: dict[str, Any] = {
         "image": image,
         "memory_mib": memory_mib,
+        "features": features,
         "arguments": list(arguments[1:] if arguments[:1] == ("--",) else arguments),
         "network": devices.network(),
         "block": devices.block(),

@@ -67,6 +67,10 @@ def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
     assert_refused(ftvmm("run", "/bin/true"), "at offset 0x")
 
 
+def test_a_feature_that_there_is_not_is_refused() -> None:
+    assert_refused(ftvmm("run", "--features=aes,avx", COMPUTE), "avx")
+
+
 def test_too_little_memory_is_refused() -> None:
     assert_refused(ftvmm("run", "--mem=1", COMPUTE), "too few")
 

@@ -87,6 +87,11 @@ def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_
     [
         ('uuid = "6f1c', 'uuid = "xyz', r"vm\.uuid: must be a UUID"),
         ("memory_mib = 64", "memory_mib = 1", r"vm\.memory_mib: must be from 2 to 4096, found 1"),
+        (
+            "memory_mib = 64",
+            'memory_mib = 64\nfeatures = ["aes", "avx"]',
+            r"vm\.features: must be of aes, .*, found 'avx'",
+        ),
         ("memory_mib = 64", "memory_mib = true", r"vm\.memory_mib: must be of type int"),
         ("memory_mib", "memory_mb", r"vm\.memory_mb: unknown key \(known here: .*memory_mib"),
         ('mac = "02:', 'mac = "03:', r"vm\.network\[0\]\.mac: must not be a multicast"),

@@ -3,7 +3,9 @@
 mod guest;
 
 use _core::image::Image;
-use _core::machine::{Answer, HypercallResult, Instruction, Machine, MachineConfig, MachineError, Request, TrapReport};
+use _core::machine::{
+    Answer, Feature, HypercallResult, Instruction, Machine, MachineConfig, MachineError, Request, TrapReport,
+};
 use guest::{CODE, DATA, Device, halt_with, hypercall, image, image_of, store};
 use iced_x86::code_asm::{
     CodeAssembler, dword_ptr, dx, eax, ebx, ecx, edx, ptr, r9, rax, rbx, rcx, rdx, rsp, word_ptr,
@@ -329,6 +331,20 @@ fn a_guest_moves_fs_by_itself() {
     assert_ne!(machine.state_digest(), before);
     machine.answer(&Answer::Walltime { nanoseconds: 1 }).unwrap();
     assert_eq!(machine.run().unwrap(), Request::Halt { exit_status: 0x5678 });
+}
+
+#[test]
+fn a_feature_that_the_processor_lacks_is_named() {
+    let image = Image::parse(&image(&DEVICES, |a| a.ud2().unwrap())).unwrap();
+    let own = Feature::of_host();
+    for (feature, name) in Feature::ALL {
+        let built = Machine::new(&image, &config().with_features(&[feature]));
+        match own.contains(&feature) {
+            true => assert!(built.is_ok(), "{name}"),
+            false => assert!(built.err().unwrap().to_string().contains(name), "{name}"),
+        }
+    }
+    assert_ne!(config().digest(), config().with_features(&[Feature::Aes]).digest());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::devices::{BlockFile, Console, DeviceError, Tap, World};
 use crate::image::{Image, ImageError};
 use crate::log::{Close, Header, LogError, LogReader, LogWriter};
-use crate::machine::{DeviceConfig, Machine, MachineConfig, MachineError, SECTOR_BYTES};
+use crate::machine::{DeviceConfig, Feature, Machine, MachineConfig, MachineError, SECTOR_BYTES};
 
 /// What to run, and on what.
 #[derive(Clone, Debug, Deserialize)]
@@ -17,6 +17,9 @@ use crate::machine::{DeviceConfig, Machine, MachineConfig, MachineError, SECTOR_
 pub struct RunConfig {
     pub image: PathBuf,
     pub memory_mib: u64,
+    /// What the guest is shown of the processor beyond x86-64-v2.
+    #[serde(default)]
+    pub features: Vec<Feature>,
     #[serde(default)]
     pub arguments: Vec<String>,
     #[serde(default)]
@@ -74,7 +77,8 @@ pub fn read_image(path: &Path) -> Result<Image, SetupError> {
 /// Builds what a live run needs. Nothing is changed on the host before all of it is there.
 pub fn prepare_run(config: &RunConfig) -> Result<(Machine, World, Option<LogWriter>), SetupError> {
     let image = read_image(&config.image)?;
-    let mut machine_config = MachineConfig::new(config.memory_mib.saturating_mul(1 << 20));
+    let mut machine_config =
+        MachineConfig::new(config.memory_mib.saturating_mul(1 << 20)).with_features(&config.features);
     machine_config.command_line = config.arguments.join(" ");
     let mut world = World::new(Console::standard_output()?);
     let index = |name: &str| image.manifest.entries.iter().find(|entry| entry.name == name).map(|entry| entry.index);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::cpuid::CpuidTable;
+use super::cpuid::{CpuidTable, Feature};
 use crate::log::Fingerprint;
 
 /// The rate that the guest is told for its time-stamp counter: the counter then counts nanoseconds on every host.
@@ -46,6 +46,12 @@ impl MachineConfig {
             devices: BTreeMap::new(),
             cpuid: CpuidTable::default(),
         }
+    }
+
+    /// Shows the guest these features of the processor.
+    pub fn with_features(mut self, features: &[Feature]) -> MachineConfig {
+        self.cpuid = self.cpuid.with(features);
+        self
     }
 
     /// Adds a block device with the usual sector size.

@@ -1,5 +1,7 @@
 //! The processor that the guest sees: a fixed table, so that both hosts of a VM show it the same one.
 
+use std::arch::x86_64::{__cpuid, __cpuid_count};
+
 use serde::{Deserialize, Serialize};
 
 /// One leaf of the table.
@@ -11,6 +13,78 @@ pub struct CpuidLeaf {
     pub ebx: u32,
     pub ecx: u32,
     pub edx: u32,
+}
+
+/// Instructions beyond x86-64-v2 that depend on nothing but their operands, and that some hosts lack.
+///
+/// A guest is shown them where its configuration says so, which is the same on both hosts of a pair: Hello compares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Feature {
+    Aes,
+    Pclmul,
+    Movbe,
+    Bmi1,
+    Bmi2,
+    Adx,
+    Sha,
+}
+
+impl Feature {
+    /// All of them, with their names.
+    pub const ALL: [(Feature, &str); 7] = [
+        (Feature::Aes, "aes"),
+        (Feature::Pclmul, "pclmul"),
+        (Feature::Movbe, "movbe"),
+        (Feature::Bmi1, "bmi1"),
+        (Feature::Bmi2, "bmi2"),
+        (Feature::Adx, "adx"),
+        (Feature::Sha, "sha"),
+    ];
+
+    /// Bits of leaf 1's ECX and of leaf 7's EBX: Intel SDM volume 2, CPUID.
+    fn bits(self) -> (u32, u32) {
+        match self {
+            Feature::Pclmul => (1 << 1, 0),
+            Feature::Movbe => (1 << 22, 0),
+            Feature::Aes => (1 << 25, 0),
+            Feature::Bmi1 => (0, 1 << 3),
+            Feature::Bmi2 => (0, 1 << 8),
+            Feature::Adx => (0, 1 << 19),
+            Feature::Sha => (0, 1 << 29),
+        }
+    }
+
+    /// Those that this host's processor has.
+    pub fn of_host() -> Vec<Feature> {
+        let host = HostFeatures::read();
+        let has = |feature: &Feature| {
+            let (ecx, ebx) = feature.bits();
+            host.ecx & ecx == ecx && host.extended_ebx & ebx == ebx
+        };
+        Feature::ALL.iter().map(|(feature, _)| *feature).filter(has).collect()
+    }
+}
+
+/// What a processor says of itself: leaf 1's ECX and EDX, leaf 7's EBX.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HostFeatures {
+    pub ecx: u32,
+    pub edx: u32,
+    pub extended_ebx: u32,
+}
+
+impl HostFeatures {
+    /// The processor itself is asked: the guest's code runs on it natively, and KVM-PVM lists far less than that.
+    pub fn read() -> HostFeatures {
+        let (basic, extended) = (__cpuid(1), __cpuid_count(7, 0));
+        HostFeatures { ecx: basic.ecx, edx: basic.edx, extended_ebx: extended.ebx }
+    }
+
+    /// Whether it has RDFSBASE and WRFSBASE.
+    pub fn has_fs_base(self) -> bool {
+        self.extended_ebx & FSGSBASE_EBX != 0
+    }
 }
 
 /// What CPUID answers; leaves that are not listed are all zero.
@@ -25,14 +99,14 @@ const FEATURES_EDX: u32 = 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 15 | 1 << 19 | 1 <
 const FEATURES_ECX: u32 = 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 23 | 1 << 30;
 /// RDRAND is emulated and need not be there.
 const EMULATED_ECX: u32 = 1 << 30;
-/// RDSEED, in leaf 7.
+/// RDSEED, in leaf 7: emulated as well.
 const EXTENDED_FEATURES_EBX: u32 = 1 << 18;
 /// NX, RDTSCP and long mode, in leaf 0x80000001.
 const LONG_MODE_EDX: u32 = 1 << 20 | 1 << 27 | 1 << 29;
 /// The counter runs at one rate in all power states.
 const INVARIANT_TSC_EDX: u32 = 1 << 8;
 /// RDFSBASE and WRFSBASE, in leaf 7. Not shown: programs of Linux ask the kernel, which is the personality.
-pub(super) const FSGSBASE_EBX: u32 = 1;
+const FSGSBASE_EBX: u32 = 1;
 /// 32 KiB in eight ways of 64-byte lines, for instructions and for data: AMD APM volume 3, Fn8000_0005.
 const FIRST_CACHE: u32 = 32 << 24 | 8 << 16 | 1 << 8 | 64;
 /// 512 KiB in eight ways, Fn8000_0006.
@@ -77,10 +151,36 @@ impl CpuidTable {
             .map_or([0; 4], |entry| [entry.eax, entry.ebx, entry.ecx, entry.edx])
     }
 
-    /// The features of leaf 1 (ECX and EDX) that the table shows and a host with these features does not have.
-    pub(super) fn missing_on(&self, host_ecx: u32, host_edx: u32) -> (u32, u32) {
+    /// The same table, these features shown as well.
+    pub fn with(mut self, features: &[Feature]) -> CpuidTable {
+        for (ecx, ebx) in features.iter().map(|feature| feature.bits()) {
+            for leaf in self.leaves.iter_mut().filter(|entry| entry.subleaf == 0) {
+                match leaf.leaf {
+                    1 => leaf.ecx |= ecx,
+                    7 => leaf.ebx |= ebx,
+                    _ => {}
+                }
+            }
+        }
+        self
+    }
+
+    /// What the table shows and a host does not have, in words; empty where it has all of it.
+    pub(super) fn missing_on(&self, host: HostFeatures) -> Vec<String> {
         let [_, _, ecx, edx] = self.look_up(1, 0);
-        (ecx & !EMULATED_ECX & !host_ecx, edx & !host_edx)
+        let [_, ebx, _, _] = self.look_up(7, 0);
+        let (ecx, edx) = (ecx & !EMULATED_ECX & !host.ecx, edx & !host.edx);
+        let ebx = ebx & !EXTENDED_FEATURES_EBX & !host.extended_ebx;
+        let named = Feature::ALL.iter().filter(|(feature, _)| {
+            let (feature_ecx, feature_ebx) = feature.bits();
+            ecx & feature_ecx != 0 || ebx & feature_ebx != 0
+        });
+        let mut missing: Vec<String> = named.map(|(_, name)| (*name).to_owned()).collect();
+        let all = Feature::ALL.iter().fold(0, |bits, (feature, _)| bits | feature.bits().0);
+        if ecx & !all != 0 || edx != 0 {
+            missing.push(format!("CPUID 1 ECX {:#x}, EDX {edx:#x}", ecx & !all));
+        }
+        missing
     }
 }
 
@@ -101,6 +201,17 @@ mod tests {
             assert_eq!(table.look_up(leaf, 0xdead_beef), table.look_up(leaf, 0), "{leaf:#x}");
         }
         assert_eq!(table.look_up(7, 1), [0; 4]);
+    }
+
+    #[test]
+    fn a_feature_is_shown_where_it_is_asked_for_and_missed_by_name() {
+        let (table, shown) = (CpuidTable::default(), CpuidTable::default().with(&[Feature::Aes, Feature::Sha]));
+        assert_eq!(shown.look_up(1, 0)[2] ^ table.look_up(1, 0)[2], 1 << 25);
+        assert_eq!(shown.look_up(7, 0)[1] ^ table.look_up(7, 0)[1], 1 << 29);
+        let all = HostFeatures { ecx: u32::MAX, edx: u32::MAX, extended_ebx: u32::MAX };
+        assert_eq!(shown.missing_on(all), Vec::<String>::new());
+        assert_eq!(shown.missing_on(HostFeatures { ecx: !(1 << 25), extended_ebx: 0, ..all }), ["aes", "sha"]);
+        assert_eq!(table.missing_on(HostFeatures { edx: !1, extended_ebx: 0, ..all }), ["CPUID 1 ECX 0x0, EDX 0x1"]);
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::sync::OnceLock;
 use kvm_bindings::KVM_API_VERSION;
 use kvm_ioctls::{Cap, Kvm};
 
-use super::cpuid::FSGSBASE_EBX;
+use super::cpuid::HostFeatures;
 use super::memory::{Access, GuestMemory, PAGE_BYTES};
 use super::vcpu::{Exit, Start, Vcpu};
-use super::{CpuidTable, MachineError};
+use super::{CpuidTable, Feature, MachineError};
 use crate::determinism::{SITE_PORT, SITE_TRAP_BYTES};
 
 /// VT-x demands a busy TSS; QEMU's emulated SVM passes the I/O bitmap of an available one only.
@@ -90,19 +90,16 @@ pub(super) fn open_kvm() -> Result<Kvm, MachineError> {
 }
 
 /// Checks that the host's processor has what the guest is shown, and what its image uses.
-///
-/// The processor itself is asked: the guest's code runs on it natively, and KVM-PVM lists far less than that.
 pub(super) fn check_processor(shown: &CpuidTable, sets_fs_base: bool) -> Result<(), MachineError> {
-    let lacking = |what: String| Err(MachineError::Host { reason: format!("its processor lacks {what}") });
-    let host = std::arch::x86_64::__cpuid(1);
-    let (ecx, edx) = shown.missing_on(host.ecx, host.edx);
-    if (ecx, edx) != (0, 0) {
-        return lacking(format!("features that the guest is shown: CPUID 1 ECX {ecx:#x}, EDX {edx:#x}"));
+    let host = HostFeatures::read();
+    let mut missing = shown.missing_on(host);
+    if sets_fs_base && !host.has_fs_base() {
+        missing.push("RDFSBASE and WRFSBASE, which the image uses".into());
     }
-    if sets_fs_base && std::arch::x86_64::__cpuid_count(7, 0).ebx & FSGSBASE_EBX == 0 {
-        return lacking("RDFSBASE and WRFSBASE, which the image uses".into());
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(MachineError::Host { reason: format!("its processor lacks {}", missing.join(", ")) }),
     }
-    Ok(())
 }
 
 const NEEDED: [(Cap, &str); 3] = [
@@ -117,6 +114,8 @@ pub struct HostReport {
     pub traits: HostTraits,
     /// Capabilities by name, and whether they are there.
     pub capabilities: Vec<(&'static str, bool)>,
+    /// What a guest may be shown beyond x86-64-v2, and whether the processor has it.
+    pub features: Vec<(&'static str, bool)>,
 }
 
 /// Tries this host out.
@@ -127,5 +126,7 @@ pub fn examine_host() -> Result<HostReport, MachineError> {
     let kvm = open_kvm()?;
     let traits = HostTraits::get(&kvm)?;
     let capabilities = NEEDED.iter().map(|(capability, name)| (*name, kvm.check_extension(*capability))).collect();
-    Ok(HostReport { traits, capabilities })
+    let own = Feature::of_host();
+    let features = Feature::ALL.iter().map(|(feature, name)| (*name, own.contains(feature))).collect();
+    Ok(HostReport { traits, capabilities, features })
 }

@@ -17,7 +17,7 @@ mod request;
 mod vcpu;
 
 pub use config::{COUNTER_FREQUENCY_HERTZ, DeviceConfig, MTU_BYTES, MachineConfig, SECTOR_BYTES};
-pub use cpuid::{CpuidLeaf, CpuidTable};
+pub use cpuid::{CpuidLeaf, CpuidTable, Feature};
 pub use error::{MachineError, TrapReport};
 pub use host::{HostReport, HostTraits, examine_host};
 pub use kicker::{Kicker, leave_guest_from_signal_handler};

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::failpoints::Failpoint;
 #[cfg(feature = "lab")]
 use super::mutants::Mutants;
+use crate::machine::Feature;
 
 /// Which build this is: the one that is shipped, or the lab's, which can be broken on purpose.
 pub const BUILD: &str = if cfg!(feature = "lab") { "lab" } else { "shipped" };
@@ -72,6 +73,8 @@ pub struct VmConfig {
     pub image: PathBuf,
     /// size of the guest's memory, in MiB
     pub memory_mib: u64,
+    /// what the guest is shown of the processor beyond x86-64-v2; the same on both hosts
+    pub features: Vec<Feature>,
     /// the guest's command line
     pub arguments: Vec<String>,
     /// network devices by manifest name

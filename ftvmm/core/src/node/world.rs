@@ -36,7 +36,7 @@ impl World {
     /// # Errors
     /// [`DeviceError`] when a disk's size cannot be read.
     pub fn machine_config(&self) -> Result<MachineConfig, DeviceError> {
-        let mut config = MachineConfig::new(self.vm.memory_mib << 20);
+        let mut config = MachineConfig::new(self.vm.memory_mib << 20).with_features(&self.vm.features);
         config.command_line = self.vm.arguments.join(" ");
         for device in &self.vm.network {
             config = config.with_network(&device.name, device.mac);

@@ -7,6 +7,7 @@ mod run;
 mod simulate;
 
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -18,10 +19,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(simulate::simulate, module)?)?;
     module.add_class::<node::Node>()?;
     module.add("BUILD", crate::node::config::BUILD)?;
+    module.add("FEATURES", PyTuple::new(module.py(), crate::machine::Feature::ALL.map(|(_, name)| name))?)?;
     #[cfg(feature = "lab")]
-    module.add("MUTANTS", pyo3::types::PyTuple::new(module.py(), crate::node::mutants::names())?)?;
+    module.add("MUTANTS", PyTuple::new(module.py(), crate::node::mutants::names())?)?;
     #[cfg(feature = "lab")]
-    module.add("FAILPOINTS", pyo3::types::PyTuple::new(module.py(), crate::node::failpoints::Point::NAMES)?)?;
+    module.add("FAILPOINTS", PyTuple::new(module.py(), crate::node::failpoints::Point::NAMES)?)?;
     module.add("NodeError", module.py().get_type::<node::NodeError>())?;
     Ok(())
 }

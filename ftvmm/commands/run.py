@@ -8,6 +8,7 @@ import click
 from ftvmm import _core
 from ftvmm.commands.device_options import DeviceOptions
 from ftvmm.commands.outcome import failure_of, finish
+from ftvmm.failure import Failure
 
 _WITH_VALUE = ("--mem", "--record")
 _DEVICES = "ftvmm.devices"
@@ -43,11 +44,11 @@ class _RunCommand(click.Command):
 
 
 def _features(context: click.Context, option: click.Parameter, value: str | None) -> list[str]:
-    """The names in a list with commas; Click tells of the one that is none."""
+    """The names in a list with commas."""
     names = value.split(",") if value else []
     for name in names:
         if name not in _core.FEATURES:
-            raise click.BadParameter(f"{name!r} is none of {', '.join(_core.FEATURES)}")
+            raise Failure(f"--features: {name!r} is none of {', '.join(_core.FEATURES)}")
     return names
 
 

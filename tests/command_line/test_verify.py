@@ -7,7 +7,7 @@ import re
 import struct
 from pathlib import Path
 
-from tests.command_line.command import COMPUTE, KEY_VALUE, assert_refused, ftvmm
+from tests.command_line.command import KEY_VALUE, assert_refused, ftvmm
 
 SYSCALL = b"\x0f\x05"
 
@@ -34,8 +34,8 @@ def test_an_image_that_can_be_run() -> None:
 
 
 def test_all_that_is_refused_is_told_with_its_place(tmp_path: Path) -> None:
-    code = bytearray(Path(COMPUTE).read_bytes())
-    report = json.loads(ftvmm("verify", "--json", COMPUTE).stdout)
+    code = bytearray(Path(KEY_VALUE).read_bytes())
+    report = json.loads(ftvmm("verify", "--json", KEY_VALUE).stdout)
     first, *_, last = [one["address"] for one in report["rewritten"]]
     for address in (first, last):
         at = offset_in_file(code, address)

@@ -34,6 +34,9 @@ pub(super) struct Extent {
 
 impl<'a> Elf<'a> {
     pub fn parse(file: &'a [u8]) -> Result<Elf<'a>, ImageError> {
+        if !file.starts_with(&elf::ELFMAG) {
+            return Err(ImageError::at(0, "this is no ELF file"));
+        }
         let header: &Header =
             file.read_at(0).map_err(|()| ImageError::at(file.len() as u64, "the file ends before its ELF header"))?;
         let expect = |found: u64, wanted: u64, offset: usize, what: &str| match found == wanted {
@@ -41,9 +44,6 @@ impl<'a> Elf<'a> {
             false => Err(ImageError::at(offset as u64, format!("{what} is {found}, not {wanted}"))),
         };
         let ident = &header.e_ident;
-        if ident.magic != elf::ELFMAG {
-            return Err(ImageError::at(0, "this is no ELF file"));
-        }
         expect(ident.class.0.into(), elf::ELFCLASS64.0.into(), 4, "the ELF class (2 is 64-bit)")?;
         expect(ident.data.0.into(), elf::ELFDATA2LSB.0.into(), 5, "the byte order (1 is little-endian)")?;
         expect(ident.version.0.into(), elf::EV_CURRENT.0.into(), 6, "the ELF version")?;

@@ -289,8 +289,8 @@ def _align(
     """Give each utterance the next output that it can be.
 
     Outputs may be left out: a cable may have been out, and completeness asks for them. TCP says a segment again byte
-    for byte: of several outputs that an utterance can be, it is the one that is due, or else the first one that the
-    next utterance goes on from. It is a later one and not an old one only if what follows goes on for longer there than
+    for byte: of several outputs that an utterance can be, it is the first one that the next utterance goes on from, or
+    else the first one. It is a later one and not an old one only if what follows goes on for longer there than
     from the output that is due.
     """
     places: dict[str, list[int]] = defaultdict(list)
@@ -306,7 +306,7 @@ def _align(
         behind, ahead = [place for place in known if place < due], [place for place in known if place >= due]
         rest = [each.key for each in utterances[number + 1 : number + 1 + _LOOKAHEAD]]
         found = ahead[0] if ahead else None
-        if len(ahead) > 1 and found != due:
+        if len(ahead) > 1:
             found = next((place for place in ahead if _agreement(outputs, place + 1, rest[:1])), found)
         if found != due:
             late = next((place for place in behind if place in skipped), None)

@@ -101,6 +101,27 @@ def test_a_trace_excuses_nothing(run: Run, judge_run: JudgeRun) -> None:
     assert [finding.code for finding in judge_run(run)["output-rule"].findings] == ["frame-before-acknowledgement"]
 
 
+def test_a_segment_that_was_cut_off_and_comes_again_is_the_second_one(run: Run, judge_run: JudgeRun) -> None:
+    """TCP repeats it byte for byte: what follows tells which of the two outputs was seen."""
+    frames = sorted(run.captures[PRIMARY], key=lambda one: one.wall_ns)
+    place = next(at for at, one in enumerate(frames) if one.wall_ns > wall_ns(400))
+    lost, seen = frames[place : place + 2]
+    for host, outputs in run.outputs.items():
+        run.outputs[host] = [
+            replace(one, digest=seen.digest, length=len(seen.content)) if one.digest == lost.digest else one
+            for one in outputs
+        ]
+    for event in (one for events in run.traces.values() for one in events if one.get("digest") == lost.digest):
+        event |= {"digest": seen.digest, "length": len(seen.content)}
+    run.captures[PRIMARY].remove(lost)
+    cut = {"fault": "network-cut", "target": PRIMARY, "parameters": {"network": "client", "direction": "both"}}
+    times = {"injected_ns": lost.wall_ns - 1000, "confirmed_ns": lost.wall_ns, "healed_ns": lost.wall_ns + 1000}
+    run.faults.insert(0, cut | times | {"verdict": "confirmed", "evidence": ["frames dropped"]})
+    judgements = judge_run(run)
+    assert [judgements[name].findings for name in ("output-rule", "outputs-complete")] == [[], []]
+    assert judgements["outputs-complete"].counted["excused"] == {"network-cut at host-a (client)": 1}
+
+
 def test_frames_that_a_cut_network_kept_back_are_excused_by_name(run: Run, judge_run: JudgeRun) -> None:
     lost = [one for one in run.captures[PRIMARY] if wall_ns(400) < one.wall_ns < wall_ns(420)]
     run.captures[PRIMARY] = [one for one in run.captures[PRIMARY] if one not in lost]

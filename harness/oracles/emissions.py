@@ -153,8 +153,13 @@ def _match_frames(evidence: EvidenceDirectory, said: Spoken, replay: Replay | No
         found = evidence.disturbances.network(said.host, CLIENT, at_ns, at_ns)
         return found is not None and found.fault == REORDERING
 
+    def may_lose(since_ns: int | None, until_ns: int | None) -> bool:
+        if since_ns is None or until_ns is None:
+            return False
+        return evidence.disturbances.network(said.host, CLIENT, since_ns, until_ns) is not None
+
     # One port carries all network devices; a device's frames keep their order, and so do all outputs.
-    _align(said, "frame", utterances, [(one.digest, one) for one in outputs], after, overtakes)
+    _align(said, "frame", utterances, [(one.digest, one) for one in outputs], after, overtakes, may_lose)
 
 
 def _match_writes(evidence: EvidenceDirectory, said: Spoken, replay: Replay | None, after: int) -> None:
@@ -176,7 +181,7 @@ def _match_writes(evidence: EvidenceDirectory, said: Spoken, replay: Replay | No
         done_ns = whole.answered_ns if is_well and not is_cut_off else None
         utterances.append(_Utterance(key, what, whole.asked_ns, done_ns, whole.digest))
     expected = [(_block_key(one.offset, one.digest), one) for one in outputs]
-    _align(said, "block", utterances, expected, after, lambda _: False)
+    _align(said, "block", utterances, expected, after, lambda _: False, lambda *_: True)
 
 
 def _block_key(offset: int | None, content_digest: str) -> str:
@@ -285,12 +290,14 @@ def _align(
     outputs: Sequence[tuple[str, ReplayedOutput]],
     after: int,
     overtakes: Callable[[int | None], bool],
+    may_lose: Callable[[int | None, int | None], bool],
 ) -> None:
     """Give each utterance the next output that it can be.
 
     Outputs may be left out: a cable may have been out, and completeness asks for them. TCP says a segment again byte
-    for byte: of several outputs that an utterance can be, it is the first one that the next utterance goes on from, or
-    else the first one. It is a later one and not an old one only if what follows goes on for longer there than
+    for byte: of several outputs that an utterance can be, it is the one that is due, or else the first one that the
+    next utterance goes on from. It is not the one that is due where the next utterance goes on from another and nothing
+    was lost between the two. It is a later one and not an old one only if what follows goes on for longer there than
     from the output that is due.
     """
     places: dict[str, list[int]] = defaultdict(list)
@@ -306,7 +313,8 @@ def _align(
         behind, ahead = [place for place in known if place < due], [place for place in known if place >= due]
         rest = [each.key for each in utterances[number + 1 : number + 1 + _LOOKAHEAD]]
         found = ahead[0] if ahead else None
-        if len(ahead) > 1:
+        until_ns = utterances[number + 1].left_ns if rest else None
+        if len(ahead) > 1 and (found != due or not may_lose(one.left_ns, until_ns)):
             found = next((place for place in ahead if _agreement(outputs, place + 1, rest[:1])), found)
         if found != due:
             late = next((place for place in behind if place in skipped), None)

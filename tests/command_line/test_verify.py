@@ -48,7 +48,6 @@ def test_all_that_is_refused_is_told_with_its_place(tmp_path: Path) -> None:
     for address in (first, last):
         assert re.search(rf"{address:#012x}  syscall .*: it leaves the guest for a kernel", process.stdout)
     assert process.stdout.splitlines()[-1] == "It cannot be run."
-    assert_refused(ftvmm("run", str(image)), "syscall", f"{first:#x}")
 
 
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from ftvmm.commands.device_options import DeviceOptions
 from ftvmm.commands.outcome import failure_of, finish
 from ftvmm.failure import Failure
 
-_WITH_VALUE = ("--mem", "--record")
 _DEVICES = "ftvmm.devices"
 
 
@@ -19,6 +18,8 @@ class _RunCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         devices, rest = DeviceOptions(), []
+        options = [one for one in self.params if isinstance(one, click.Option) and not one.is_flag]
+        with_value = {name for option in options for name in option.opts}
         pending = iter(args)
         for argument in pending:
             if not argument.startswith("-") or argument == "--":
@@ -26,7 +27,7 @@ class _RunCommand(click.Command):
                 rest += [argument, *pending]
             elif not devices.take(argument):
                 rest.append(argument)
-                if argument in _WITH_VALUE:
+                if argument in with_value:
                     rest += [value for value in [next(pending, None)] if value is not None]
         ctx.meta[_DEVICES] = devices
         return super().parse_args(ctx, rest)

@@ -40,8 +40,8 @@ def _replay_on(host: Host, lab: Lab, directory: Path) -> None:
         host.write_file(f"{there}.gz", gzip.compress(log.read_bytes(), compresslevel=1))
         try:
             image = f"--image={lab.image_directory}/{recording.image_name}"
-            replay = f"{host.python} -m ftvmm replay --outputs={there}.outputs {image} {there} >/dev/null"
-            done = host.run(f"gunzip {there}.gz && {replay}", timeout_seconds=lab.pace.stretch(_SECONDS_MAX))
+            command = f"{host.python} -m ftvmm replay --outputs={there}.outputs {image} {there} >/dev/null"
+            done = host.run(f"gunzip {there}.gz && {command}", timeout_seconds=lab.pace.stretch(_SECONDS_MAX))
             with suppress(FileNotFoundError):
                 outputs.write_bytes(host.read_file(f"{there}.outputs"))
             require_end(outputs, recording, done.stderr)

@@ -67,6 +67,13 @@ def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
     assert_refused(ftvmm("run", "/bin/true"), "at offset 0x")
 
 
+@pytest.mark.parametrize("option", [["--features=aes"], ["--features", "aes"], ["--mem", "16"]])
+def test_a_device_may_follow_any_option(option: list[str]) -> None:
+    assert_refused(
+        ftvmm("run", *option, "--block:none=/dev/null", COMPUTE), 'block device "/dev/null" cannot be opened'
+    )
+
+
 def test_a_feature_that_there_is_not_is_refused() -> None:
     assert_refused(ftvmm("run", "--features=aes,avx", COMPUTE), "avx")
 

@@ -157,8 +157,8 @@ class NetnsHost(SshHost):
 
     def waited_us(self) -> int | None:
         """How long its programs waited for a processor of this machine so far, in microseconds, where it is known."""
-        counts = [self._group.waited_us(), self._storage_group.waited_us()]
-        return None if None in counts else sum(count for count in counts if count is not None)
+        own, storage = self._group.waited_us(), self._storage_group.waited_us()
+        return None if own is None or storage is None else own + storage
 
     def console_bytes(self) -> int:
         """How long the console of the VM is that this host's node has written; 0 while there is none."""

@@ -4,6 +4,9 @@ use core::ffi::{CStr, c_char};
 
 use crate::manifest::Manifest;
 
+/// Kept free at the top of memory for the stack, in bytes.
+const STACK_BYTES: u64 = 1 << 20;
+
 /// The host's structure, at its address in guest memory; read-only for the guest.
 #[repr(C)]
 pub struct BootInfo {
@@ -21,6 +24,18 @@ pub struct BootInfo {
 }
 
 impl BootInfo {
+    /// Where the memory between the image and the stack ends, as a guest address.
+    pub fn free_end(&self) -> u64 {
+        self.memory_bytes.saturating_sub(STACK_BYTES).max(self.image_end)
+    }
+
+    /// Where the heap ends that gets one part in so many of the memory between image and stack, as a guest address on a
+    /// whole page.
+    pub fn heap_end(&self, parts: u64) -> u64 {
+        let bytes = (self.free_end() - self.image_end) / parts.max(1);
+        self.image_end + bytes / 4096 * 4096
+    }
+
     /// The command line: the arguments, separated by spaces. Empty where it is not text.
     pub fn command_line(&self) -> &str {
         if self.command_line.is_null() {

@@ -6,7 +6,7 @@ use smoltcp::socket::tcp::State;
 use smoltcp::wire::{EthernetFrame, EthernetProtocol, IpEndpoint, IpProtocol, Ipv4Packet, TcpPacket};
 
 /// Who asks for a connection, and to which port; `None` when the frame is anything but a SYN without an ACK.
-fn connection_request(frame: &[u8]) -> Option<(IpEndpoint, u16)> {
+pub(crate) fn connection_request(frame: &[u8]) -> Option<(IpEndpoint, u16)> {
     let ethernet = EthernetFrame::new_checked(frame).ok()?;
     if ethernet.ethertype() != EthernetProtocol::Ipv4 {
         return None;

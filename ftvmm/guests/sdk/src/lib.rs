@@ -15,14 +15,15 @@ pub mod hypercall;
 pub mod manifest;
 pub mod network;
 pub mod poll;
+mod resolution;
 pub mod start;
 
 // On the host, tests have all of these from the standard library.
-#[cfg(not(test))]
+#[cfg(feature = "bare")]
 mod heap;
-#[cfg(not(test))]
+#[cfg(feature = "bare")]
 mod memory;
-#[cfg(not(test))]
+#[cfg(feature = "bare")]
 mod panic;
 
 pub use smoltcp;

@@ -10,12 +10,13 @@ use alloc::vec::Vec;
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpEndpoint, Ipv4Address};
 
 use crate::arguments::Addresses;
 use crate::boot::BootInfo;
-use crate::connection_request::is_repeated_request;
+use crate::connection_request::{connection_request, is_repeated_request};
 use crate::hypercall;
+use crate::resolution::Resolution;
 
 const ETHERNET_HEADER_BYTES: usize = 14;
 /// Frames fetched in one go, so that a flood cannot starve the sockets.
@@ -31,6 +32,7 @@ struct NetworkDevice {
     spare: Vec<Vec<u8>>,
     outgoing: Vec<u8>,
     pace: Pace,
+    resolution: Resolution,
 }
 
 /// How far to fetch. Finding out that no frame is left takes an exit too; while frames come one by one, which every wait
@@ -99,6 +101,7 @@ impl RxToken for Incoming<'_> {
 struct Outgoing<'a> {
     handle: u64,
     buffer: &'a mut Vec<u8>,
+    resolution: &'a mut Resolution,
 }
 
 impl TxToken for Outgoing<'_> {
@@ -106,6 +109,7 @@ impl TxToken for Outgoing<'_> {
         self.buffer.clear();
         self.buffer.resize(length, 0);
         let result = fill(self.buffer);
+        self.resolution.sent(self.buffer);
         // A frame that the host does not take is a lost frame, which the protocols above cope with.
         let _ = hypercall::network_write(self.handle, self.buffer);
         result
@@ -118,12 +122,12 @@ impl Device for NetworkDevice {
 
     fn receive(&mut self, _now: Instant) -> Option<(Incoming<'_>, Outgoing<'_>)> {
         let frame = self.received.pop_front()?;
-        let outgoing = Outgoing { handle: self.handle, buffer: &mut self.outgoing };
+        let outgoing = Outgoing { handle: self.handle, buffer: &mut self.outgoing, resolution: &mut self.resolution };
         Some((Incoming { frame, spare: &mut self.spare }, outgoing))
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<Outgoing<'_>> {
-        Some(Outgoing { handle: self.handle, buffer: &mut self.outgoing })
+        Some(Outgoing { handle: self.handle, buffer: &mut self.outgoing, resolution: &mut self.resolution })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -177,6 +181,7 @@ impl Network {
             spare: Vec::new(),
             outgoing: vec![0; mtu + ETHERNET_HEADER_BYTES],
             pace: Pace::default(),
+            resolution: Resolution::default(),
         };
         let mut config = Config::new(HardwareAddress::Ethernet(mac));
         config.random_seed = seed;
@@ -196,6 +201,11 @@ impl Network {
         self.interface.hardware_addr()
     }
 
+    /// The largest IP packet, in bytes.
+    pub fn mtu(&self) -> usize {
+        self.device.mtu
+    }
+
     /// The interface, which sockets need to connect.
     pub fn interface(&mut self) -> &mut Interface {
         &mut self.interface
@@ -203,18 +213,42 @@ impl Network {
 
     /// Fetches waiting frames and hands them to the sockets. Some may be left, so wait before the next round.
     pub fn receive(&mut self, now_nanoseconds: u64, sockets: &mut SocketSet) {
-        let now = instant(now_nanoseconds);
+        self.fetch(now_nanoseconds);
+        while self.take_next(now_nanoseconds, sockets) {}
+    }
+
+    /// Fetches waiting frames, for [`Network::take_next`].
+    pub fn fetch(&mut self, now_nanoseconds: u64) {
         self.device.fetch();
-        self.interface.poll_maintenance(now);
-        loop {
-            while self.device.received.front().is_some_and(|frame| is_repeated_request(frame, sockets)) {
-                self.device.spare.extend(self.device.received.pop_front());
+        self.interface.poll_maintenance(instant(now_nanoseconds));
+    }
+
+    /// Who asks for a connection in the frame that is next, and to which port.
+    pub fn next_request(&self) -> Option<(IpEndpoint, u16)> {
+        connection_request(self.device.received.front()?)
+    }
+
+    /// Drops the next frame, as if the network had lost it.
+    pub fn drop_next(&mut self) {
+        self.device.spare.extend(self.device.received.pop_front());
+    }
+
+    /// Hands the next frame to the sockets; false where none is left.
+    pub fn take_next(&mut self, now_nanoseconds: u64, sockets: &mut SocketSet) -> bool {
+        if let Some(frame) = self.device.received.front() {
+            if is_repeated_request(frame, sockets) {
+                self.drop_next();
+                return true;
             }
-            let polled = self.interface.poll_ingress_single(now, &mut self.device, sockets);
-            if matches!(polled, PollIngressSingleResult::None) {
-                break;
-            }
+            self.device.resolution.received(frame);
         }
+        let polled = self.interface.poll_ingress_single(instant(now_nanoseconds), &mut self.device, sockets);
+        !matches!(polled, PollIngressSingleResult::None)
+    }
+
+    /// Whether nobody has answered yet to the question who has this address.
+    pub fn is_unresolved(&self, address: Ipv4Address) -> bool {
+        self.device.resolution.is_open(address)
     }
 
     /// Sends what the sockets have.

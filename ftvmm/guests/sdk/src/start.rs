@@ -7,9 +7,14 @@ use crate::boot::BootInfo;
 /// ```text
 /// sdk::guest!(main, [network "service", block "storage"]);
 /// ```
+///
+/// A guest that keeps memory for itself says which part of it the heap gets: `heap_parts: 4` for a quarter.
 #[macro_export]
 macro_rules! guest {
     ($main:path, [$($kind:ident $name:literal),*]) => {
+        $crate::guest!($main, [$($kind $name),*], heap_parts: 1);
+    };
+    ($main:path, [$($kind:ident $name:literal),*], heap_parts: $parts:literal) => {
         #[used]
         #[unsafe(link_section = ".interp")]
         static INTERPRETER: [u8; 24] = *b"/nonexistent/solo5/\0\0\0\0\0";
@@ -29,15 +34,18 @@ macro_rules! guest {
         /// Where the host enters, on the top of the stack and with the address of the boot information.
         #[unsafe(no_mangle)]
         pub extern "C" fn _start(boot_info: &'static $crate::boot::BootInfo) -> ! {
-            $crate::start::run(boot_info, $main)
+            $crate::start::run(boot_info, $main, $parts)
         }
     };
 }
 
-/// Brings the heap up, runs the guest and halts with its exit status.
-pub fn run(boot_info: &'static BootInfo, main: fn(&'static BootInfo) -> i32) -> ! {
-    #[cfg(not(test))]
-    crate::heap::claim(boot_info.image_end, boot_info.memory_bytes);
+/// Brings the heap up, which gets one part of memory in `heap_parts`, runs the guest and halts with its exit status.
+pub fn run(boot_info: &'static BootInfo, main: fn(&'static BootInfo) -> i32, heap_parts: u64) -> ! {
+    let heap_end = boot_info.heap_end(heap_parts);
+    #[cfg(feature = "bare")]
+    crate::heap::claim(boot_info.image_end, heap_end);
+    #[cfg(not(feature = "bare"))]
+    let _ = heap_end;
     let exit_status = main(boot_info);
     crate::hypercall::halt(exit_status)
 }

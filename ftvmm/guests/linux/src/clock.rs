@@ -1,0 +1,64 @@
+//! Time: the counter is read once a round of events, as every read is an exit and an entry in the log.
+
+use sdk::clock::Clock as Hardware;
+
+/// What a look at the clock adds to the cached time, in nanoseconds: a program that waits in a loop sees time pass.
+const LOOK_NANOSECONDS: u64 = 50;
+/// After so many looks the counter is read: a program that computes between two looks must see how long that took.
+const LOOKS_MAX: u32 = 2000;
+
+/// The monotonic clock and the wall clock.
+pub struct Clock {
+    hardware: Hardware,
+    /// what the wall clock is ahead of the monotonic one, in nanoseconds
+    wall_offset: u64,
+    now: u64,
+    looks: u32,
+    is_exact: bool,
+}
+
+impl Clock {
+    /// Starts both; an exact clock reads the counter at every look. The counter's frequency is in Hz.
+    pub fn start(frequency: u64, is_exact: bool) -> Clock {
+        let hardware = Hardware::start(frequency);
+        let wall = sdk::hypercall::walltime();
+        let now = hardware.nanoseconds();
+        Clock { hardware, wall_offset: wall.saturating_sub(now), now, looks: 0, is_exact }
+    }
+
+    /// A seed that differs from boot to boot.
+    pub fn seed(&self) -> u64 {
+        self.hardware.seed()
+    }
+
+    /// The time of this round, in nanoseconds since the start.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Reads the counter. Time never goes back: looks may have run ahead of it.
+    pub fn refresh(&mut self) {
+        self.looks = 0;
+        self.now = self.now.max(self.hardware.nanoseconds());
+    }
+
+    /// The time as the program asks for it, in nanoseconds since the start.
+    pub fn look(&mut self) -> u64 {
+        self.looks += 1;
+        if self.is_exact || self.looks > LOOKS_MAX {
+            self.refresh();
+        }
+        self.now += LOOK_NANOSECONDS;
+        self.now
+    }
+
+    /// The wall clock's time, in nanoseconds since 1970, for a time of the monotonic one.
+    pub fn wall(&self, monotonic: u64) -> u64 {
+        monotonic + self.wall_offset
+    }
+
+    /// The monotonic time for a time of the wall clock, both in nanoseconds; 0 for a time before the start.
+    pub fn monotonic(&self, wall: u64) -> u64 {
+        wall.saturating_sub(self.wall_offset)
+    }
+}

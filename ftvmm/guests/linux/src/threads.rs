@@ -1,0 +1,611 @@
+//! Threads: who runs, who waits, futexes, and the calls that start, stop and delay threads.
+//!
+//! One thread runs at a time, and another one only where it makes a system call: nothing interrupts a computation.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use linux_raw_sys::general::{
+    __kernel_timespec, CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_TAI, CLONE_CHILD_CLEARTID,
+    CLONE_CHILD_SETTID, CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM, FUTEX_CLOCK_REALTIME,
+    FUTEX_CMP_REQUEUE, FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, FUTEX_WAKE_BITSET,
+    FUTEX_WAKE_OP, TIMER_ABSTIME, clone_args,
+};
+
+use crate::entry::{Frame, RED_ZONE_BYTES};
+use crate::kernel::Kernel;
+use crate::signals::ThreadSignals;
+use crate::system_calls::{Call, Errno, Outcome, Stop, Wait, WaitFor, errno};
+
+/// The number of the process, and of its first thread.
+pub const PROCESS: i32 = 2;
+/// More threads are refused.
+const THREADS_MAX: usize = 1024;
+/// Calls in a row after which another thread gets its turn.
+const TURN_CALLS: u32 = 512;
+const ANY_BITS: u32 = u32::MAX;
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// What a call that runs more than once keeps between its tries.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pending {
+    /// when it gives up, in nanoseconds of the monotonic clock; set at the first try
+    pub deadline: Option<u64>,
+    /// how much of it is done, such as bytes that were taken
+    pub progress: usize,
+    /// a futex was woken
+    pub is_woken: bool,
+    /// it has waited before
+    pub has_waited: bool,
+}
+
+/// How a parked thread waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting {
+    /// what for, and until when
+    pub wait: Wait,
+    /// the changes that it has seen
+    seen: u64,
+    /// its place in the order in which threads began to wait
+    order: u64,
+}
+
+/// A thread.
+pub struct Thread {
+    /// its number, which Linux calls the thread identifier
+    pub tid: i32,
+    /// its name, as prctl sets it
+    pub name: [u8; 16],
+    /// its registers
+    pub frame: Box<Frame>,
+    /// where its thread-local storage is
+    pub fs_base: u64,
+    /// the call that it is in, while it has no result
+    pub call: Option<Call>,
+    /// what that call keeps between its tries
+    pub pending: Pending,
+    /// how it waits, None where it can run
+    pub wait: Option<Waiting>,
+    /// its mask and its own signals
+    pub signals: ThreadSignals,
+    /// set to zero, and woken, when it ends
+    clear_tid: u64,
+    has_ended: bool,
+}
+
+/// All threads, in the order in which they were started.
+#[derive(Default)]
+pub struct Threads {
+    threads: Vec<Thread>,
+    current: usize,
+    next_tid: i32,
+    turn: u32,
+    is_turn_over: bool,
+    waits: u64,
+}
+
+impl Threads {
+    /// Adds a thread that is ready to run; returns its index.
+    fn add(&mut self, frame: Box<Frame>, fs_base: u64, signals: ThreadSignals, name: [u8; 16]) -> usize {
+        self.next_tid = self.next_tid.max(PROCESS) + 1;
+        let tid = if self.threads.is_empty() { PROCESS } else { self.next_tid };
+        self.threads.push(Thread {
+            tid,
+            name,
+            frame,
+            fs_base,
+            call: None,
+            pending: Pending::default(),
+            wait: None,
+            signals,
+            clear_tid: 0,
+            has_ended: false,
+        });
+        self.threads.len() - 1
+    }
+
+    /// Adds the first thread and makes it the running one; returns its frame.
+    pub fn start_first(&mut self, frame: Frame, name: [u8; 16]) -> *mut Frame {
+        self.current = self.add(Box::new(frame), 0, ThreadSignals::default(), name);
+        self.current_frame()
+    }
+
+    /// The running thread.
+    pub fn current(&self) -> &Thread {
+        &self.threads[self.current]
+    }
+
+    /// The running thread, to be changed.
+    pub fn current_mut(&mut self) -> &mut Thread {
+        &mut self.threads[self.current]
+    }
+
+    /// The index of the running thread.
+    pub fn current_index(&self) -> usize {
+        self.current
+    }
+
+    /// All threads that have not ended.
+    pub fn iter(&self) -> impl Iterator<Item = &Thread> {
+        self.threads.iter().filter(|thread| !thread.has_ended)
+    }
+
+    /// All threads that have not ended, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Thread> {
+        self.threads.iter_mut().filter(|thread| !thread.has_ended)
+    }
+
+    /// The frame of the running thread.
+    pub fn current_frame(&mut self) -> *mut Frame {
+        &raw mut *self.current_mut().frame
+    }
+
+    /// Takes the call of the running thread from its frame.
+    pub fn begin_call(&mut self, frame: *mut Frame) {
+        debug_assert!(core::ptr::eq(frame, &raw const *self.current().frame));
+        self.turn += 1;
+        let thread = self.current_mut();
+        let frame = &thread.frame;
+        let arguments = [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9];
+        thread.call = Some(Call { number: frame.rax, arguments });
+        thread.pending = Pending::default();
+    }
+
+    /// Ends the call of the running thread with that value in RAX.
+    pub fn end_call(&mut self, value: u64) {
+        self.end_wait(self.current, value);
+    }
+
+    /// Ends the call of the thread with that index, which may be parked.
+    pub fn end_wait(&mut self, index: usize, value: u64) {
+        if let Some(thread) = self.threads.get_mut(index) {
+            thread.frame.rax = value;
+            thread.call = None;
+            thread.wait = None;
+            thread.pending = Pending::default();
+        }
+    }
+
+    /// The running thread's frame is as its handler has left it: the call is over.
+    pub fn resume(&mut self) {
+        let thread = self.current_mut();
+        thread.call = None;
+        thread.pending = Pending::default();
+    }
+
+    /// Parks the running thread.
+    pub fn park(&mut self, wait: Wait, changes: u64) {
+        self.waits += 1;
+        let waiting = Waiting { wait, seen: changes, order: self.waits };
+        let thread = self.current_mut();
+        thread.pending.has_waited = true;
+        thread.wait = Some(waiting);
+    }
+
+    /// The running thread's turn is over.
+    pub fn give_way(&mut self) {
+        self.is_turn_over = true;
+    }
+
+    /// Whether the running thread goes on: its call has ended, and its turn has not.
+    pub fn goes_on(&self) -> bool {
+        let thread = self.current();
+        let is_running = !thread.has_ended && thread.wait.is_none() && thread.call.is_none();
+        is_running && !self.is_turn_over && (self.turn < TURN_CALLS || self.threads.len() == 1)
+    }
+
+    /// The thread that runs next: the first behind the running one that can.
+    pub fn next(&mut self, changes: u64, now: u64) -> Option<usize> {
+        let count = self.threads.len();
+        let can_run = |thread: &Thread| {
+            !thread.has_ended
+                && thread.wait.is_none_or(|waiting| {
+                    let has_changed = waiting.wait.on == WaitFor::Change && waiting.seen != changes;
+                    has_changed || waiting.wait.until.is_some_and(|until| until <= now)
+                })
+        };
+        (1..=count).map(|step| (self.current + step) % count).find(|index| can_run(&self.threads[*index]))
+    }
+
+    /// Makes that thread the running one.
+    pub fn switch_to(&mut self, index: usize) {
+        let is_other = index != self.current;
+        self.current = index;
+        self.turn = 0;
+        self.is_turn_over = false;
+        self.current_mut().wait = None;
+        if is_other {
+            crate::entry::set_fs_base(self.current().fs_base);
+            // Those that have ended go now, as the frame of one of them may have been in use until here.
+            if self.threads.iter().any(|thread| thread.has_ended) {
+                let tid = self.current().tid;
+                self.threads.retain(|thread| !thread.has_ended);
+                self.current = self.threads.iter().position(|thread| thread.tid == tid).unwrap_or(0);
+            }
+        }
+    }
+
+    /// When the first parked thread wants to run again, in nanoseconds.
+    pub fn first_deadline(&self) -> Option<u64> {
+        self.iter().filter_map(|thread| thread.wait?.wait.until).min()
+    }
+
+    /// Wakes threads that wait for a futex, those first that have waited longest; returns how many.
+    fn wake(&mut self, address: u64, bits: u32, count: usize) -> usize {
+        let mut waiting = self.waiting_for(address, bits);
+        waiting.truncate(count);
+        for index in &waiting {
+            let thread = &mut self.threads[*index];
+            thread.wait = None;
+            thread.pending.is_woken = true;
+        }
+        waiting.len()
+    }
+
+    /// The indices of the threads that wait for a futex, in the order in which they began to.
+    fn waiting_for(&self, address: u64, bits: u32) -> Vec<usize> {
+        let order = |thread: &Thread| {
+            let waiting = thread.wait.filter(|_| !thread.has_ended)?;
+            match waiting.wait.on {
+                WaitFor::Futex { address: other, bits: mask } if other == address && mask & bits != 0 => {
+                    Some(waiting.order)
+                }
+                _ => None,
+            }
+        };
+        let found = self.threads.iter().enumerate().filter_map(|(index, thread)| Some((order(thread)?, index)));
+        let mut found: Vec<(u64, usize)> = found.collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, index)| index).collect()
+    }
+
+    /// Lets threads that wait for one futex wait for another.
+    fn requeue(&mut self, from: u64, to: u64, count: usize) -> usize {
+        let mut waiting = self.waiting_for(from, ANY_BITS);
+        waiting.truncate(count);
+        for index in &waiting {
+            if let Some(waiting) = &mut self.threads[*index].wait
+                && let WaitFor::Futex { address, .. } = &mut waiting.wait.on
+            {
+                *address = to;
+            }
+        }
+        waiting.len()
+    }
+}
+
+/// A duration or time of Linux's ABI in nanoseconds.
+///
+/// # Errors
+/// EFAULT; EINVAL where it is negative or its nanoseconds are no part of a second.
+pub fn duration(kernel: &Kernel, address: u64) -> Result<u64, Errno> {
+    let time: __kernel_timespec = kernel.memory.get(address)?;
+    let is_valid = time.tv_sec >= 0 && (0..NANOSECONDS as i64).contains(&time.tv_nsec);
+    match is_valid {
+        true => Ok((time.tv_sec as u64).saturating_mul(NANOSECONDS).saturating_add(time.tv_nsec as u64)),
+        false => Err(errno::EINVAL),
+    }
+}
+
+/// Nanoseconds as a structure of Linux's ABI.
+pub fn timespec(nanoseconds: u64) -> __kernel_timespec {
+    __kernel_timespec { tv_sec: (nanoseconds / NANOSECONDS) as i64, tv_nsec: (nanoseconds % NANOSECONDS) as i64 }
+}
+
+/// futex(address, operation, value, timeout or second value, second address, third value)
+///
+/// # Errors
+/// As futex(2); ENOSYS for priority inheritance.
+pub fn futex(kernel: &mut Kernel, call: Call) -> Outcome {
+    let (address, operation, value) = (call.word(0), call.unsigned(1), call.unsigned(2));
+    let is_wall_clock = operation & FUTEX_CLOCK_REALTIME != 0;
+    let operation = operation & !(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
+    if address % 4 != 0 {
+        return Err(errno::EINVAL.into());
+    }
+    match operation {
+        FUTEX_WAIT | FUTEX_WAIT_BITSET => {
+            let bits = if operation == FUTEX_WAIT { ANY_BITS } else { call.unsigned(5) };
+            if bits == 0 {
+                return Err(errno::EINVAL.into());
+            }
+            wait_for_futex(kernel, call, operation == FUTEX_WAIT, is_wall_clock, bits)
+        }
+        FUTEX_WAKE => Ok(kernel.threads.wake(address, ANY_BITS, value as usize) as u64),
+        FUTEX_WAKE_BITSET => match call.unsigned(5) {
+            0 => Err(errno::EINVAL.into()),
+            bits => Ok(kernel.threads.wake(address, bits, value as usize) as u64),
+        },
+        FUTEX_REQUEUE | FUTEX_CMP_REQUEUE => {
+            let (limit, to) = (call.unsigned(3), call.word(4));
+            if to % 4 != 0 || (value as i32) < 0 || (limit as i32) < 0 {
+                return Err(errno::EINVAL.into());
+            }
+            if operation == FUTEX_CMP_REQUEUE && kernel.memory.get::<u32>(address)? != call.unsigned(5) {
+                return Err(errno::EAGAIN.into());
+            }
+            let woken = kernel.threads.wake(address, ANY_BITS, value as usize);
+            let moved = kernel.threads.requeue(address, to, limit as usize);
+            // Both count those that were moved, whatever futex(2) says of FUTEX_REQUEUE.
+            Ok((woken + moved) as u64)
+        }
+        FUTEX_WAKE_OP => wake_and_change(kernel, call),
+        _ => Err(errno::ENOSYS.into()),
+    }
+}
+
+fn wait_for_futex(kernel: &mut Kernel, call: Call, is_relative: bool, is_wall_clock: bool, bits: u32) -> Outcome {
+    let pending = kernel.threads.current().pending;
+    let now = kernel.clock.now();
+    if pending.is_woken {
+        return Ok(0);
+    }
+    if !pending.has_waited {
+        if call.word(3) != 0 {
+            let time = duration(kernel, call.word(3))?;
+            let deadline = match (is_relative, is_wall_clock) {
+                (true, _) => now.saturating_add(time),
+                (false, true) => kernel.clock.monotonic(time),
+                (false, false) => time,
+            };
+            kernel.threads.current_mut().pending.deadline = Some(deadline);
+        }
+        if kernel.memory.get::<u32>(call.word(0))? != call.unsigned(2) {
+            return Err(errno::EAGAIN.into());
+        }
+    }
+    let until = kernel.threads.current().pending.deadline;
+    if until.is_some_and(|deadline| deadline <= now) {
+        return Err(errno::ETIMEDOUT.into());
+    }
+    Err(Stop::Wait(Wait { on: WaitFor::Futex { address: call.word(0), bits }, until }))
+}
+
+/// FUTEX_WAKE_OP: changes the second futex, wakes the first, and the second where its old value compares so.
+fn wake_and_change(kernel: &mut Kernel, call: Call) -> Outcome {
+    let (first, second, encoded) = (call.word(0), call.word(4), call.unsigned(5));
+    if second % 4 != 0 {
+        return Err(errno::EINVAL.into());
+    }
+    // linux/futex.h: 4 bits operation, 4 bits comparison, twice 12 bits of signed argument.
+    let signed = |bits: u32| ((bits << 20) as i32) >> 20;
+    let (operation, comparison) = (encoded >> 28 & 7, encoded >> 24 & 15);
+    let (mut argument, compared) = (signed(encoded >> 12 & 0xfff) as u32, signed(encoded & 0xfff));
+    if encoded >> 31 != 0 {
+        argument = 1u32.checked_shl(argument).unwrap_or(0);
+    }
+    let old: u32 = kernel.memory.get(second)?;
+    let new = match operation {
+        0 => argument,
+        1 => old.wrapping_add(argument),
+        2 => old | argument,
+        3 => old & !argument,
+        4 => old ^ argument,
+        _ => return Err(errno::ENOSYS.into()),
+    };
+    let holds = match (comparison, old as i32) {
+        (0, old) => old == compared,
+        (1, old) => old != compared,
+        (2, old) => old < compared,
+        (3, old) => old <= compared,
+        (4, old) => old > compared,
+        (5, old) => old >= compared,
+        _ => return Err(errno::ENOSYS.into()),
+    };
+    kernel.memory.put(second, new)?;
+    let mut woken = kernel.threads.wake(first, ANY_BITS, call.unsigned(2) as usize);
+    if holds {
+        woken += kernel.threads.wake(second, ANY_BITS, call.unsigned(3) as usize);
+    }
+    Ok(woken as u64)
+}
+
+/// What clone and clone3 are asked for.
+struct Request {
+    flags: u64,
+    /// the new thread's stack pointer
+    stack: u64,
+    parent_tid: u64,
+    child_tid: u64,
+    thread_local: u64,
+}
+
+/// clone(flags, stack, parent's thread number, child's thread number, thread-local storage)
+///
+/// # Errors
+/// ENOSYS for another process, EAGAIN for too many threads, EFAULT.
+pub fn clone(kernel: &mut Kernel, call: Call) -> Outcome {
+    let [flags, stack, parent_tid, child_tid, thread_local, _] = call.arguments;
+    start_thread(kernel, &Request { flags, stack, parent_tid, child_tid, thread_local })
+}
+
+/// clone3(arguments, size)
+///
+/// # Errors
+/// As clone, and EINVAL for a structure that is too short.
+pub fn clone3(kernel: &mut Kernel, call: Call) -> Outcome {
+    const FIRST_VERSION_BYTES: u64 = 64;
+    if call.word(1) < FIRST_VERSION_BYTES {
+        return Err(errno::EINVAL.into());
+    }
+    let mut arguments = clone_args {
+        flags: 0,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: 0,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: 0,
+    };
+    let words: [u64; 8] = kernel.memory.get(call.word(0))?;
+    [arguments.flags, _, arguments.child_tid, arguments.parent_tid, _, arguments.stack, arguments.stack_size, _] =
+        words;
+    let stack = arguments.stack.wrapping_add(arguments.stack_size);
+    let request = Request {
+        flags: arguments.flags,
+        stack,
+        parent_tid: arguments.parent_tid,
+        child_tid: arguments.child_tid,
+        thread_local: words[7],
+    };
+    start_thread(kernel, &request)
+}
+
+fn start_thread(kernel: &mut Kernel, request: &Request) -> Outcome {
+    let has = |flag: u32| request.flags & u64::from(flag) != 0;
+    if !(has(CLONE_VM) && has(CLONE_THREAD) && has(CLONE_SIGHAND)) {
+        if !core::mem::replace(&mut kernel.process.has_told_of_fork, true) {
+            sdk::println!("linux: the program wants to start another process, which it cannot here: ENOSYS");
+        }
+        return Err(errno::ENOSYS.into());
+    }
+    if request.stack == 0 {
+        return Err(errno::EINVAL.into());
+    }
+    if kernel.threads.iter().count() >= THREADS_MAX {
+        return Err(errno::EAGAIN.into());
+    }
+    let parent = kernel.threads.current();
+    let mut frame = parent.frame.clone();
+    // The child returns into the same stub, on its own stack, which the stub has moved by the red zone as well.
+    let return_address: u64 = kernel.memory.get(frame.rsp)?;
+    frame.rsp = request.stack.wrapping_sub(RED_ZONE_BYTES + 8);
+    kernel.memory.put(frame.rsp, return_address)?;
+    frame.rax = 0;
+    let fs_base = if has(CLONE_SETTLS) { request.thread_local } else { parent.fs_base };
+    let (signals, name) = (parent.signals.for_new_thread(), parent.name);
+    let index = kernel.threads.add(frame, fs_base, signals, name);
+    let thread = &mut kernel.threads.threads[index];
+    let tid = thread.tid;
+    if has(CLONE_CHILD_CLEARTID) {
+        thread.clear_tid = request.child_tid;
+    }
+    if has(CLONE_PARENT_SETTID) {
+        kernel.memory.put(request.parent_tid, tid)?;
+    }
+    if has(CLONE_CHILD_SETTID) {
+        kernel.memory.put(request.child_tid, tid)?;
+    }
+    Ok(tid as u64)
+}
+
+/// exit(status): the thread ends, and the process with its last one.
+///
+/// # Errors
+/// None.
+pub fn exit(kernel: &mut Kernel, call: Call) -> Outcome {
+    if kernel.threads.iter().count() == 1 {
+        kernel.exit(call.int(0) & 0xff);
+    }
+    let thread = kernel.threads.current_mut();
+    thread.has_ended = true;
+    thread.call = None;
+    let clear_tid = thread.clear_tid;
+    // A word that is not the thread's any more is nobody's loss.
+    if clear_tid != 0 && kernel.memory.put(clear_tid, 0u32).is_ok() {
+        kernel.threads.wake(clear_tid, ANY_BITS, 1);
+    }
+    Err(Stop::Ended)
+}
+
+/// exit_group(status): the process ends.
+///
+/// # Errors
+/// None.
+pub fn exit_group(kernel: &mut Kernel, call: Call) -> Outcome {
+    kernel.exit(call.int(0) & 0xff)
+}
+
+/// gettid()
+///
+/// # Errors
+/// None.
+pub fn gettid(kernel: &mut Kernel, _: Call) -> Outcome {
+    Ok(kernel.threads.current().tid as u64)
+}
+
+/// set_tid_address(address)
+///
+/// # Errors
+/// None.
+pub fn set_tid_address(kernel: &mut Kernel, call: Call) -> Outcome {
+    kernel.threads.current_mut().clear_tid = call.word(0);
+    gettid(kernel, call)
+}
+
+/// sched_yield()
+///
+/// # Errors
+/// None.
+pub fn sched_yield(kernel: &mut Kernel, _: Call) -> Outcome {
+    kernel.threads.give_way();
+    kernel.in_vain();
+    Ok(0)
+}
+
+/// arch_prctl(code, address)
+///
+/// # Errors
+/// EINVAL for all but FS; EPERM for an address that is none.
+pub fn arch_prctl(kernel: &mut Kernel, call: Call) -> Outcome {
+    // asm/prctl.h, which linux-raw-sys does not have.
+    const ARCH_SET_FS: i32 = 0x1002;
+    const ARCH_GET_FS: i32 = 0x1003;
+    const ADDRESS_END: u64 = 1 << 47;
+    match call.int(0) {
+        ARCH_SET_FS if call.word(1) >= ADDRESS_END => Err(errno::EPERM.into()),
+        ARCH_SET_FS => {
+            kernel.set_fs_base(call.word(1));
+            Ok(0)
+        }
+        ARCH_GET_FS => {
+            kernel.memory.put(call.word(1), kernel.threads.current().fs_base)?;
+            Ok(0)
+        }
+        _ => Err(errno::EINVAL.into()),
+    }
+}
+
+/// nanosleep(duration, what is left)
+///
+/// # Errors
+/// EINVAL, EFAULT, EINTR.
+pub fn nanosleep(kernel: &mut Kernel, call: Call) -> Outcome {
+    let time = duration(kernel, call.word(0))?;
+    let deadline = kernel.clock.now().saturating_add(time);
+    sleep_until(kernel, deadline)
+}
+
+/// clock_nanosleep(clock, flags, time, what is left)
+///
+/// # Errors
+/// EINVAL, EFAULT, EINTR; EOPNOTSUPP for a clock that nobody can sleep by.
+pub fn clock_nanosleep(kernel: &mut Kernel, call: Call) -> Outcome {
+    let is_wall_clock = match call.unsigned(0) {
+        CLOCK_REALTIME | CLOCK_TAI => true,
+        CLOCK_MONOTONIC | CLOCK_BOOTTIME => false,
+        known if known <= CLOCK_TAI => return Err(errno::EOPNOTSUPP.into()),
+        _ => return Err(errno::EINVAL.into()),
+    };
+    let time = duration(kernel, call.word(2))?;
+    let deadline = match (call.unsigned(1) & TIMER_ABSTIME != 0, is_wall_clock) {
+        (false, _) => kernel.clock.now().saturating_add(time),
+        (true, true) => kernel.clock.monotonic(time),
+        (true, false) => time,
+    };
+    sleep_until(kernel, deadline)
+}
+
+fn sleep_until(kernel: &mut Kernel, deadline: u64) -> Outcome {
+    let now = kernel.clock.now();
+    let pending = &mut kernel.threads.current_mut().pending;
+    let deadline = *pending.deadline.get_or_insert(deadline);
+    match deadline <= now && pending.has_waited {
+        true => Ok(0),
+        false => Err(Stop::Wait(Wait { on: WaitFor::Signal, until: Some(deadline) })),
+    }
+}

@@ -42,7 +42,8 @@ class FoundInstruction(TypedDict):
 class ImageReport(TypedDict):
     """What the determinism pass finds in an image.
 
-    `hidden` are non-deterministic instructions that begin inside others; `sets_fs_base`: it needs a host with WRFSBASE.
+    `hidden` are non-deterministic instructions that begin inside others, or in what the image calls data;
+    `sets_fs_base`: it needs a host with WRFSBASE.
     """
 
     code_bytes: int
@@ -50,6 +51,22 @@ class ImageReport(TypedDict):
     rewritten: list[FoundInstruction]
     refused: list[FoundInstruction]
     hidden: list[FoundInstruction]
+
+class ProgramReport(TypedDict):
+    """What a program asks for: its dynamic loader, `None` for a static one, and functions that start processes."""
+
+    loader: str | None
+    starts_processes: list[str]
+
+class PackReport(TypedDict):
+    """What went into an image. `end`: the first address behind it; `undefined`: instructions that became UD2."""
+
+    image_bytes: int
+    end: int
+    objects: int
+    system_calls: int
+    undefined: int
+    files: int
 
 def run(config_json: str) -> Outcome:
     """Runs a VM to its end. Raises `CoreError`."""
@@ -64,6 +81,15 @@ def examine_image(path: str | PathLike[str]) -> ImageReport:
 
 def examine_host() -> HostReport:
     """Tries the host's KVM out. Raises `CoreError`."""
+
+def examine_program(path: str | PathLike[str]) -> ProgramReport:
+    """Looks at a program that is to be packed. Raises `CoreError`, which says why it cannot be."""
+
+def is_library(path: str | PathLike[str]) -> bool:
+    """Whether a file is a shared library for x86-64. Raises `CoreError` where it cannot be read."""
+
+def pack(request_json: str, image: str | PathLike[str]) -> PackReport:
+    """Packs a program; the request is that of `packing::Request`. Raises `CoreError`."""
 
 def simulate(first: int, count: int, rules_off: str) -> tuple[str, bool]:
     """Runs fault schedules; the report, and whether every promise held. Raises `ValueError` for an unknown rule."""

@@ -6,6 +6,7 @@ import click
 
 from ftvmm.commands.doctor import doctor
 from ftvmm.commands.node import node
+from ftvmm.commands.pack import pack
 from ftvmm.commands.replay import replay
 from ftvmm.commands.run import run
 from ftvmm.commands.simulate import simulate
@@ -32,6 +33,7 @@ cli.add_command(status)
 cli.add_command(simulate)
 cli.add_command(doctor)
 cli.add_command(verify)
+cli.add_command(pack)
 
 
 def main() -> None:

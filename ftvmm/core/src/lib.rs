@@ -10,6 +10,7 @@ mod lab;
 pub mod log;
 pub mod machine;
 pub mod node;
+pub mod packing;
 pub mod protocol;
 #[cfg(feature = "extension-module")]
 mod python;

@@ -2,9 +2,9 @@
 
 mod guest;
 
-use _core::determinism::rewrite;
+use _core::determinism::{DeterminismError, Rewritten, rewrite};
 use _core::image::{DeviceKind, Image};
-use guest::{CODE, image, image_of};
+use guest::{CODE, Symbol, image, image_of, with_symbols};
 use iced_x86::code_asm::CodeAssembler;
 use proptest::prelude::*;
 
@@ -85,6 +85,69 @@ fn a_rewritten_instruction_keeps_its_length() {
     assert!(rewritten.hidden.is_empty(), "{:x?}", rewritten.hidden);
 }
 
+/// What the pass says of code, of which a range is called data.
+fn with_data(code: &[u8], symbols: &[Symbol]) -> Result<Rewritten, DeterminismError> {
+    rewrite(&Image::parse(&with_symbols(image_of(code, &[]), symbols)).unwrap())
+}
+
+#[test]
+fn what_is_called_data_is_left_alone_and_counted() {
+    // ret; a table in which RDTSC and SYSCALL could be read; rdtsc; ret
+    let code = [0xc3, 0x0f, 0x31, 0x0f, 0x05, 0x0f, 0x31, 0xc3];
+    let found = with_data(&code, &[("table", 1, CODE + 1, 4), ("function", 2, CODE + 5, 3)]).unwrap();
+    assert_eq!(found.hidden, [CODE + 1, CODE + 3]);
+    assert_eq!(found.patches.iter().map(|patch| patch.address).collect::<Vec<_>>(), [CODE + 5]);
+    // Without the symbol, it is code as everything that is executable.
+    assert_eq!(with_data(&code, &[]).unwrap_err().address, CODE + 3);
+}
+
+#[test]
+fn code_that_leads_into_what_is_called_data_is_refused() {
+    // rdrand eax, called data, and each way to get there.
+    let hidden = [0x0f, 0xc7, 0xf0, 0xc3];
+    let cases: [(&str, &[u8], &str); 6] = [
+        ("jmp short", &[0xeb, 0x01, 0xc3], "leads into"),
+        ("jmp near", &[0xe9, 0x01, 0, 0, 0, 0xc3], "leads into"),
+        ("jne", &[0x75, 0x01, 0xc3], "leads into"),
+        ("call", &[0xe8, 0x01, 0, 0, 0, 0xc3], "leads into"),
+        ("nop", &[0x90], "goes on into"),
+        // Its last byte is the first that is called data.
+        ("mov eax, imm32", &[0xb8, 0, 0, 0], "goes on into"),
+    ];
+    for (name, code, reason) in cases {
+        let all = [code, &hidden].concat();
+        let (address, length) = (CODE + code.len() as u64, hidden.len() as u64);
+        let error = with_data(&all, &[("table", 1, address, length)]).expect_err(name);
+        assert_eq!(error.address, CODE, "{name}: {error}");
+        assert!(error.reason.contains(reason), "{name}: {error}");
+    }
+    // A jump into the middle of it is no better.
+    let error = with_data(&[0xeb, 0x03, 0xc3, 0, 0, 0x0f, 0xc7, 0xf0, 0xc3], &[("table", 1, CODE + 3, 6)]).unwrap_err();
+    assert_eq!((error.address, error.reason.contains("leads into")), (CODE, true));
+}
+
+#[test]
+fn neither_a_function_nor_the_entry_point_is_data() {
+    let code = [0xc3, 0x0f, 0xc7, 0xf0, 0xc3];
+    let error = with_data(&code, &[("table", 1, CODE + 1, 4), ("function", 2, CODE + 1, 4)]).unwrap_err();
+    assert_eq!((error.address, error.reason.contains("starts here")), (CODE + 1, true));
+    let error = with_data(&code, &[("table", 1, CODE, 5)]).unwrap_err();
+    assert_eq!((error.address, error.reason.contains("starts here")), (CODE, true));
+}
+
+#[test]
+fn a_call_at_the_end_of_code_is_taken_not_to_return() {
+    // ret; call to it; a table; as a compiler leaves the call of what ends the program.
+    let code = [0xeb, 0x01, 0xc3, 0xe8, 0xfa, 0xff, 0xff, 0xff, 0x0f, 0x31];
+    assert_eq!(with_data(&code, &[("table", 1, CODE + 8, 2)]).unwrap().hidden, [CODE + 8]);
+}
+
+#[test]
+fn data_outside_of_code_is_of_no_interest() {
+    let image = Image::parse(&with_symbols(image_of(&[0xc3], &[]), &[("data", 1, guest::DATA, 64)])).unwrap();
+    assert!(image.data_ranges.is_empty());
+}
+
 proptest! {
     #[test]
     fn no_change_makes_the_parser_panic(changes in proptest::collection::vec((0_usize..0x1400, any::<u8>()), 1..8)) {
@@ -97,6 +160,24 @@ proptest! {
         if let Ok(image) = Image::parse(&file) {
             prop_assert!(image.segments.iter().all(|segment| !(segment.writable && segment.executable)));
             let _ = rewrite(&image);
+        }
+    }
+
+    #[test]
+    fn no_data_in_code_is_rewritten(
+        code in proptest::collection::vec(any::<u8>(), 1..400),
+        tables in proptest::collection::vec((0_u64..400, 0_u64..40), 0..8),
+    ) {
+        let symbols: Vec<Symbol> = tables.iter().map(|(at, length)| ("table", 1, CODE + at, *length)).collect();
+        if let Ok(found) = with_data(&code, &symbols) {
+            for patch in &found.patches {
+                let end = patch.address + patch.bytes.len() as u64;
+                let inside = code.len() as u64 + CODE;
+                prop_assert!(end <= inside);
+                for (_, _, start, length) in &symbols {
+                    prop_assert!(*length == 0 || end <= *start || patch.address >= start + length);
+                }
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::machine::Instruction;
 
 /// The verdict on one instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     /// Same state in, same state out, on every host; or it traps, which is as good.
     Deterministic,
     /// The same, where the processor has RDFSBASE and WRFSBASE.
@@ -27,7 +27,8 @@ const GS_BASE: &str = "the base of GS stays as it is";
 const HYPERVISOR: &str = "it calls a hypervisor, an enclave or an accelerator of the host";
 const USER_INTERRUPTS: &str = "user interrupts arrive at no reproducible point";
 
-pub(super) fn classify(instruction: &Decoded) -> Class {
+/// What an instruction means for determinism.
+pub(crate) fn classify(instruction: &Decoded) -> Class {
     use Mnemonic as M;
     let register = || {
         let register = instruction.op0_register();

@@ -3,8 +3,11 @@
 
 mod classify;
 mod rewrite;
+mod sweep;
 
+pub(crate) use classify::{Class, classify};
 pub use rewrite::{Action, Patch, Rewritten, Site, disassemble, examine, rewrite};
+pub(crate) use sweep::{Sweep, direct_target, falls_through};
 
 use thiserror::Error;
 

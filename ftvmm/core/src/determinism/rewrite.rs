@@ -3,14 +3,19 @@
 //! W^X makes the pass complete for code that runs on instruction boundaries: what is executable is never written, and
 //! all of it is looked at here. Code that jumps into the middle of an instruction can still reach other instructions;
 //! those are only counted, and a replica that runs one diverges and is stopped.
+//!
+//! So are those in ranges between the code that the image calls data: to rewrite a table would change it. That they are
+//! no code is not believed as long as any code shows the contrary, by a direct branch, by going on into them, or by
+//! starting there; what reaches them by a computed address is as what jumps into the middle of an instruction.
 
 use std::collections::HashMap;
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction as Decoded, NasmFormatter};
 
 use super::classify::{Class, classify};
+use super::sweep::{Sweep, direct_target, falls_through};
 use super::{DeterminismError, SITE_PORT, SITE_TRAP_BYTES};
-use crate::image::{Image, Segment};
+use crate::image::{Image, Ranges, Segment};
 use crate::machine::Instruction;
 
 /// OUT imm8, AL.
@@ -18,6 +23,9 @@ const OUT_IMMEDIATE: u8 = 0xe6;
 const NOP: u8 = 0x90;
 /// The first bytes of the opcodes that the pass looks for; a prefix before them changes nothing.
 const LEAD_BYTES: [u8; 4] = [0x0f, 0xc6, 0xc7, 0xcd];
+const STARTS_IN_DATA: &str = "code starts here, in a range that the image calls data";
+const FALLS_INTO_DATA: &str = "it goes on into a range that the image calls data";
+const BRANCHES_INTO_DATA: &str = "it leads into a range that the image calls data";
 
 /// What the machine does where a rewritten instruction stood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +64,7 @@ pub struct Rewritten {
     pub patches: Vec<Patch>,
     /// Whether the image holds RDFSBASE or WRFSBASE.
     pub sets_fs_base: bool,
-    /// Addresses inside other instructions where a non-deterministic one could be decoded.
+    /// Addresses inside other instructions, or in data, where a non-deterministic one could be decoded.
     pub hidden: Vec<u64>,
 }
 
@@ -75,10 +83,21 @@ pub fn rewrite(image: &Image) -> Result<Rewritten, DeterminismError> {
 /// The same, and every instruction that cannot be made deterministic, in the order of the segments.
 pub fn examine(image: &Image) -> (Rewritten, Vec<DeterminismError>) {
     let (mut rewritten, mut refused) = (Rewritten::default(), Vec::new());
+    refused.extend(starts_in_data(image));
     for segment in image.segments.iter().filter(|segment| segment.executable) {
-        rewrite_segment(segment, &image.code_starts, &mut rewritten, &mut refused);
+        rewrite_segment(segment, image, &mut rewritten, &mut refused);
     }
     (rewritten, refused)
+}
+
+/// What is executable and called data is not rewritten: no code may start there.
+fn starts_in_data(image: &Image) -> impl Iterator<Item = DeterminismError> {
+    let starts = image.code_starts.iter().filter(|start| image.data_ranges.contains(**start));
+    starts.map(|start| DeterminismError {
+        address: *start,
+        instruction: disassemble(image, *start).unwrap_or_default(),
+        reason: STARTS_IN_DATA,
+    })
 }
 
 /// The instruction at an address of an image, in the words of an assembler; `None` where there is no code.
@@ -95,33 +114,26 @@ fn text_of(decoded: &Decoded) -> String {
     text
 }
 
-fn rewrite_segment(segment: &Segment, starts: &[u64], into: &mut Rewritten, refused: &mut Vec<DeterminismError>) {
-    let end = segment.address + segment.data.len() as u64;
-    let mut decoder = Decoder::with_ip(64, &segment.data, segment.address, DecoderOptions::NONE);
-    let mut decoded = Decoded::default();
-    let mut starts = starts.iter().copied().filter(|start| (segment.address..end).contains(start)).peekable();
+fn rewrite_segment(segment: &Segment, image: &Image, into: &mut Rewritten, refused: &mut Vec<DeterminismError>) {
     let mut boundaries = vec![false; segment.data.len()];
-    while decoder.can_decode() {
-        let address = decoder.ip();
-        while starts.next_if(|start| *start <= address).is_some() {}
-        decoder.decode_out(&mut decoded);
-        boundaries[(address - segment.address) as usize] = true;
-        // A known start of code is right; an instruction that runs across it is misread data.
-        let misread = starts.peek().copied().filter(|start| *start < decoded.next_ip());
-        let next = match (misread, decoded.is_invalid()) {
-            (Some(start), _) => start,
-            (None, true) => address + 1,
-            (None, false) => {
-                refused.extend(take(&decoded, into));
-                continue;
+    for code in image.data_ranges.gaps(segment.content()) {
+        for decoded in Sweep::new(segment, code.clone(), &image.code_starts) {
+            boundaries[(decoded.ip() - segment.address) as usize] = true;
+            refused.extend(take(&decoded, into));
+            if let Some(reason) = leads_into_data(&decoded, code.end, &image.data_ranges) {
+                refused.push(DeterminismError { address: decoded.ip(), instruction: text_of(&decoded), reason });
             }
-        };
-        if decoder.set_position((next - segment.address) as usize).is_err() {
-            break;
         }
-        decoder.set_ip(next);
     }
     look_inside(segment, &boundaries, into);
+}
+
+/// Why an instruction of code that ends at `end` shows that a range called data is code.
+fn leads_into_data(decoded: &Decoded, end: u64, data: &Ranges) -> Option<&'static str> {
+    if decoded.next_ip() + u64::from(falls_through(decoded)) > end && data.contains(end) {
+        return Some(FALLS_INTO_DATA);
+    }
+    direct_target(decoded).filter(|target| data.contains(*target)).map(|_| BRANCHES_INTO_DATA)
 }
 
 /// Takes an instruction into account; what cannot be made deterministic comes back.

@@ -4,18 +4,19 @@
 
 use std::mem::{offset_of, size_of};
 
-use object::elf::{self, FileHeader64, ProgramHeader64, ProgramType};
+use object::elf::{self, FileHeader64, ProgramHeader64, ProgramType, SymbolType};
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, SectionTable, Sym as _};
 use object::{LittleEndian, ReadRef as _};
 
-use super::{Function, IMAGE_ADDRESS_END, IMAGE_ADDRESS_MIN, ImageError, Segment};
+use super::{Function, IMAGE_ADDRESS_END, IMAGE_ADDRESS_MIN, ImageError, Ranges, Segment};
 
 type Header = FileHeader64<LittleEndian>;
 type Load = ProgramHeader64<LittleEndian>;
 
 const ENDIAN: LittleEndian = LittleEndian;
-/// Solo5's own linker scripts make six or seven; a Linux program with its libraries takes some hundreds.
-const PROGRAM_HEADERS_MAX: u16 = 512;
+/// Solo5's own linker scripts make six or seven; each library of a packed Linux program takes four, and one that loads
+/// modules at run time (Python) has some hundred.
+const PROGRAM_HEADERS_MAX: u16 = 8192;
 const INTERPRETER: &[u8] = b"/nonexistent/solo5/";
 
 /// A static ELF64 executable for x86-64, its headers looked at.
@@ -164,12 +165,11 @@ impl<'a> Elf<'a> {
         Ok(Segment { address, memory_bytes, data, writable, executable })
     }
 
-    /// The functions that the symbols name, in ascending order; a stripped image has none.
-    pub fn functions(&self) -> Result<Vec<Function>, ImageError> {
+    /// The functions that the symbols name, in ascending order, and where they say that data is; a stripped image has none.
+    pub fn symbols(&self) -> Result<(Vec<Function>, Ranges), ImageError> {
         let symbols = self.sections()?.symbols(ENDIAN, self.file, elf::SHT_SYMTAB).map_err(wrong_sections)?;
-        let mut functions: Vec<Function> = symbols
-            .iter()
-            .filter(|symbol| symbol.st_type() == elf::STT_FUNC)
+        let of_kind = |kind: SymbolType| symbols.iter().filter(move |symbol| symbol.st_type() == kind);
+        let mut functions: Vec<Function> = of_kind(elf::STT_FUNC)
             .map(|symbol| Function {
                 address: symbol.st_value(ENDIAN),
                 length_bytes: symbol.st_size(ENDIAN),
@@ -177,7 +177,11 @@ impl<'a> Elf<'a> {
             })
             .collect();
         functions.sort_by_key(|function| function.address);
-        Ok(functions)
+        let data = of_kind(elf::STT_OBJECT).map(|symbol| {
+            let address = symbol.st_value(ENDIAN);
+            address..address.saturating_add(symbol.st_size(ENDIAN))
+        });
+        Ok((functions, data.collect()))
     }
 
     /// Where executable sections start; a stripped image may have none.

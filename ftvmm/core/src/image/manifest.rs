@@ -89,6 +89,18 @@ impl Manifest {
         Ok(Manifest { entries })
     }
 
+    /// The manifest as an image declares it: the content of its MFT1 note.
+    pub fn declared(&self) -> Vec<u8> {
+        let mut bytes = self.attached(|entry| match entry.kind {
+            DeviceKind::Block => Properties::Block { capacity_bytes: 0, sector_bytes: 0 },
+            DeviceKind::Network => Properties::Network { mac: [0; 6], mtu_bytes: 0 },
+        });
+        for entry in &self.entries {
+            bytes[HEADER_BYTES + usize::from(entry.index) * ENTRY_BYTES + ATTACHED_OFFSET] = 0;
+        }
+        bytes
+    }
+
     /// The manifest as the guest gets it: every device attached, with its properties.
     pub fn attached(&self, properties: impl Fn(&ManifestEntry) -> Properties) -> Vec<u8> {
         let count = self.entries.len() + 1;

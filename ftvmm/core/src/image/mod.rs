@@ -3,8 +3,13 @@
 mod elf;
 mod manifest;
 mod notes;
+mod ranges;
 
 pub use manifest::{DeviceKind, MANIFEST_ENTRIES_MAX, Manifest, ManifestEntry, Properties};
+pub(crate) use notes::{abi_note, manifest_note};
+pub use ranges::Ranges;
+
+use std::ops::Range;
 
 use thiserror::Error;
 
@@ -48,6 +53,11 @@ impl Segment {
     pub fn end(&self) -> u64 {
         self.address + self.memory_bytes
     }
+
+    /// The addresses of what the file holds of the segment.
+    pub fn content(&self) -> Range<u64> {
+        self.address..self.address + self.data.len() as u64
+    }
 }
 
 /// A function that the image's symbols name.
@@ -70,6 +80,8 @@ pub struct Image {
     pub code_starts: Vec<u64>,
     /// In ascending order.
     pub functions: Vec<Function>,
+    /// What the image's symbols call data in executable segments.
+    pub data_ranges: Ranges,
     digest: Fingerprint,
 }
 
@@ -88,12 +100,17 @@ impl Image {
             let reason = format!("the entry point {entry:#x} is in no executable segment");
             return Err(ImageError::at(Elf::entry_offset(), reason));
         }
-        let (mut code_starts, functions) = (elf.section_starts()?, elf.functions()?);
+        let (functions, data) = elf.symbols()?;
+        let executable = segments.iter().filter(|segment| segment.executable);
+        let data_ranges: Ranges = executable.flat_map(|segment| data.within(segment.content())).collect();
+        // A section may begin with data; an entry point or a function is code or nothing.
+        let mut code_starts = elf.section_starts()?;
+        code_starts.retain(|start| !data_ranges.contains(*start));
         code_starts.push(entry);
         code_starts.extend(functions.iter().map(|function| function.address));
         code_starts.sort_unstable();
         code_starts.dedup();
-        Ok(Image { entry, segments, manifest, code_starts, functions, digest: Fingerprint::of(file) })
+        Ok(Image { entry, segments, manifest, code_starts, functions, data_ranges, digest: Fingerprint::of(file) })
     }
 
     /// The function that an address lies in, and how far from its start.

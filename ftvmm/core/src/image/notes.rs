@@ -1,7 +1,7 @@
 //! The two notes named `Solo5` that make an ELF file a Solo5 image: ABI1 and MFT1.
 
-use super::ImageError;
 use super::elf::Extent;
+use super::{ImageError, Manifest};
 
 const NOTE_NAME: &[u8] = b"Solo5\0";
 const ABI_TYPE: u32 = 0x3149_4241;
@@ -47,6 +47,27 @@ pub(super) fn find(file: &[u8], segments: impl Iterator<Item = Extent>) -> Resul
     }
     let missing = |name: &str| ImageError::at(0, format!("there is no Solo5 {name} note: this is no Solo5 image"));
     Ok(Notes { abi: abi.ok_or_else(|| missing("ABI1"))?, manifest: manifest.ok_or_else(|| missing("MFT1"))? })
+}
+
+/// The note that names the ABI, for a place in the file that is a multiple of 4.
+pub(crate) fn abi_note() -> Vec<u8> {
+    let content: Vec<u8> = [ABI_TARGET_HVT, ABI_VERSION, 0, 0].into_iter().flat_map(u32::to_le_bytes).collect();
+    note(ABI_TYPE, ABI_ALIGNMENT_BYTES, &content)
+}
+
+/// The note that declares the devices, for a place in the file that is a multiple of 8.
+pub(crate) fn manifest_note(manifest: &Manifest) -> Vec<u8> {
+    note(MANIFEST_TYPE, MANIFEST_ALIGNMENT_BYTES, &manifest.declared())
+}
+
+fn note(kind: u32, alignment_bytes: u64, content: &[u8]) -> Vec<u8> {
+    let padding = (NOTE_HEADER_BYTES.next_multiple_of(alignment_bytes) - NOTE_HEADER_BYTES) as usize;
+    let sizes = [NOTE_NAME.len() as u32, (padding + content.len()) as u32, kind];
+    let mut note: Vec<u8> = sizes.into_iter().flat_map(u32::to_le_bytes).collect();
+    note.extend(NOTE_NAME);
+    note.resize(NOTE_HEADER_BYTES as usize + padding, 0);
+    note.extend(content);
+    note
 }
 
 fn u32_at(file: &[u8], offset: u64, name: &str) -> Result<u32, ImageError> {

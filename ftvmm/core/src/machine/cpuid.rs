@@ -58,11 +58,7 @@ impl Feature {
     /// Those that this host's processor has.
     pub fn of_host() -> Vec<Feature> {
         let host = HostFeatures::read();
-        let has = |feature: &Feature| {
-            let (ecx, ebx) = feature.bits();
-            host.ecx & ecx == ecx && host.extended_ebx & ebx == ebx
-        };
-        Feature::ALL.iter().map(|(feature, _)| *feature).filter(has).collect()
+        Feature::ALL.iter().map(|(feature, _)| *feature).filter(|feature| host.has(*feature)).collect()
     }
 }
 
@@ -79,6 +75,12 @@ impl HostFeatures {
     pub fn read() -> HostFeatures {
         let (basic, extended) = (__cpuid(1), __cpuid_count(7, 0));
         HostFeatures { ecx: basic.ecx, edx: basic.edx, extended_ebx: extended.ebx }
+    }
+
+    /// Whether it has the instructions of a feature.
+    pub fn has(self, feature: Feature) -> bool {
+        let (ecx, ebx) = feature.bits();
+        self.ecx & ecx == ecx && self.extended_ebx & ebx == ebx
     }
 
     /// Whether it has RDFSBASE and WRFSBASE.
@@ -166,21 +168,32 @@ impl CpuidTable {
     }
 
     /// What the table shows and a host does not have, in words; empty where it has all of it.
+    ///
+    /// By name where it has one, and else by its bit: the table may have come with a log from elsewhere.
     pub(super) fn missing_on(&self, host: HostFeatures) -> Vec<String> {
-        let [_, _, ecx, edx] = self.look_up(1, 0);
-        let [_, ebx, _, _] = self.look_up(7, 0);
-        let (ecx, edx) = (ecx & !EMULATED_ECX & !host.ecx, edx & !host.edx);
-        let ebx = ebx & !EXTENDED_FEATURES_EBX & !host.extended_ebx;
-        let named = Feature::ALL.iter().filter(|(feature, _)| {
-            let (feature_ecx, feature_ebx) = feature.bits();
-            ecx & feature_ecx != 0 || ebx & feature_ebx != 0
-        });
+        let shown = self.features();
+        let named = Feature::ALL.iter().filter(|(feature, _)| shown.has(*feature) && !host.has(*feature));
         let mut missing: Vec<String> = named.map(|(_, name)| (*name).to_owned()).collect();
-        let all = Feature::ALL.iter().fold(0, |bits, (feature, _)| bits | feature.bits().0);
-        if ecx & !all != 0 || edx != 0 {
-            missing.push(format!("CPUID 1 ECX {:#x}, EDX {edx:#x}", ecx & !all));
+        let (named_ecx, named_ebx) = Feature::ALL.iter().fold((0, 0), |(all_ecx, all_ebx), (feature, _)| {
+            let (ecx, ebx) = feature.bits();
+            (all_ecx | ecx, all_ebx | ebx)
+        });
+        let (ecx, edx) = (shown.ecx & !host.ecx & !EMULATED_ECX & !named_ecx, shown.edx & !host.edx);
+        let ebx = shown.extended_ebx & !host.extended_ebx & !EXTENDED_FEATURES_EBX & !named_ebx;
+        if ecx != 0 || edx != 0 {
+            missing.push(format!("CPUID 1 ECX {ecx:#x}, EDX {edx:#x}"));
+        }
+        if ebx != 0 {
+            missing.push(format!("CPUID 7 EBX {ebx:#x}"));
         }
         missing
+    }
+
+    /// What a processor would say of itself that has what the table shows.
+    fn features(&self) -> HostFeatures {
+        let [_, _, ecx, edx] = self.look_up(1, 0);
+        let [_, extended_ebx, _, _] = self.look_up(7, 0);
+        HostFeatures { ecx, edx, extended_ebx }
     }
 }
 
@@ -212,6 +225,30 @@ mod tests {
         assert_eq!(shown.missing_on(all), Vec::<String>::new());
         assert_eq!(shown.missing_on(HostFeatures { ecx: !(1 << 25), extended_ebx: 0, ..all }), ["aes", "sha"]);
         assert_eq!(table.missing_on(HostFeatures { edx: !1, extended_ebx: 0, ..all }), ["CPUID 1 ECX 0x0, EDX 0x1"]);
+    }
+
+    #[test]
+    fn a_host_has_what_its_bits_say() {
+        let none = HostFeatures { ecx: 0, edx: 0, extended_ebx: 0 };
+        for (feature, name) in Feature::ALL {
+            let (ecx, ebx) = feature.bits();
+            let host = HostFeatures { ecx, extended_ebx: ebx, ..none };
+            let has: Vec<Feature> = Feature::ALL.iter().map(|(each, _)| *each).filter(|each| host.has(*each)).collect();
+            assert_eq!(has, [feature], "{name}");
+            assert!(!none.has(feature), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_name_is_missed_by_its_bit() {
+        // A foreign log's table: AVX2 and AES, beside RDSEED and RDRAND, which need not be there.
+        let mut table = CpuidTable::default().with(&[Feature::Aes, Feature::Bmi2]);
+        table.leaves.iter_mut().find(|entry| entry.leaf == 7).unwrap().ebx |= 1 << 5;
+        let all = HostFeatures { ecx: u32::MAX, edx: u32::MAX, extended_ebx: u32::MAX };
+        assert_eq!(table.missing_on(all), Vec::<String>::new());
+        assert_eq!(table.missing_on(HostFeatures { extended_ebx: !(1 << 5), ..all }), ["CPUID 7 EBX 0x20"]);
+        let bare = HostFeatures { ecx: !(1 << 25 | 1 << 30 | 1), extended_ebx: 0, ..all };
+        assert_eq!(table.missing_on(bare), ["aes", "bmi2", "CPUID 1 ECX 0x1, EDX 0x0", "CPUID 7 EBX 0x20"]);
     }
 
     #[test]

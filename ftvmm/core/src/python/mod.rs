@@ -3,6 +3,7 @@
 mod doctor;
 mod error;
 mod node;
+mod pack;
 mod run;
 mod simulate;
 
@@ -16,6 +17,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run::replay, module)?)?;
     module.add_function(wrap_pyfunction!(doctor::examine_host, module)?)?;
     module.add_function(wrap_pyfunction!(doctor::examine_image, module)?)?;
+    module.add_function(wrap_pyfunction!(pack::examine_program, module)?)?;
+    module.add_function(wrap_pyfunction!(pack::is_library, module)?)?;
+    module.add_function(wrap_pyfunction!(pack::pack, module)?)?;
     module.add_function(wrap_pyfunction!(simulate::simulate, module)?)?;
     module.add_class::<node::Node>()?;
     module.add("BUILD", crate::node::config::BUILD)?;

@@ -54,6 +54,42 @@ pub fn image_of(code: &[u8], devices: &[Device]) -> Vec<u8> {
     file
 }
 
+/// A symbol for the table: its name, type (1 data, 2 function), address and size.
+pub type Symbol = (&'static str, u8, u64, u64);
+
+/// The image with a table of symbols.
+pub fn with_symbols(mut file: Vec<u8>, symbols: &[Symbol]) -> Vec<u8> {
+    let (mut table, mut names) = (vec![0; 24], vec![0]);
+    for (name, kind, address, size) in symbols {
+        table.extend((names.len() as u32).to_le_bytes());
+        // Not of any section, but absolute.
+        table.extend([*kind, 0, 0xf1, 0xff]);
+        table.extend(address.to_le_bytes());
+        table.extend(size.to_le_bytes());
+        names.extend(name.as_bytes());
+        names.push(0);
+    }
+    let table_at = file.len() as u64;
+    file.extend(&table);
+    let names_at = file.len() as u64;
+    file.extend(&names);
+    let headers_at = file.len() as u64;
+    file.extend([0; 64]);
+    for (kind, offset, length, link, entry_bytes) in
+        [(2_u32, table_at, table.len(), 2_u32, 24_u64), (3, names_at, names.len(), 0, 0)]
+    {
+        file.extend(words(&[0, kind, 0, 0, 0, 0]));
+        file.extend(offset.to_le_bytes());
+        file.extend((length as u64).to_le_bytes());
+        file.extend(words(&[link, 1, 0, 0]));
+        file.extend(entry_bytes.to_le_bytes());
+    }
+    file[40..48].copy_from_slice(&headers_at.to_le_bytes());
+    // Three of them; the names of sections would be in the last.
+    file[60..64].copy_from_slice(&[3, 0, 2, 0]);
+    file
+}
+
 fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }

@@ -16,11 +16,12 @@ from bench import compute_speed, failover_time, key_value_speed
 from bench.figure import Figure, print_table
 from harness.evidence.allure_report import EvidenceInsufficientError, PromiseBrokenError
 from harness.lab.interface import LabError
+from harness.promise import Workload
 from harness.vm.client import ClientError
 from harness.vm.pair import PairError
 
 RESULTS = Path(__file__).resolve().parents[1] / "reports" / "bench"
-MEASUREMENTS = ("compute", "kv", "failover")
+MEASUREMENTS = ("compute", "kv", "redis", "failover")
 FAILURES = (LabError, PairError, ClientError, PromiseBrokenError, EvidenceInsufficientError, OSError, ValueError)
 
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; the exit status is 1 when a measurement could not be made. A missed goal is printed, and no failure."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
     parser.add_argument("--only", choices=MEASUREMENTS, action="append", help="measure only this")
-    parser.add_argument("--repetitions", type=int, default=3, help="of compute and kv, each without and with FT")
+    parser.add_argument("--repetitions", type=int, default=3, help="of compute, kv and redis, each without and with FT")
     parser.add_argument("--rounds", type=int, default=10_000, help="of work that compute does")
     parser.add_argument("--requests", type=int, default=20_000, help="of each redis-benchmark")
     parser.add_argument("--kills", type=int, default=20, help="of primaries")
@@ -42,15 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def measure_compute() -> list[Figure]:
         return compute_speed.measure(repetitions=options.repetitions, rounds=options.rounds, progress=progress)
 
-    def measure_kv() -> list[Figure]:
-        return key_value_speed.measure(repetitions=options.repetitions, requests=options.requests, progress=progress)
+    def measure_server(workload: Workload) -> list[Figure]:
+        return key_value_speed.measure(
+            workload, repetitions=options.repetitions, requests=options.requests, progress=progress
+        )
 
     def measure_failover() -> list[Figure]:
         return failover_time.measure(kills=options.kills, progress=progress)
 
     measurements: dict[str, Callable[[], list[Figure]]] = {
         "compute": measure_compute,
-        "kv": measure_kv,
+        "kv": lambda: measure_server(Workload.KV),
+        "redis": lambda: measure_server(Workload.REDIS),
         "failover": measure_failover,
     }
     figures: list[Figure] = []

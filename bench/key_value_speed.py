@@ -1,4 +1,4 @@
-"""redis-benchmark against the key-value guest: throughput with 50 clients, and the latency that output commit adds."""
+"""redis-benchmark against `kv` or a packed redis-server: throughput, and the latency that output commit adds."""
 
 import csv
 import statistics
@@ -10,6 +10,7 @@ from bench.distribution import Distribution
 from bench.figure import Figure
 from harness.lab import topology
 from harness.lab.interface import Host
+from harness.promise import Workload
 from harness.vm.guests import KEY_VALUE_PORT, key_value
 
 OPERATIONS = ("SET", "GET")
@@ -35,18 +36,18 @@ class Run:
     single: dict[str, Reading]
 
 
-def measure(*, repetitions: int, requests: int, progress: Callable[[str], None]) -> list[Figure]:
-    """Benchmark the guest without and with a backup in turns; each turn has a fresh lab and an empty disk."""
+def measure(workload: Workload, *, repetitions: int, requests: int, progress: Callable[[str], None]) -> list[Figure]:
+    """Benchmark the server without and with a backup in turns; each turn has a fresh lab and an empty disk."""
     without: list[Run] = []
     protected: list[Run] = []
     for repetition in range(repetitions):
-        progress(f"kv, repetition {repetition + 1} of {repetitions}")
-        with fresh_lab() as lab, running_alone(lab.fault_tolerant_hosts[0], key_value()):
+        progress(f"{workload}, repetition {repetition + 1} of {repetitions}")
+        with fresh_lab() as lab, running_alone(lab.fault_tolerant_hosts[0], key_value(workload)):
             without.append(_run(lab.client_host, requests))
-        with fresh_lab() as lab, running_pair(lab, key_value()):
+        with fresh_lab() as lab, running_pair(lab, key_value(workload)):
             protected.append(_run(lab.client_host, requests))
-    figures = [_throughput(operation, without, protected) for operation in OPERATIONS]
-    return [*figures, *(_latency(operation, without, protected) for operation in reversed(OPERATIONS))]
+    figures = [_throughput(workload, operation, without, protected) for operation in OPERATIONS]
+    return [*figures, *(_latency(workload, operation, without, protected) for operation in reversed(OPERATIONS))]
 
 
 def _run(client: Host, requests: int) -> Run:
@@ -78,12 +79,12 @@ def parse(printed: str) -> list[Reading]:
     ]
 
 
-def _throughput(operation: str, without: Sequence[Run], protected: Sequence[Run]) -> Figure:
+def _throughput(workload: Workload, operation: str, without: Sequence[Run], protected: Sequence[Run]) -> Figure:
     alone = [run.many[operation].requests_per_second for run in without]
     paired = [run.many[operation].requests_per_second for run in protected]
     ratio = statistics.median(paired) / statistics.median(alone)
     return Figure(
-        title=f"kv: {operation} throughput, {CLIENTS} clients",
+        title=f"{workload}: {operation} throughput, {CLIENTS} clients",
         without=Distribution.of(alone).summary(unit="/s"),
         protected=Distribution.of(paired).summary(unit="/s"),
         result=f"{ratio:.2f} x",
@@ -91,12 +92,12 @@ def _throughput(operation: str, without: Sequence[Run], protected: Sequence[Run]
     )
 
 
-def _latency(operation: str, without: Sequence[Run], protected: Sequence[Run]) -> Figure:
+def _latency(workload: Workload, operation: str, without: Sequence[Run], protected: Sequence[Run]) -> Figure:
     alone = [run.single[operation].median_latency_ms for run in without]
     paired = [run.single[operation].median_latency_ms for run in protected]
     added = statistics.median(paired) - statistics.median(alone)
     return Figure(
-        title=f"kv: {operation} latency, one client, at the median",
+        title=f"{workload}: {operation} latency, one client, at the median",
         without=Distribution.of(alone).summary(digits=2, unit="ms"),
         protected=Distribution.of(paired).summary(digits=2, unit="ms"),
         result=f"{added:+.2f} ms",

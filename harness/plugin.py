@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.begin_anew_plugin import is_begun_anew_next
 from harness.lab.interface import Host, Lab, LabError
 from harness.lab.registry import LABS
 from harness.lab.waiting import wait_until
@@ -104,7 +105,8 @@ def lab(request: pytest.FixtureRequest, chosen_lab: Lab, turn: Turn) -> Iterator
         _tell(request.config, f"calibration of the lab {chosen_lab.name}: {chosen_lab.pace_in_words}")
     try:
         yield chosen_lab
-        if request.config.getoption("--keep-lab") and has_failed(request.node):
+        failed_for_good = has_failed(request.node) and not is_begun_anew_next(request.node)
+        if request.config.getoption("--keep-lab") and failed_for_good:
             how = chosen_lab.keep()
             request.node.add_report_section("teardown", "lab", f"kept as the scenario left it: {how}")
             _tell(request.config, f"{request.node.name} has failed, its lab is kept: {how}")

@@ -13,6 +13,18 @@ class ClientKind(enum.StrEnum):
     TICKER = "ticker"
 
 
+class Workload(enum.StrEnum):
+    """Which server the VM runs under the key-value client, which speaks the protocol of each."""
+
+    # The guest of this project: small, understood exactly, and the only one that keeps its data on a disk.
+    KV = "kv"
+    # Debian's own programs, packed, with all that they hold in memory.
+    REDIS = "redis"
+    MEMCACHED = "memcached"
+    NGINX = "nginx"
+    MOSQUITTO = "mosquitto"
+
+
 class OutputPolicy(enum.StrEnum):
     """What becomes of the outputs of which a survivor cannot know whether they were emitted."""
 

@@ -14,7 +14,7 @@ import pytest
 from fault_injectors.base import LabFault
 from fault_injectors.registry import FAULTS
 from harness.lab.interface import Lab
-from harness.promise import ClientKind, OutputPolicy, Promise
+from harness.promise import ClientKind, OutputPolicy, Promise, Workload
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
@@ -36,6 +36,8 @@ class Plan:
         entries_per_message: at most so many log entries go in one message, so that with 1 each shows by itself on the
             wire; None: as many as fit.
         under_load: whether the client is there from the beginning; else the scenario calls it by `Run.start_load`.
+        workloads: the servers under which it runs, once under each, where nobody asks for another one.
+        only_kv: why no other server than `kv` will do; empty where any does.
     """
 
     promise: Promise
@@ -46,13 +48,15 @@ class Plan:
     failpoints: tuple[str, ...] | None = None
     entries_per_message: int | None = None
     under_load: bool = True
+    workloads: tuple[Workload, ...] = (Workload.KV,)
+    only_kv: str = ""
 
     def __post_init__(self) -> None:
         """Refuses what does not exist.
 
         Raises:
             TypeError: the promise is none, or a fault is no kind of fault.
-            ValueError: there is no such fault, client or policy.
+            ValueError: there is no such fault, client, policy or server.
         """
         if not isinstance(self.promise, Promise):
             raise TypeError(f"{self.promise!r} is no promise")
@@ -63,14 +67,20 @@ class Plan:
                 raise ValueError(f"the fault {kind.__name__} is not registered")
         ClientKind(self.client)
         OutputPolicy(self.output_policy)
+        object.__setattr__(self, "workloads", tuple(map(Workload, self.workloads)))
 
     @property
     def fault_names(self) -> tuple[str, ...]:
         """The faults by their registered names."""
         return tuple(kind.name for kind in self.faults)
 
-    def why_not_in(self, lab: Lab) -> str:
-        """Why a lab, which need not be up, cannot run this; empty when it can."""
+    def why_not_in(self, lab: Lab, workload: Workload = Workload.KV) -> str:
+        """Why a lab, which need not be up, cannot run this with such a server; empty when it can."""
+        if workload is not Workload.KV:
+            if self.client is not ClientKind.KEY_VALUE:
+                return f"it has another guest than {workload}"
+            if self.only_kv:
+                return f"{workload} does not take part in it: {self.only_kv}"
         for kind in self.faults:
             if not kind.available(lab):
                 missing = ", ".join(sorted(capability.value for capability in kind.requires - lab.capabilities))
@@ -88,6 +98,8 @@ def scenario(
     failpoints: tuple[str, ...] | None = None,
     entries_per_message: int | None = None,
     under_load: bool = True,
+    workloads: tuple[Workload, ...] = (Workload.KV,),
+    only_kv: str = "",
 ) -> Callable[[Test], Test]:
     """Makes a test a scenario: it takes the fixture `run` and is judged when its own lines are through. See `Plan`."""
     plan = Plan(
@@ -99,6 +111,8 @@ def scenario(
         failpoints=failpoints,
         entries_per_message=entries_per_message,
         under_load=under_load,
+        workloads=workloads,
+        only_kv=only_kv,
     )
     return with_plan(plan)
 

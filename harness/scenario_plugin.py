@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.begin_anew_plugin import begin_anew, begun_anew, first_attempt
+from harness.evidence.allure_report import EvidenceInsufficientError, show_second_attempt
 from harness.lab.interface import Lab
 from harness.lab.registry import LABS
+from harness.oracles.standstill import reason_to_begin_anew
 from harness.plugin import Turn
+from harness.promise import Workload
 from harness.scenario import MARKER, plan_of
 from harness.vm.run import Run
 
@@ -33,13 +38,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="break the VMM on purpose in this way (repeatable)",
     )
+    group.addoption(
+        "--workload",
+        choices=[workload.value for workload in Workload],
+        help="run every scenario under this server (default: under those that it names itself, mostly kv)",
+    )
     group.addoption("--evidence", type=Path, default=None, metavar="DIRECTORY", help="where the evidence goes instead")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Registers what a scenario may say of itself."""
     config.addinivalue_line("markers", f"{MARKER}(plan): what it promises and injects, see harness.scenario")
+    config.addinivalue_line("markers", "only_kv(reason): a case for which no other server than kv will do")
     config.addinivalue_line("markers", "smoke: one scenario of each family of faults, for a quick look at a lab")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a scenario once under each of its servers, where there are several; `--workload` takes the place of all."""
+    marker = metafunc.definition.get_closest_marker(MARKER)
+    if marker is None or FIXTURE not in metafunc.fixturenames or metafunc.config.getoption("--workload"):
+        return
+    workloads: tuple[Workload, ...] = marker.args[0].workloads
+    if workloads != (Workload.KV,):
+        metafunc.parametrize(FIXTURE, workloads, indirect=True)
+
+
+def _workload_of(item: pytest.Function) -> Workload:
+    """The server under which a collected scenario runs."""
+    workload: str = item.config.getoption("--workload") or Workload.KV
+    if hasattr(item, "callspec") and isinstance(own := item.callspec.params.get(FIXTURE), Workload):
+        workload = own
+    return Workload(workload)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -57,7 +86,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             continue
         _label(item)
         lab = lab or LABS[config.getoption("--lab")]()
-        if reason := plan.why_not_in(lab):
+        if marker := item.get_closest_marker("only_kv"):
+            plan = dataclasses.replace(plan, only_kv=marker.args[0])
+        if reason := plan.why_not_in(lab, _workload_of(item)):
             item.add_marker(pytest.mark.skip(reason=reason))
     # First, so that what takes time is left when the time that is left is told.
     items.sort(key=lambda item: item.get_closest_marker("skip") is None)
@@ -99,12 +130,15 @@ def run(request: pytest.FixtureRequest, lab: Lab, turn: Turn) -> Run:
     if mutants := request.config.getoption("--mutant"):
         plan = dataclasses.replace(plan, mutants=(*plan.mutants, *mutants))
     seed = request.config.getoption("--seed")
+    directory = (request.config.getoption("--evidence") or evidence_of(lab)) / item.name
+    _keep_first_attempt(item, directory)
     run = Run(
         lab,
-        (request.config.getoption("--evidence") or evidence_of(lab)) / item.name,
+        directory,
         plan,
         name=item.name,
         title=_title(item),
+        workload=_workload_of(item),
         seed=zlib.crc32(item.name.encode()) if seed is None else seed,
         when_gathered=turn.give_back,
     )
@@ -114,12 +148,31 @@ def run(request: pytest.FixtureRequest, lab: Lab, turn: Turn) -> Run:
         run.start()
     except Exception as error:
         # What keeps a VM from coming up may be the very thing that an oracle has a word for.
-        run.conclude(error)
+        _conclude(item, run, error)
         raise
     except BaseException:
         run.abandon()
         raise
     return run
+
+
+def _keep_first_attempt(item: pytest.Item, directory: Path) -> None:
+    """A second attempt leaves the evidence of the first beside its own; a first one removes an older run's."""
+    kept = first_attempt(directory)
+    shutil.rmtree(kept, ignore_errors=True)
+    if reason := begun_anew(item):
+        directory.rename(kept)
+        show_second_attempt(reason, kept)
+
+
+def _conclude(item: pytest.Item, run: Run, broke_off: BaseException | None = None) -> None:
+    """`Run.conclude`, after which the scenario is begun anew where the machine kept it from being judged."""
+    try:
+        run.conclude(broke_off)
+    except EvidenceInsufficientError:
+        if reason := reason_to_begin_anew(run.judgements):
+            begin_anew(item, reason)
+        raise
 
 
 @pytest.hookimpl(wrapper=True)
@@ -131,10 +184,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     try:
         outcome = yield
     except (Exception, pytest.fail.Exception) as error:
-        run.conclude(error)
+        _conclude(pyfuncitem, run, error)
         raise
     except BaseException:
         run.abandon()
         raise
-    run.conclude()
+    _conclude(pyfuncitem, run)
     return outcome

@@ -16,6 +16,7 @@ export default {
       messageRegex: "oracle (linearizable|durable|connections-kept|stall-bounded|ticks-complete): failed",
     },
     { name: "Fault not confirmed", matchedStatuses: ["failed"], messageRegex: "oracle faults-confirmed: failed" },
+    { name: "The machine stood still", matchedStatuses: ["broken"], messageRegex: "machine-stood-still" },
     { name: "Too little evidence", matchedStatuses: ["failed", "broken"], messageRegex: ": insufficient" },
     { name: "Lab or harness", matchedStatuses: ["broken"] },
   ],

@@ -27,6 +27,8 @@ REPORT_LOG = ROOT / ".state" / "logs" / "allure-generate.log"
 REPORT_SECONDS_MAX = 300
 # How many labs run side by side. Of the Vagrant lab there is one.
 LABS_AT_ONCE = 2 if LAB == "netns" else 1
+# The property that a second attempt has, as `harness.begin_anew_plugin` calls it.
+BEGUN_ANEW = "begun anew"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Count:
     total: int
     failed: int
     skipped: int
+    begun_anew: int = 0
 
     @property
     def passed(self) -> int:
@@ -65,6 +68,7 @@ def closing_line(count: Count | None, *, status: int, report: str) -> str:
     parts = [f"{count.passed} of {count.total} scenarios passed"]
     parts += [f"{count.failed} failed"] if count.failed else []
     parts += [f"{count.skipped} skipped"] if count.skipped else []
+    parts += [f"{count.begun_anew} begun anew because the machine stood still"] if count.begun_anew else []
     if status not in (0, 1):
         parts.append(f"pytest's exit status {status}")
     return f"{', '.join(parts)}; {report}"
@@ -165,16 +169,19 @@ def _count() -> Count | None:
     except (OSError, ElementTree.ParseError):
         return None
     total = failed = skipped = 0
+    begun_anew: set[tuple[str | None, str | None]] = set()
     for suite in suites:
         # JUnit's attributes count a scenario twice whose test passed and whose oracles then failed it: count cases.
         endings: dict[tuple[str | None, str | None], set[str]] = {}
         for case in suite.iter("testcase"):
             ending = endings.setdefault((case.get("classname"), case.get("name")), set())
             ending.update(child.tag for child in case if child.tag in ("failure", "error", "skipped"))
+            if any(told.get("name") == BEGUN_ANEW for told in case.iter("property")):
+                begun_anew.add((case.get("classname"), case.get("name")))
         total += len(endings)
         failed += sum(bool(ending & {"failure", "error"}) for ending in endings.values())
         skipped += sum(ending == {"skipped"} for ending in endings.values())
-    return Count(total=total, failed=failed, skipped=skipped)
+    return Count(total=total, failed=failed, skipped=skipped, begun_anew=len(begun_anew))
 
 
 if __name__ == "__main__":

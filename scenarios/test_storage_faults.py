@@ -16,6 +16,8 @@ from harness.promise import Expect, Guarantee, Promise, unnoticed
 from harness.scenario import scenario
 from harness.vm.run import Run
 
+NEEDS_A_DISK = "its data is on no disk"
+
 
 @scenario(unnoticed(), faults=(NetworkCut,))
 def test_storage_network_of_the_backup_is_cut_and_nobody_notices(run: Run) -> None:
@@ -24,14 +26,14 @@ def test_storage_network_of_the_backup_is_cut_and_nobody_notices(run: Run) -> No
         run.expect_together()
 
 
-@scenario(unnoticed(), faults=(PacketDelay,))
+@scenario(unnoticed(), faults=(PacketDelay,), only_kv=NEEDS_A_DISK)
 def test_storage_is_slow_and_the_pair_stays_together(run: Run) -> None:
     """The disk's answers come late: whoever waits for the disk waits longer, and nobody is suspected."""
     with run.under(PacketDelay(run.lab, run.lab.storage_host, STORAGE)):
         run.expect_together()
 
 
-@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=30_000), faults=(StoppedStorageServer,))
+@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=30_000), faults=(StoppedStorageServer,), only_kv=NEEDS_A_DISK)
 def test_storage_server_stops_and_comes_back(run: Run) -> None:
     """The primary's disk fails, so it halts itself; when there is an arbiter to win again, the backup goes on."""
     survivor, failing = run.backup, run.primary
@@ -42,7 +44,7 @@ def test_storage_server_stops_and_comes_back(run: Run) -> None:
     run.expect_takeover(survivor)
 
 
-@scenario(Promise(expect=Expect.STOPS), faults=(FailingDevice,))
+@scenario(Promise(expect=Expect.STOPS), faults=(FailingDevice,), only_kv=NEEDS_A_DISK)
 def test_disk_and_arbiter_fail_for_good(run: Run) -> None:
     """A write fails that the guest was told is done, on whichever host: the primary halts itself.
 
@@ -54,7 +56,7 @@ def test_disk_and_arbiter_fail_for_good(run: Run) -> None:
         run.pair.stop()
 
 
-@scenario(Promise(expect=Expect.STOPS), faults=(FlakyDevice,))
+@scenario(Promise(expect=Expect.STOPS), faults=(FlakyDevice,), only_kv=NEEDS_A_DISK)
 def test_disk_and_arbiter_fail_in_turns(run: Run) -> None:
     """One failed write is enough: the primary does not try again what may have half happened, it halts itself."""
     failing = run.primary

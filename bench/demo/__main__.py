@@ -22,6 +22,7 @@ from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.failover import find_failovers
 from harness.evidence.verdicts import Verdict
 from harness.lab.interface import LabError
+from harness.promise import Workload
 from harness.vm.client import ClientError
 from harness.vm.pair import PairError
 from harness.vm.run import Run
@@ -35,14 +36,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make demo ARGS=...", description=__doc__)
     parser.add_argument("--once", action="store_true", help="print plain lines instead of a live picture")
     parser.add_argument("--seconds", type=float, default=6, help="to watch before the fault, and again after it")
+    parser.add_argument(
+        "--workload",
+        type=Workload,
+        choices=list(Workload),
+        default=Workload.REDIS,
+        help="what the VM runs: Debian's redis-server, packed, or this project's own key-value guest (default: redis)",
+    )
     options = parser.parse_args(arguments)
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_COLUMNS)
     live = console.is_terminal and not options.once
     try:
         console.print("Five hosts, their networks and a shared disk come up ...", style="dim")
         with fresh_lab() as lab, tempfile.TemporaryDirectory(prefix="ftvmm-demo-") as directory:
-            console.print("The key-value guest starts on host-a, its backup on host-b ...", style="dim")
-            run = Run(lab, Path(directory) / "evidence", PRIMARY_KILL, name="demo")
+            console.print(f"{options.workload} starts in a VM on host-a, its backup on host-b ...", style="dim")
+            run = Run(lab, Path(directory) / "evidence", PRIMARY_KILL, name="demo", workload=options.workload)
             run.start()
             return _show(run, console, live=live, seconds=options.seconds)
     except (LabError, PairError, ClientError) as error:
@@ -126,6 +134,8 @@ def _summary(run: Run, console: Console) -> int:
     for judgement in run.judgements:
         style = "green" if judgement.verdict is Verdict.PASSED else "red"
         console.print(f"  {judgement.verdict:<12} {judgement.oracle}", style=style, highlight=False)
+        for finding in judgement.findings[:1]:
+            console.print(f"    {finding.code}: {finding.message}", style=style, highlight=False)
     return 0 if all(judgement.verdict is Verdict.PASSED for judgement in run.judgements) else 1
 
 

@@ -124,7 +124,8 @@ def _add_files(files: GuestFiles, given: tuple[str, ...], trees: tuple[str, ...]
 @click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable in its environment.")
 @click.option("--trace", "is_traced", is_flag=True,
               help="Run the program on this host first, until it ends or Ctrl-C, and pack what it opens.")  # fmt: skip
-@click.option("--disk", "has_disk", is_flag=True, help="The VM has a block device, `storage`.")
+@click.option("--disk", "has_disk", is_flag=True,
+              help="The VM has a block device, `storage`: an ext4 file system on /data.")  # fmt: skip
 @click.option("--no-network", is_flag=True, help="The VM has no network device, `service`.")
 @click.option("--exact-clock", "has_exact_clock", is_flag=True, help="Each look at the clock is a real one: slower.")
 @click.option("--personality", type=click.Path(), default=str(PERSONALITY), metavar="PATH",

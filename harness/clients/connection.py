@@ -7,11 +7,10 @@ import selectors
 import socket
 from dataclasses import dataclass
 
-import hiredis
-
 from harness.clients.clock import now_ns
 from harness.clients.journal import Journal
-from harness.clients.workload import Operation
+from harness.clients.protocols import Speech
+from harness.clients.workload import Operation, Reply
 
 # Nobody answered, whoever gave up first: the client's kernel (ARP, SYN) or the client itself.
 _SILENCE = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
@@ -31,16 +30,19 @@ class ConnectionLostError(Exception):
 
 
 class Connection:
-    """A non-blocking TCP connection that speaks RESP2, one operation in flight at a time.
+    """A non-blocking TCP connection, one operation in flight at a time.
 
     Args:
         client: its number in the evidence.
         target: the server's address and port.
+        speech: how it speaks to the server.
         log: where its life is recorded.
         long_lived: whether it is to stay open to the end.
     """
 
-    def __init__(self, *, client: int, target: tuple[str, int], log: Journal, long_lived: bool = True) -> None:
+    def __init__(
+        self, *, client: int, target: tuple[str, int], speech: Speech, log: Journal, long_lived: bool = True
+    ) -> None:
         """Begin to connect; `finish_connecting` when the socket is writable."""
         self.client = client
         self.long_lived = long_lived
@@ -51,7 +53,7 @@ class Connection:
         self._log = log
         self._local_port = 0
         self._outgoing = b""
-        self._reader = hiredis.Reader(encoding="utf-8", errors="backslashreplace")
+        self._speech = speech
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -89,7 +91,7 @@ class Connection:
         nobody knows whether its bytes arrived.
         """
         self.pending = Pending(operation, phase, now_ns())
-        self._outgoing = hiredis.pack_command(operation.arguments)  # type: ignore[arg-type]  # stub says 1-tuple
+        self._outgoing += self._speech.pack(operation)
         self.send_rest()
 
     def send_rest(self) -> None:
@@ -101,8 +103,11 @@ class Connection:
         except OSError as error:
             raise self._lost(error) from error
 
-    def receive(self) -> list[tuple[object, int]]:
-        """The replies that are there, each with its return stamp; `ConnectionLostError` when the peer ended it."""
+    def receive(self) -> list[tuple[Reply, int]]:
+        """The replies that are there, each with its return stamp; `ConnectionLostError` when the peer ended it.
+
+        Raises `hiredis.ProtocolError` where they are none.
+        """
         try:
             data = self.socket.recv(1 << 18)
         except BlockingIOError:
@@ -113,10 +118,9 @@ class Connection:
         if not data:
             self._record("closed", "the peer closed the connection")
             raise ConnectionLostError("connection closed by the peer")
-        self._reader.feed(data)
-        replies: list[tuple[object, int]] = []
-        while (reply := self._reader.gets()) is not False:
-            replies.append((reply, stamp_ns))
+        replies = [(reply, stamp_ns) for reply in self._speech.take(data)]
+        self._outgoing += self._speech.owed()
+        self.send_rest()
         return replies
 
     def close(self) -> None:

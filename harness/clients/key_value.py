@@ -28,7 +28,8 @@ from harness.clients.clock import now_ns, reading
 from harness.clients.connection import Connection, ConnectionLostError
 from harness.clients.control import ControlServer, Progress
 from harness.clients.journal import Journal
-from harness.clients.workload import Operation, Workload, spell
+from harness.clients.protocols import PROTOCOLS
+from harness.clients.workload import Operation, Reply, Topics, Workload, key_of, spell
 
 SECOND_NS = 1_000_000_000
 # As many visitors fit into their patience; the server has room for them beside the long-lived connections.
@@ -41,7 +42,14 @@ class KeyValueClient:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._workload = Workload(keys=options.keys, prefix=options.prefix, seed=options.seed)
+        self._speech = PROTOCOLS[options.protocol]
+        self._workload: Workload | Topics
+        if options.protocol == "mqtt":
+            self._workload = Topics(prefix=options.prefix, seed=options.seed)
+        else:
+            self._workload = Workload(
+                keys=options.keys, prefix=options.prefix, seed=options.seed, operations=self._speech.OPERATIONS
+            )
         self._history = Journal(options.history)
         self._connections_log = Journal(options.connections_log)
         self._selector = selectors.DefaultSelector()
@@ -120,7 +128,11 @@ class KeyValueClient:
 
     def _begin(self, *, long_lived: bool) -> Connection:
         connection = Connection(
-            client=self._opened, target=self._options.target, log=self._connections_log, long_lived=long_lived
+            client=self._opened,
+            target=self._options.target,
+            speech=self._speech(key_of(self._options.prefix, self._opened)),
+            log=self._connections_log,
+            long_lived=long_lived,
         )
         self._opened += 1
         self._selector.register(connection.socket, connection.events, connection)
@@ -155,7 +167,7 @@ class KeyValueClient:
         """It is idle: it asks on, or goes."""
         if self._visitors[visitor]:
             self._visitors[visitor] -= 1
-            self._send(visitor, self._workload.draw(visitor.client))
+            self._send(visitor, self._workload.draw(visitor.client, long_lived=False))
         else:
             self._forget(visitor)
             visitor.close()
@@ -275,7 +287,7 @@ class KeyValueClient:
         else:
             del self._visitors[connection]
 
-    def _record(self, connection: Connection, reply: object, return_ns: int | None, error: str | None) -> None:
+    def _record(self, connection: Connection, reply: Reply, return_ns: int | None, error: str | None) -> None:
         pending, connection.pending = connection.pending, None
         if pending is None:
             return
@@ -325,6 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program."""
     parser = argparse.ArgumentParser(prog="python -m harness.clients.key_value", description=__doc__.split("\n")[0])
     parser.add_argument("--target", type=address, required=True, help="HOST:PORT of the key-value server")
+    parser.add_argument("--protocol", choices=sorted(PROTOCOLS), default="resp", help="what the server speaks")
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--keys", type=int, default=16)
     parser.add_argument("--rate", type=float, default=300, help="operations a second over all connections")

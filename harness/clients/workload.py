@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Set
 from dataclasses import dataclass
 
+import hiredis
 from blake3 import blake3
 
+Reply = str | int | None | hiredis.ReplyError
+"""What a server answers, as Redis does: text, a number, no value, an error."""
+
+OPERATIONS = frozenset({"GET", "SET", "APPEND", "INCR", "DEL"})
 # Weights in percent. Text keys are mostly rewritten, so that APPEND does not let them grow without bound.
 TEXT_MIX = {"GET": 45, "SET": 30, "APPEND": 17, "DEL": 8}
 COUNTER_MIX = {"GET": 35, "INCR": 62, "DEL": 3}
@@ -50,12 +56,19 @@ def spell(value: str) -> str:
 
 
 class Workload:
-    """Draws operations. Of eight keys four are counters (INCR), three hold text (SET, APPEND), one a blob (SET)."""
+    """Draws operations. Of eight keys four are counters (INCR), three hold text (SET, APPEND), one a blob (SET).
 
-    def __init__(self, *, keys: int, prefix: str, seed: int) -> None:
+    What a server has no operation for is left out: without INCR there is text in place of counters.
+    """
+
+    def __init__(self, *, keys: int, prefix: str, seed: int, operations: Set[str] = OPERATIONS) -> None:
         if keys < 2:
             raise ValueError(f"a workload needs at least 2 keys (one text, one counter), not {keys}")
-        self._kinds = [_kind(number) for number in range(keys)]
+        self._kinds = [_kind(number, operations) for number in range(keys)]
+        mixes = {"text": TEXT_MIX, "counter": COUNTER_MIX, "blob": BLOB_MIX}
+        self._mixes = {
+            kind: {name: weight for name, weight in mix.items() if name in operations} for kind, mix in mixes.items()
+        }
         self.keys = [f"{prefix}:{kind}:{number}" for number, kind in enumerate(self._kinds)]
         self._weights = [_BLOB_WEIGHT if kind == "blob" else 1.0 for kind in self._kinds]
         self._random = random.Random(seed)
@@ -63,11 +76,11 @@ class Workload:
         self._appended = [0] * keys
         self._lengths: list[int] = []
 
-    def draw(self, client: int) -> Operation:
-        """The next operation of a client."""
+    def draw(self, client: int, *, long_lived: bool = True) -> Operation:
+        """The next operation of a client, whether it is there to stay or not."""
         (number,) = self._random.choices(range(len(self.keys)), weights=self._weights)
         kind, key = self._kinds[number], self.keys[number]
-        mix = {"text": TEXT_MIX, "counter": COUNTER_MIX, "blob": BLOB_MIX}[kind]
+        mix = self._mixes[kind]
         name = self._random.choices(list(mix), weights=list(mix.values()))[0]
         if name not in ("SET", "APPEND"):
             return Operation(name, key)
@@ -91,8 +104,35 @@ class Workload:
         return 1 + self._random.uniform(-spread, spread)
 
 
-def _kind(number: int) -> str:
-    if number % 2:
+class Topics:
+    """The same for subscribers: each long-lived connection counts on a key of its own, and everybody reads all keys."""
+
+    def __init__(self, *, prefix: str, seed: int) -> None:
+        self.keys: list[str] = []
+        self._prefix = prefix
+        self._random = random.Random(seed)
+
+    def draw(self, client: int, *, long_lived: bool = True) -> Operation:
+        """The next operation of a client; visitors only read."""
+        own = key_of(self._prefix, client)
+        counts = long_lived and self._random.random() < COUNTER_MIX["INCR"] / sum(COUNTER_MIX.values())
+        key = own if counts or not self.keys else self._random.choice(self.keys)
+        if key not in self.keys:
+            self.keys.append(key)
+        return Operation("INCR" if counts else "GET", key)
+
+    def jitter(self, spread: float) -> float:
+        """As that of `Workload`."""
+        return 1 + self._random.uniform(-spread, spread)
+
+
+def key_of(prefix: str, client: int) -> str:
+    """The key that is a connection's own."""
+    return f"{prefix}:{client}"
+
+
+def _kind(number: int, operations: Set[str]) -> str:
+    if number % 2 and "INCR" in operations:
         return "counter"
     return "blob" if number % 8 == 6 else "text"
 

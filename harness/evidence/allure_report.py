@@ -73,6 +73,13 @@ def raise_if_broken(judgements: Sequence[Judgement]) -> None:
             raise error("\n".join(_summary(judgement) for judgement in said))
 
 
+def show_second_attempt(reason: str, first_attempt: Path) -> None:
+    """Say in the running Allure test why it is the second attempt; the first one's result stands beside it."""
+    with allure.step("Begun anew"):
+        text = f"{reason}\n\nWhat the first attempt left is in {first_attempt}."
+        allure.attach(text, "why it was begun anew", allure.attachment_type.TEXT)
+
+
 def verdict_page(judgements: Sequence[Judgement], failovers: Sequence[Failover] = ()) -> str:
     """The verdicts and the failover times as one small HTML page."""
     rows = []

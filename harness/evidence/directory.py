@@ -32,6 +32,7 @@ from harness.evidence.read_back import ReadBack, read_read_back
 from harness.evidence.recording import Recording, read_recordings
 from harness.evidence.replay import Replay, Replayer, read_replays, replay_here, replayed_already
 from harness.evidence.scenario import Scenario, read_scenario
+from harness.evidence.standstills import Standstills, read_standstills
 from harness.evidence.ticks import Ticks, read_ticks
 from harness.evidence.trace import Trace, read_trace
 from harness.evidence.wire.messages import LogEntry
@@ -243,6 +244,12 @@ class EvidenceDirectory:
         """What the lab saw of its hosts again and again; nothing where they have kernels of their own."""
         path = self.path / "looks.jsonl"
         return read_looks(path) if path.exists() else Looks()
+
+    @cached_property
+    def standstills(self) -> Standstills:
+        """When the machine below the lab did not run; nothing where nobody observed it."""
+        path = self.path / "standstills.json"
+        return read_standstills(path) if path.exists() else Standstills()
 
     @cached_property
     def clocks(self) -> Clocks | None:

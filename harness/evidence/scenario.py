@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.evidence.json_lines import decode, read_object
-from harness.promise import ClientKind, OutputPolicy, Promise
+from harness.promise import ClientKind, OutputPolicy, Promise, Workload
 
 # A lab that is more than this many times slower than this machine has bounds that say nothing any more.
 TIME_SCALE_MAX = 60.0
@@ -26,6 +26,9 @@ class Scenario(Promise):
     mac: str
     addresses: tuple[str, ...]
     client: ClientKind = ClientKind.KEY_VALUE
+    workload: Workload = Workload.KV
+    # Whether the VM keeps its data on the disk `storage`.
+    has_disk: bool = True
     # The names of the faults that were to be injected.
     faults: tuple[str, ...] = ()
     # What the bounds on time were multiplied by, having measured the lab.
@@ -35,6 +38,7 @@ class Scenario(Promise):
     key: str = ""
     lease_ms: int = 100
     detect_ms: int = 150
+    heartbeat_ms: int = 50
     # W of R19, which no configuration changes.
     write_bound_ms: int = 50
     output_policy: OutputPolicy = OutputPolicy.RESEND
@@ -43,6 +47,14 @@ class Scenario(Promise):
     def expects_faults(self) -> bool:
         """Whether something is to be broken."""
         return bool(self.faults)
+
+    @property
+    def standstill_ms_max(self) -> int:
+        """How long the machine may stand still, whenever it does, before the nodes rightly suspect each other.
+
+        They have heard nothing since the last heartbeat by then, and that may have been due.
+        """
+        return self.detect_ms - self.heartbeat_ms
 
     def write(self, path: Path) -> None:
         """Write the file."""

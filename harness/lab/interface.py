@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from harness.evidence.capture_counts import CaptureCount
 from harness.evidence.looks import Look
+from harness.evidence.standstills import MachineRecord
 
 
 class LabError(Exception):
@@ -408,3 +409,6 @@ class Lab(Protocol):
         """What the lab itself has seen of its hosts so far, every few milliseconds. Nothing where they have kernels of
         their own.
         """
+
+    def machine_record(self) -> MachineRecord | None:
+        """When this machine did not run so far; None where nobody observed it, or hosts have kernels of their own."""

@@ -11,7 +11,9 @@ from harness.evidence.scenario import TIME_SCALE_MAX, Scenario
 from harness.evidence.trace_events import NodeStarted
 from harness.evidence.verdicts import Finding, Judgement, Verdict
 from harness.evidence.waits import operation_waits
+from harness.oracles import standstill
 from harness.oracles.emissions import said_by
+from harness.oracles.wording import after_start
 from harness.promise import ClientKind
 
 NAME = "evidence-sufficient"
@@ -39,6 +41,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     }
     findings = [*_judge_nodes(evidence), *_judge_captures(evidence), *_judge_wire(evidence)]
     findings += _judge_kinds(evidence, counted)
+    findings += _judge_standstills(evidence, counted)
     if scenario.time_scale > TIME_SCALE_MAX:
         message = f"the lab is {scenario.time_scale:.0f} times slower than bounds on time can follow"
         findings.append(_insufficient("lab-too-slow", message))
@@ -99,6 +102,19 @@ def _judge_wire(evidence: EvidenceDirectory) -> Iterator[Finding]:
             yield _insufficient("no-recording", f"{claim} left no record of what it told its guest")
 
 
+def _judge_standstills(evidence: EvidenceDirectory, counted: dict[str, object]) -> Iterator[Finding]:
+    """That no takeover happened beside the scenario's own: what comes after it does not show what the scenario is for.
+
+    A standstill that nothing came of is counted and no more: the pair kept its promises on a harder course.
+    """
+    counted["stood_still_ms"] = [round(one.stood_ns / 1e6, 1) for one in standstill.standstills(evidence)]
+    for claim in evidence.ownership.until(evidence.scenario.end_ns)[1:]:
+        behind = standstill.behind_claim(evidence, claim)
+        if behind is not None:
+            message = f"{claim} was claimed{after_start(evidence, claim.latest_ns)}, and no fault asked for it"
+            yield standstill.named(evidence, _insufficient("unasked-takeover", message), behind)
+
+
 def _judge_kinds(evidence: EvidenceDirectory, counted: dict[str, object]) -> Iterator[Finding]:
     """That every kind of output was seen before the first fault, so that each was there to be got wrong."""
     faults_ns = [fault.injected_ns for fault in evidence.faults if fault.injected_ns is not None]
@@ -113,7 +129,11 @@ def _judge_kinds(evidence: EvidenceDirectory, counted: dict[str, object]) -> Ite
     if not evidence.scenario.operations_before_min:
         return  # its fault is to strike before there is anything to be seen
     wanted = {"frame": OUTPUTS_BEFORE_MIN, "console": 1}
-    if evidence.scenario.client == ClientKind.KEY_VALUE and evidence.storage_writes is not None:
+    if (
+        evidence.scenario.has_disk
+        and evidence.scenario.client == ClientKind.KEY_VALUE
+        and evidence.storage_writes is not None
+    ):
         wanted["block"] = OUTPUTS_BEFORE_MIN
     for kind, least in wanted.items():
         if kinds[kind] < least:

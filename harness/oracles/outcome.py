@@ -1,7 +1,8 @@
 """The pair comes out of it as the scenario promises: who owns the VM at the end, by the arbiter's records.
 
 What a node says of its role is no proof: one that parted from its backup and claimed a generation of its own has lost
-its protection, however well it serves the client (rules R7, R8 of docs/protocol.md).
+its protection, however well it serves the client (rules R7, R8 of docs/protocol.md). Claims that followed a standstill
+of the machine, and that no fault asked for, are no outcome of the scenario's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.ownership import Claim
 from harness.evidence.scenario import Scenario
 from harness.evidence.verdicts import Finding, Judgement
+from harness.oracles import standstill
 from harness.oracles.wording import after_start, records_missing
 from harness.promise import Expect
 
@@ -28,7 +30,11 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     """Compare the claims that the arbiter recorded with the promise."""
     # One node is stopped before the other: what the other claims then is no end of the scenario's.
     claims = evidence.ownership.until(evidence.scenario.end_ns)
-    findings = list(_judge_claims(evidence, claims)) if claims else [records_missing()]
+    if claims:
+        found = _judge_claims(evidence, claims)
+        findings = [standstill.unless_behind_claims(evidence, one, claims[1:]) for one in found]
+    else:
+        findings = [records_missing()]
     counted = {"expect": str(evidence.scenario.expect), "owners": [claim.host or claim.node for claim in claims]}
     return Judgement.of(NAME, findings, counted)
 

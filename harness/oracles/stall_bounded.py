@@ -2,13 +2,14 @@
 
 A wait is the latency of an operation or of a handshake, on each connection by itself: one that hangs is not excused by
 others that go on. Two bounds are so tight that a machine which is short of processors breaks them by itself; of a wait
-there, what the kernel says that the hosts' programs waited for a processor does not count.
+there, what the kernel says that the hosts' programs waited for a processor does not count. A wait that is too long for
+the machine's standing still alone says nothing (`standstill.py`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.scenario import Scenario
@@ -22,6 +23,7 @@ from harness.evidence.waits import (
     silence_of_handshake,
 )
 from harness.lab.topology import FAULT_TOLERANT_PLANS
+from harness.oracles import standstill
 
 # What was lost in the stall is asked for again in this time, a long value included.
 _SETTLING_SECONDS = 1.0
@@ -42,14 +44,10 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     operations = operation_waits(evidence.history)
     handshakes = handshake_waits(evidence.connections)
     doors = closed_doors(evidence.connections)
-    longest = _longest_by_client(operations)
+    longest = {client: each[0] for client, each in _longest_first(operations).items()}
     findings = [Finding("unanswered", f"{one}: no answer", at_ns=one.start_ns) for one in operations if not one.ended]
-    findings += [
-        Finding("stall-too-long", f"{one} took {one.milliseconds:.0f} ms, {_spell(bound_ms)}", at_ns=one.start_ns)
-        for one in longest.values()
-        if one.milliseconds_at_least > bound_ms
-    ]
-    findings += _judge_handshakes(handshakes, doors, bound_ms)
+    findings += _judge_stalls(evidence, operations, bound_ms)
+    findings += _judge_handshakes(evidence, handshakes, doors, bound_ms)
     findings += _judge_notice(evidence, [*operations, *handshakes])
     settled_ns = _settled_ns(evidence, operations)
     if settled_ns is not None:
@@ -73,26 +71,63 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     return Judgement.of(NAME, findings, counted)
 
 
-def _longest_by_client(waits: Sequence[Wait]) -> dict[int, Wait]:
+def _longest_first(waits: Sequence[Wait]) -> dict[int, list[Wait]]:
+    """Each client's waits, the longest first."""
     by_client: dict[int, list[Wait]] = defaultdict(list)
     for wait in waits:
         by_client[wait.client].append(wait)
-    return {client: max(each, key=lambda one: one.milliseconds_at_least) for client, each in by_client.items()}
+    for each in by_client.values():
+        each.sort(key=lambda one: one.milliseconds_at_least, reverse=True)
+    return by_client
 
 
-def _judge_handshakes(handshakes: Sequence[Wait], doors: Sequence[ClosedDoor], bound_ms: float) -> Iterator[Finding]:
+def _judge_longest(waits: Sequence[Wait], judge_one: Callable[[Wait], Finding | None]) -> Iterator[Finding]:
+    """What there is to say of each client's longest wait, or of the longest that the machine did not stand still in."""
+    for each in _longest_first(waits).values():
+        said: Finding | None = None
+        for wait in each:
+            finding = judge_one(wait)
+            said = finding if finding is not None and finding.verdict is Verdict.FAILED else said or finding
+            if finding is None or finding.verdict is Verdict.FAILED:
+                break
+        if said is not None:
+            yield said
+
+
+def _judge_stalls(evidence: EvidenceDirectory, operations: Sequence[Wait], bound_ms: float) -> Iterator[Finding]:
+    def judge_one(one: Wait) -> Finding | None:
+        if one.milliseconds_at_least <= bound_ms:
+            return None
+        return _too_long(evidence, "stall-too-long", one, bound_ms, f"{one} took {one.milliseconds:.0f} ms")
+
+    yield from _judge_longest(operations, judge_one)
+
+
+def _too_long(
+    evidence: EvidenceDirectory, code: str, wait: Wait, bound_ms: float, what: str, *, length_ms: float | None = None
+) -> Finding:
+    """A wait is longer than its bound; `length_ms`: what counts of it, where that is not all of it."""
+    finding = Finding(code, f"{what}, {_spell(bound_ms)}", at_ns=wait.start_ns)
+    length_ms = wait.milliseconds_at_least if length_ms is None else length_ms
+    span_ns = wait.start_ns, wait.end_ns
+    return standstill.unless_behind_wait(evidence, finding, span_ns, length_ms=length_ms, bound_ms=bound_ms)
+
+
+def _judge_handshakes(
+    evidence: EvidenceDirectory, handshakes: Sequence[Wait], doors: Sequence[ClosedDoor], bound_ms: float
+) -> Iterator[Finding]:
     for one in handshakes:
         silence_ms = silence_of_handshake(one)
         if silence_ms > bound_ms:
-            message = f"{one} took {one.milliseconds:.0f} ms, {silence_ms:.0f} ms of it in silence, {_spell(bound_ms)}"
-            yield Finding("handshake-too-long", message, at_ns=one.start_ns)
+            what = f"{one} took {one.milliseconds:.0f} ms, {silence_ms:.0f} ms of it in silence"
+            yield _too_long(evidence, "handshake-too-long", one, bound_ms, what, length_ms=silence_ms)
     for door in doors:
         if not door.wait.ended:
             message = f"{door.wait}: nobody was let in from here to the end, {door.length_ms:.0f} ms"
             yield Finding("nobody-let-in", message, at_ns=door.wait.start_ns)
         elif door.wait.milliseconds_at_least > bound_ms:
-            message = f"{door.wait}: nobody was let in for {door.length_ms:.0f} ms, {_spell(bound_ms)}"
-            yield Finding("nobody-let-in", message, at_ns=door.wait.start_ns)
+            what = f"{door.wait}: nobody was let in for {door.length_ms:.0f} ms"
+            yield _too_long(evidence, "nobody-let-in", door.wait, bound_ms, what)
         for one in door.ignored:
             message = f"{one} was in vain for {one.milliseconds:.0f} ms, while others were let in"
             yield Finding("connection-ignored", message, at_ns=one.start_ns)
@@ -109,11 +144,15 @@ def _judge_notice(evidence: EvidenceDirectory, waits: Sequence[Wait]) -> Iterato
         yield Finding("nothing-to-compare", "no wait ended before the first fault", Verdict.INSUFFICIENT)
         return
     usual_ms = max(one.milliseconds for one in before)
-    for one in _longest_by_client(waits).values():
-        excused_ms = evidence.looks.excused_ms(one.start_ns, one.end_ns)
-        if one.milliseconds_at_least - excused_ms > usual_ms + allowed_ms:
-            message = f"{one} took {one.milliseconds:.0f} ms, and none before the fault more than {usual_ms:.0f} ms"
-            yield Finding("stall-noticed", message, at_ns=one.start_ns)
+    bound_ms = usual_ms + allowed_ms
+
+    def judge_one(one: Wait) -> Finding | None:
+        if one.milliseconds_at_least - evidence.looks.excused_ms(one.start_ns, one.end_ns) <= bound_ms:
+            return None
+        what = f"{one} took {one.milliseconds:.0f} ms, and none before the fault more than {usual_ms:.0f} ms"
+        return _too_long(evidence, "stall-noticed", one, bound_ms, what)
+
+    yield from _judge_longest(waits, judge_one)
 
 
 def _settled_ns(evidence: EvidenceDirectory, operations: Sequence[Wait]) -> int | None:
@@ -136,11 +175,15 @@ def _settled_ns(evidence: EvidenceDirectory, operations: Sequence[Wait]) -> int 
 def _judge_settled(evidence: EvidenceDirectory, operations: Sequence[Wait], settled_ns: int) -> Iterator[Finding]:
     """A survivor serves as well as its predecessor did, and not only at first."""
     bound_ms = evidence.scenario.settled_ms_max
-    for one in _longest_by_client([one for one in operations if one.start_ns >= settled_ns]).values():
-        if one.milliseconds_at_least - evidence.looks.excused_ms(one.start_ns, one.end_ns) > bound_ms:
-            later_ms = (one.start_ns - settled_ns) / 1e6
-            message = f"{one}, begun {later_ms:.0f} ms after the VM had settled, took {one.milliseconds:.0f} ms"
-            yield Finding("stall-afterwards", f"{message}, {_spell(bound_ms)}", at_ns=one.start_ns)
+
+    def judge_one(one: Wait) -> Finding | None:
+        if one.milliseconds_at_least - evidence.looks.excused_ms(one.start_ns, one.end_ns) <= bound_ms:
+            return None
+        later_ms = (one.start_ns - settled_ns) / 1e6
+        what = f"{one}, begun {later_ms:.0f} ms after the VM had settled, took {one.milliseconds:.0f} ms"
+        return _too_long(evidence, "stall-afterwards", one, bound_ms, what)
+
+    yield from _judge_longest([one for one in operations if one.start_ns >= settled_ns], judge_one)
 
 
 def _spell(bound_ms: float) -> str:

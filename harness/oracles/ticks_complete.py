@@ -11,6 +11,7 @@ from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.scenario import Scenario
 from harness.evidence.ticks import Tick, Ticks
 from harness.evidence.verdicts import Finding, Judgement, Verdict
+from harness.oracles import standstill
 
 NAME = "ticks-complete"
 PROMISE = "transparent-failover"
@@ -58,10 +59,9 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
         findings.append(Finding("tick-lost", message))
     findings += _judge_copies(received.ticks)
     silences = _silences(received, to_the_end=scenario.expects_service)
-    longest = max(silences, key=lambda silence: silence.at_least_ns, default=_Silence(0, 0, 0))
-    if longest.at_least_ns > scenario.stall_ms_max * NS_PER_MS:
-        message = f"silence for {longest.milliseconds:.0f} ms, the bound is {scenario.stall_ms_max:.0f} ms"
-        findings.append(Finding("stall-too-long", message, at_ns=longest.start_ns))
+    silences.sort(key=lambda silence: silence.at_least_ns, reverse=True)
+    longest = silences[0] if silences else _Silence(0, 0, 0)
+    findings += _judge_stall(evidence, silences)
     findings += _judge_notice(evidence, silences)
     findings += _judge_sufficiency(evidence)
     counted = {
@@ -102,6 +102,19 @@ def _silences(received: Ticks, *, to_the_end: bool) -> list[_Silence]:
     ]
 
 
+def _judge_stall(evidence: EvidenceDirectory, silences: Sequence[_Silence]) -> Iterator[Finding]:
+    """Of the longest silence, and the next longest where the machine stood still in that one."""
+    bound_ms = evidence.scenario.stall_ms_max
+    for one in silences:
+        if one.at_least_ns <= bound_ms * NS_PER_MS:
+            return
+        message = f"silence for {one.milliseconds:.0f} ms, the bound is {bound_ms:.0f} ms"
+        finding = _too_long(evidence, "stall-too-long", one, bound_ms, message)
+        yield finding
+        if finding.verdict is Verdict.FAILED:
+            return
+
+
 def _judge_notice(evidence: EvidenceDirectory, silences: Sequence[_Silence]) -> Iterator[Finding]:
     """Nobody notices: no silence is much longer than the longest before the first fault."""
     allowed_ms = evidence.scenario.latency_over_before_ms_max
@@ -120,7 +133,13 @@ def _judge_notice(evidence: EvidenceDirectory, silences: Sequence[_Silence]) -> 
             message = (
                 f"silence for {one.milliseconds:.0f} ms, and none before the fault for more than {usual_ms:.0f} ms"
             )
-            yield Finding("stall-noticed", message, at_ns=one.start_ns)
+            yield _too_long(evidence, "stall-noticed", one, usual_ms + allowed_ms, message)
+
+
+def _too_long(evidence: EvidenceDirectory, code: str, one: _Silence, bound_ms: float, message: str) -> Finding:
+    finding = Finding(code, message, at_ns=one.start_ns)
+    span_ns, length_ms = (one.start_ns, one.end_ns), one.at_least_ns / NS_PER_MS
+    return standstill.unless_behind_wait(evidence, finding, span_ns, length_ms=length_ms, bound_ms=bound_ms)
 
 
 def _judge_sufficiency(evidence: EvidenceDirectory) -> list[Finding]:

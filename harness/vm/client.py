@@ -8,8 +8,8 @@ from pathlib import Path
 from harness.clients.control import ClientControl, Progress
 from harness.lab import topology
 from harness.lab.interface import Lab, LabError, RemoteProcess
-from harness.promise import ClientKind
-from harness.vm.guests import KEY_VALUE_PORT, TICKER_PORT
+from harness.promise import ClientKind, Workload
+from harness.vm.guests import SERVERS, TICKER_PORT
 
 _DIRECTORY = "/var/lib/ftvmm"
 _CONTROL_PORT = 7500
@@ -30,11 +30,12 @@ class Client:
         lab: where.
         kind: which client.
         seed: what the key-value load is drawn from.
+        workload: the server that the key-value client asks.
     """
 
-    def __init__(self, lab: Lab, kind: ClientKind, *, seed: int) -> None:
+    def __init__(self, lab: Lab, kind: ClientKind, *, seed: int, workload: Workload = Workload.KV) -> None:
         self._host, self._pace = lab.client_host, lab.pace
-        self.kind, self._seed = kind, seed
+        self.kind, self._seed, self._server = kind, seed, SERVERS[workload]
         self._files = _FILES[kind]
         self._process: RemoteProcess | None = None
         self._control: ClientControl | None = None
@@ -51,7 +52,8 @@ class Client:
             )
         else:
             command = (
-                f"harness.clients.key_value --target {topology.VM_ADDRESS}:{KEY_VALUE_PORT} --seed {self._seed}"
+                f"harness.clients.key_value --target {topology.VM_ADDRESS}:{self._server.port} --seed {self._seed}"
+                f" --protocol {self._server.protocol}"
                 f" --connect-seconds {self._pace.stretch(15):g} --drain-seconds {self._pace.stretch(5):g}"
                 f" --visitors {10 / self._pace.factor:g} --patience-seconds {self._pace.stretch(3.2):g}"
                 f" --history {_DIRECTORY}/history.jsonl --connections-log {_DIRECTORY}/connections.jsonl"

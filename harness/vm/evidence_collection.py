@@ -14,6 +14,7 @@ from harness.evidence.disk import collect_disk
 from harness.evidence.json_lines import EvidenceError
 from harness.evidence.looks import write_looks
 from harness.evidence.scenario import Scenario
+from harness.evidence.standstills import write_standstills
 from harness.lab import topology
 from harness.lab.interface import LabError
 from harness.promise import ClientKind, Promise
@@ -40,6 +41,9 @@ def collect(run: Run) -> None:
     if looks := run.lab.looks():
         concerned = sorted({*run.pair.nodes, run.lab.client_host.name, run.lab.storage_host.name})
         write_looks(run.directory / "looks.jsonl", looks, concerned)
+    with contextlib.suppress(EvidenceError, OSError):
+        if record := run.lab.machine_record():
+            write_standstills(run.directory / "standstills.json", record)
     _write_scenario(run)
     collect_replays(run.lab, run.directory)
     if run.pair.guest.block:
@@ -87,9 +91,12 @@ def _write_scenario(run: Run) -> None:
         mac=topology.VM_MAC,
         addresses=(topology.VM_ADDRESS,),
         client=run.plan.client,
+        workload=run.workload,
+        has_disk=run.pair.guest.block,
         key=run.pair.key,
         lease_ms=run.pair.timing.lease_ms,
         detect_ms=run.pair.timing.detect_ms,
+        heartbeat_ms=run.pair.timing.heartbeat_ms,
         output_policy=run.pair.policy,
         faults=run.plan.fault_names,
         time_scale=run.lab.pace.factor,

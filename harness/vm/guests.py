@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from harness.lab import topology
+from harness.promise import Workload
 from harness.vm.node_file import Guest
 
 _NETWORK = (f"--ipv4={topology.VM_ADDRESS}/24", f"--ipv4-gateway={topology.VM_GATEWAY}")
 TICKER_PORT = 9000
+# Of those that speak as Redis does.
 KEY_VALUE_PORT = 6379
 
 
-def key_value() -> Guest:
-    """The key-value server, its data on the disk `storage`."""
-    return Guest("kv", "kv.hvt", _NETWORK, block=True)
+@dataclass(frozen=True)
+class Server:
+    """A server for the key-value client.
+
+    Attributes:
+        port: where it listens (TCP).
+        protocol: what it speaks, as `harness.clients.protocols` calls it.
+        memory_mib: how much memory its VM has.
+        block: whether it keeps its data on the disk `storage`.
+    """
+
+    port: int
+    protocol: str
+    memory_mib: int = 256
+    block: bool = False
+
+
+SERVERS: Mapping[Workload, Server] = {
+    Workload.KV: Server(KEY_VALUE_PORT, "resp", memory_mib=64, block=True),
+    Workload.REDIS: Server(KEY_VALUE_PORT, "resp"),
+    Workload.MEMCACHED: Server(11211, "memcached"),
+    Workload.NGINX: Server(80, "http"),
+    Workload.MOSQUITTO: Server(1883, "mqtt"),
+}
+
+
+def key_value(workload: Workload = Workload.KV) -> Guest:
+    """The server that the key-value client asks; `lab/provision/programs.py` packs Debian's."""
+    server = SERVERS[workload]
+    return Guest(workload, f"{workload}.hvt", _NETWORK, block=server.block, memory_mib=server.memory_mib)
 
 
 def ticker(*, period_ms: int = 20) -> Guest:

@@ -12,7 +12,7 @@ from fault_injectors.fault import Fault, FaultLog, FaultRecord
 from harness.evidence.role import Role
 from harness.evidence.verdicts import Judgement
 from harness.lab.interface import Lab, LabError
-from harness.promise import ClientKind, Expect
+from harness.promise import ClientKind, Expect, Workload
 from harness.scenario import Plan
 from harness.vm import guests
 from harness.vm.arbiter_log import ArbiterLog
@@ -39,6 +39,7 @@ class Run:
         name: the scenario's name.
         title: its name for people.
         seed: what the client's load is drawn from.
+        workload: which server the VM runs under the key-value client.
         when_gathered: called when nothing of the run runs any more, and before it is judged.
     """
 
@@ -51,13 +52,15 @@ class Run:
         name: str,
         title: str = "",
         seed: int = 0,
+        workload: Workload = Workload.KV,
         when_gathered: Callable[[], None] = lambda: None,
     ) -> None:
         self.lab, self.directory, self.plan, self.seed = lab, directory, plan, seed
         self.name, self.title, self._when_gathered = name, title, when_gathered
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-        guest = guests.ticker() if plan.client is ClientKind.TICKER else guests.key_value()
+        self.workload = workload
+        guest = guests.ticker() if plan.client is ClientKind.TICKER else guests.key_value(workload)
         self.pair = Pair(
             lab,
             guest,
@@ -67,7 +70,7 @@ class Run:
             entries_per_message=plan.entries_per_message,
         )
         self.arbiter = ArbiterLog(lab, self.pair.vm)
-        self.client = Client(lab, plan.client, seed=seed)
+        self.client = Client(lab, plan.client, seed=seed, workload=workload)
         self.key_value = KeyValueProbe(lab)
         self.start_ns = time.time_ns()
         # When the load had ended; what follows is the taking down.

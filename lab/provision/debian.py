@@ -23,6 +23,13 @@ PACKAGES = {
     "util-linux": "unshare, nsenter, setpriv",
     "procps": "processes by host",
     "redis-tools": "redis-cli and redis-benchmark against the kv guest",
+    "redis-server": "the server that scenarios protect as a packed Linux program",
+    "memcached": "another one, with threads",
+    "nginx-light": "another one, driven by edges of epoll",
+    "mosquitto": "another one, whose clients keep sessions",
+    "sqlite3": "a packed program on a file system",
+    "openssl": "a packed program that computes",
+    "strace": "which files a program opens, for `ftvmm pack --trace`",
     "gcc": "the linker that Rust and the guests use",
     "libc6-dev": "what the linker links with",
     "make": "the guests' build",
@@ -30,7 +37,14 @@ PACKAGES = {
 }
 """Package name to what it is here for."""
 
-SERVICES = {"openssh-server": ("ssh",), "libvirt-daemon-system": ("libvirtd", "virtlogd", "libvirt-guests")}
+SERVICES = {
+    "openssh-server": ("ssh",),
+    "redis-server": ("redis-server",),
+    "memcached": ("memcached",),
+    "nginx-light": ("nginx",),
+    "mosquitto": ("mosquitto",),
+    "libvirt-daemon-system": ("libvirtd", "virtlogd", "libvirt-guests"),
+}
 """Package name to the services that it would have started at the machine's next boot."""
 
 INIT_SCRIPTS = Path("/etc/init.d")

@@ -4,7 +4,7 @@ from lab.provision.stamps import fingerprint_of
 from lab.provision.step import Shell, StepFailed, Tree
 from lab.provision.versions import program_version
 
-IMAGES = ("kv", "ticker", "compute")
+IMAGES = ("kv", "ticker", "compute", "linux")
 
 
 class Guests:
@@ -30,4 +30,6 @@ class Guests:
     def carry_out(self, tree: Tree, shell: Shell) -> None:
         shell.run(["make", "-C", tree.root / "ftvmm" / "guests"], failure="The guests did not build.")
         if not self.is_present(tree):
-            raise StepFailed("The guests were built, but ftvmm/guests/images/ lacks one of kv, ticker and compute.")
+            raise StepFailed(
+                "The guests were built, but ftvmm/guests/images/ lacks one of kv, ticker, compute and linux."
+            )

@@ -11,6 +11,7 @@ from lab.provision import prerequisites
 from lab.provision.debian import DebianPackages
 from lab.provision.go_tools import GoTools
 from lab.provision.guests import Guests
+from lab.provision.programs import Programs
 from lab.provision.python_environment import PythonEnvironment
 from lab.provision.report_tools import ReportTools
 from lab.provision.rust_core import LabCore, RustCore
@@ -25,6 +26,7 @@ STEPS: tuple[Step, ...] = (
     RustCore(),
     LabCore(),
     Guests(),
+    Programs(),
     GoTools(),
     ReportTools(),
 )

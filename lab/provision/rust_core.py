@@ -74,6 +74,8 @@ def _locked(tree: Tree) -> list[str]:
 def _fingerprint(tree: Tree) -> str:
     core = tree.root / "ftvmm" / "core"
     sources = [core / name for name in ("Cargo.toml", "Cargo.lock", "build.rs", "src")]
-    paths = [*sources, tree.root / "pyproject.toml"]
+    # The core and the personality share the description of a packed program.
+    shared = [tree.root / "ftvmm" / "guests" / name for name in ("Cargo.toml", "package")]
+    paths = [*sources, *shared, tree.root / "pyproject.toml"]
     facts = [program_version(tree.cargo_directory / "rustc"), str(tree.root), tree.python.resolve().as_posix()]
     return fingerprint_of(root=tree.root, paths=paths, facts=facts)

@@ -33,6 +33,7 @@ import pytest
         pytest.param("scenario(unnoticed(), faults=('power-off',))", "no kind of fault", id="fault-as-text"),
         pytest.param("scenario(unnoticed(), client='redis')", "redis", id="client"),
         pytest.param("scenario(unnoticed(), output_policy='keep')", "keep", id="policy"),
+        pytest.param("scenario(unnoticed(), workloads=('etcd',))", "etcd", id="server"),
     ],
 )
 def test_a_misspelling_is_refused_when_it_is_read(written: str, told: str) -> None:
@@ -74,3 +75,40 @@ def test_bounds_on_time_are_scaled_and_counts_are_not() -> None:
 
 def test_a_plan_tells_its_faults_by_name() -> None:
     assert Plan(promise=Promise(expect=Expect.FAILOVER), faults=(PowerOff,)).fault_names == ("power-off",)
+
+
+def run_pytest(file: Path, *options: str) -> list[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
+    plugins = ["-p", "harness.plugin", "-p", "harness.scenario_plugin"] if file.parent.name != "scenarios" else []
+    done = subprocess.run(
+        [*command, *plugins, str(file), *options], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_a_scenario_runs_under_each_of_its_servers_or_under_the_one_that_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "test_it.py"
+    scenario = "@scenario(unnoticed(), workloads=(Workload.REDIS, Workload.NGINX))\ndef test_it(run):\n    pass\n"
+    file.write_text(f"{HEAD}{scenario}@scenario(unnoticed())\ndef test_that(run):\n    pass\n")
+
+    def cases(*options: str) -> list[str]:
+        return [line.split("::")[1] for line in run_pytest(file, "--collect-only", *options) if "::" in line]
+
+    assert cases() == ["test_it[redis]", "test_it[nginx]", "test_that"]
+    assert cases("--workload=mosquitto") == ["test_it", "test_that"]
+
+
+def test_what_needs_our_own_server_is_skipped_under_another_with_the_reason(tmp_path: Path) -> None:
+    file = tmp_path / "test_it.py"
+    case = "@pytest.mark.parametrize('n', [pytest.param(1, marks=pytest.mark.only_kv('it writes no block'))])"
+    scenarios = [
+        "@scenario(unnoticed(), only_kv='it has no disk')\ndef test_all(run):\n",
+        f"@scenario(unnoticed())\n{case}\ndef test_one(run, n):\n",
+        "@scenario(unnoticed(), client=ClientKind.TICKER)\ndef test_other(run):\n",
+    ]
+    file.write_text(HEAD + "".join(f"{scenario}    raise SystemExit\n" for scenario in scenarios))
+    told = "\n".join(run_pytest(file, "--workload=redis", "-rs"))
+    assert "redis does not take part in it: it has no disk" in told
+    assert "redis does not take part in it: it writes no block" in told
+    assert "it has another guest than redis" in told
+    assert "3 skipped" in told

@@ -20,8 +20,10 @@ import pytest
 from harness.evidence.allure_report import EvidenceInsufficientError, PromiseBrokenError
 from harness.evidence.verdicts import Verdict
 from harness.lab.interface import Lab
+from harness.promise import Workload
 from harness.scenario import Plan
 from harness.vm.run import Run
+from scenarios import test_linux_programs
 from tests.mutants import arrangements
 from tests.mutants.conftest import Judgements
 from tests.mutants.table import TABLE, Mutant, Scenario
@@ -39,21 +41,27 @@ def wanted() -> list[Mutant]:
     return [mutant for mutant in TABLE if mutant.name in names]
 
 
-def run_of(lab: Lab, directory: Path, scenario: Scenario, mutants: tuple[str, ...], name: str) -> Run:
+def run_of(
+    lab: Lab,
+    directory: Path,
+    scenario: Scenario,
+    mutants: tuple[str, ...],
+    name: str,
+    workload: Workload = Workload.KV,
+) -> Run:
     [plan] = [mark.args[0] for mark in scenario.pytestmark if mark.name == "scenario"]  # type: ignore[attr-defined]
     assert isinstance(plan, Plan)
     plan = dataclasses.replace(plan, mutants=mutants)
-    return Run(lab, directory, plan, name=name, seed=zlib.crc32(name.encode()))
+    return Run(lab, directory, plan, name=name, seed=zlib.crc32(name.encode()), workload=workload)
 
 
-@pytest.mark.parametrize("mutant", wanted(), ids=lambda mutant: f"{mutant.name},seed={SEED}")
-def test_mutant_is_caught(lab: Lab, tmp_path: Path, mutant: Mutant) -> None:
-    run = run_of(lab, tmp_path / "evidence", mutant.under, mutant.names, mutant.name)
+def judgements_of(run: Run, scenario: Scenario) -> tuple[Judgements, BaseException | None]:
+    """What the oracles say of a run that a mutant spoils, and what its own lines raised."""
     own_lines: BaseException | None = None
     try:
         try:
             run.start()
-            mutant.under(run)
+            scenario(run)
         except Exception as error:
             own_lines = error
         # What the scenario's lines say of it is no verdict of an oracle's.
@@ -62,12 +70,27 @@ def test_mutant_is_caught(lab: Lab, tmp_path: Path, mutant: Mutant) -> None:
     finally:
         if not run.judgements:
             run.abandon()
-    judgements = Judgements(run.judgements)
+    return Judgements(run.judgements), own_lines
+
+
+@pytest.mark.parametrize("mutant", wanted(), ids=lambda mutant: f"{mutant.name},seed={SEED}")
+def test_mutant_is_caught(lab: Lab, tmp_path: Path, mutant: Mutant) -> None:
+    run = run_of(lab, tmp_path / "evidence", mutant.under, mutant.names, mutant.name)
+    judgements, own_lines = judgements_of(run, mutant.under)
     found = judgements.findings(mutant.oracle)
     failed = {finding.code for finding in found if finding.verdict is Verdict.FAILED}
     assert failed & set(mutant.codes), f"{mutant.names}: {own_lines!r}\n{judgements}"
     for oracle, code in mutant.also:
         assert code in {finding.code for finding in judgements.findings(oracle)}, f"{mutant.names}\n{judgements}"
+
+
+@pytest.mark.parametrize("workload", test_linux_programs.PROGRAMS if WANTED == "all" else [])
+def test_what_a_program_forgets_is_seen_through_its_own_protocol(lab: Lab, tmp_path: Path, workload: Workload) -> None:
+    scenario = test_linux_programs.test_primary_loses_power
+    run = run_of(lab, tmp_path / "evidence", scenario, ("reset-on-go-live",), f"reset-{workload}", workload)
+    judgements, _ = judgements_of(run, scenario)
+    judgements.assert_caught("connections-kept", "segment-rst")
+    judgements.assert_caught("linearizable", "not-linearizable")
 
 
 @pytest.mark.parametrize(

@@ -676,6 +676,17 @@ def nobody_knows_who_owns_the_vm_at_the_end(run: Run) -> None:
     run.records = []
 
 
+# The machine below
+
+
+@found("outcome", "machine-stood-still")
+@found("evidence-sufficient", "machine-stood-still")
+def the_machine_stands_still_and_the_backup_takes_over(run: Run) -> None:
+    run.scenario |= {"expect": Expect.STAYS_TOGETHER, "faults": ()}
+    run.faults = []
+    run.stand_still(KILL_MS, KILL_MS + 162)
+
+
 # Guest time
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -27,6 +27,7 @@ from harness.evidence.read_back import ReadBack, write_read_back
 from harness.evidence.recording import Recording
 from harness.evidence.replay import Replay, ReplayedOutput
 from harness.evidence.scenario import Scenario
+from harness.evidence.standstills import MachineRecord, Overdue, write_standstills
 from harness.evidence.wire.messages import Answer, Body, Commit, Entries, Heartbeat, Hello, LogEntry, Welcome
 from harness.evidence.wire.storage import StorageWrite
 from harness.evidence.wire.wire import Refused, Said, Wire
@@ -93,8 +94,15 @@ class Run:
     consoles: dict[str, bytes] = field(default_factory=lambda: {PRIMARY: b"", BACKUP: b""})
     ticks: list[Record] = field(default_factory=list)
     looks: list[Record] = field(default_factory=list)
+    # When each of two processors did not run; None: nobody observed them.
+    overdue: list[Overdue] | None = None
     # One exchange: (client, output index, the frame's bytes), for tests that look for a certain one.
     replies: list[tuple[int, int, bytes]] = field(default_factory=list)
+
+    def stand_still(self, from_ms: float, to_ms: float, *, processors: Sequence[int] = (0, 1)) -> None:
+        """The machine, or a processor of it, does not run for a while; what the run says of that time stays."""
+        self.overdue = self.overdue or []
+        self.overdue += [Overdue(processor, boot_ns(from_ms), boot_ns(to_ms)) for processor in processors]
 
     def trace(self, host: str, at_ms: float, event: str, generation: int, **fields: Any) -> Record:
         """Append an event to a trace."""
@@ -184,6 +192,8 @@ class Run:
         for name in ("history", "connections", "faults", "ticks", "looks"):
             if records := getattr(self, name):
                 _write_lines(directory / f"{name}.jsonl", records)
+        if self.overdue is not None:
+            write_standstills(directory / "standstills.json", MachineRecord(2, self.overdue))
         for host, console in self.consoles.items():
             (directory / "hosts" / host).mkdir(parents=True, exist_ok=True)
             (directory / "hosts" / host / "console.log").write_bytes(console)

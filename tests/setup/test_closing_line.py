@@ -7,6 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from harness.begin_anew_plugin import PROPERTY
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -53,6 +55,13 @@ def _suite(body: str) -> str:
             2,
             "1 of 1 scenarios passed, pytest's exit status 2; report: x",
             id="interrupted",
+        ),
+        pytest.param(
+            f'<testcase classname="a" name="one"><properties><property name="{PROPERTY}" value="why"/></properties>'
+            '</testcase><testcase classname="a" name="two"/>',
+            0,
+            "2 of 2 scenarios passed, 1 begun anew because the machine stood still; report: x",
+            id="begun-anew",
         ),
         pytest.param("", 5, "No scenario was run (pytest's exit status 5); report: x", id="none-selected"),
     ],

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness.evidence.capture_counts import CaptureCount
 from harness.evidence.looks import Look
+from harness.evidence.standstills import MachineRecord
 from harness.lab.capture import Captures
 from harness.lab.host_table import HostTable
 from harness.lab.interface import Capability, LabError, Pace
@@ -22,6 +23,7 @@ from harness.lab.netns.host import PROJECT, NetnsHost
 from harness.lab.netns.prerequisites import check_prerequisites
 from harness.lab.netns.provision import Disk, RunKeys, provision
 from harness.lab.netns.run_directory import RunDirectory
+from harness.lab.netns.standstill_observer import StandstillObserver
 from harness.lab.netns.storage import NetnsStorage
 from harness.lab.netns.switch import Switch
 from harness.lab.topology import HOSTS, OPERATOR
@@ -84,6 +86,7 @@ class NetnsLab(HostTable[NetnsHost]):
         self._keeper: subprocess.Popen[str] | None = None
         self._captures: Captures | None = None
         self._watch: _Watch | None = None
+        self._observer: StandstillObserver | None = None
         self.storage = NetnsStorage(self._hosts)
 
     @property
@@ -141,6 +144,7 @@ class NetnsLab(HostTable[NetnsHost]):
                 key=keys.operator.as_paramiko(),
                 host_key=keys.hosts[plan.name].as_paramiko(),
             )
+        self._observer = StandstillObserver(run.path / "standstills.jsonl")
         self.on_all(NetnsHost.power_on)
         self._watch = _Watch(list(self._hosts.values()))
 
@@ -194,10 +198,16 @@ class NetnsLab(HostTable[NetnsHost]):
     def looks(self) -> Sequence[Look]:
         return self._watch.looks if self._watch else []
 
+    def machine_record(self) -> MachineRecord | None:
+        return self._observer.record() if self._observer else None
+
     def _end_watch(self) -> None:
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer = None
 
     def _end_captures(self) -> None:
         if self._captures is not None:

@@ -13,6 +13,7 @@ import paramiko
 
 from harness.evidence.capture_counts import CaptureCount
 from harness.evidence.looks import Look
+from harness.evidence.standstills import MachineRecord
 from harness.lab.calibration import Calibration, calibrate
 from harness.lab.capture import Captures
 from harness.lab.host_table import HostTable
@@ -136,6 +137,9 @@ class VagrantLab(HostTable[VagrantHost]):
 
     def looks(self) -> Sequence[Look]:
         return []  # its hosts are virtual machines, and the pace stands for how they share this machine
+
+    def machine_record(self) -> MachineRecord | None:
+        return None  # as above
 
     def keep(self) -> str:
         """Let go of the machines as they are; says how to look at them."""

@@ -9,6 +9,8 @@ from harness.scenario import scenario
 from harness.vm.run import Run
 
 PROGRAMS = (Workload.REDIS, Workload.MEMCACHED, Workload.NGINX, Workload.MOSQUITTO)
+# The way in which the primary is lost makes little difference to a program: the suite has twelve minutes.
+SOME = (Workload.REDIS, Workload.MEMCACHED)
 
 
 @scenario(Promise(expect=Expect.FAILOVER), faults=(PowerOff,), workloads=PROGRAMS)
@@ -19,7 +21,7 @@ def test_primary_loses_power(run: Run) -> None:
     run.expect_takeover(survivor)
 
 
-@scenario(Promise(expect=Expect.FAILOVER), faults=(KillVmm,), workloads=PROGRAMS)
+@scenario(Promise(expect=Expect.FAILOVER), faults=(KillVmm,), workloads=SOME)
 def test_vmm_of_the_primary_is_killed(run: Run) -> None:
     """SIGKILL hits the primary's VMM: no client's connection ends with it."""
     survivor, victim = run.backup, run.primary
@@ -27,7 +29,7 @@ def test_vmm_of_the_primary_is_killed(run: Run) -> None:
     run.expect_takeover(survivor)
 
 
-@scenario(Promise(expect=Expect.FAILOVER), faults=(Freeze,), workloads=PROGRAMS)
+@scenario(Promise(expect=Expect.FAILOVER), faults=(Freeze,), workloads=SOME)
 def test_primary_freezes_for_longer_than_detect(run: Run) -> None:
     """The primary's host stands still and wakes when the backup has taken over: no client is answered twice."""
     survivor, frozen = run.backup, run.primary

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Workload,
         choices=list(Workload),
         default=Workload.REDIS,
-        help="what the VM runs: Debian's redis-server, packed, or this project's own key-value guest (default: redis)",
+        help="what the VM runs: this project's own key-value guest, or a packed program of Debian's (default: redis)",
     )
     options = parser.parse_args(arguments)
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_COLUMNS)

@@ -15,13 +15,15 @@ import click
 from ftvmm import _core
 from ftvmm.commands.outcome import failure_of
 from ftvmm.failure import Failure
-from ftvmm.packing.default_files import ENVIRONMENT, add_default_files
-from ftvmm.packing.guest_files import GuestFiles, HostFile, Link
+from ftvmm.packing.guest_files import GuestFiles, HostFile, Link, add_default_files
 from ftvmm.packing.libraries import SEARCHED, Library, Loader, MissingLibrary
 from ftvmm.packing.tracing import trace
 
 PERSONALITY = Path(__file__).parents[1] / "guests" / "images" / "linux.hvt"
 """Where `make -C ftvmm/guests` puts the guest that serves a program's system calls."""
+
+ENVIRONMENT = {"HOME": "/root", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+"""What a program finds in its environment unless it is told otherwise."""
 
 _MEGABYTE = 1_000_000
 

@@ -17,6 +17,17 @@ _ELF_MAGIC = b"\x7fELF"
 _LINKS_MAX = 40
 # Links to directories of the same names in /usr, on most hosts.
 _MERGED = ("/bin", "/lib", "/lib64", "/sbin")
+# What most programs look for. None of it is this host's own: an image must not depend on who packs it.
+_DIRECTORIES = {"/root": 0o700, "/run": 0o755, "/tmp": 0o1777, "/var/tmp": 0o1777}
+_TEXTS = {
+    "/etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "/etc/hosts": "127.0.0.1\tlocalhost\n",
+    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "/etc/resolv.conf": "# no name server\n",
+}
+# The time zone, which is what the user of a host expects to see.
+_OF_THE_HOST = "/etc/localtime"
 
 
 @dataclass(frozen=True)
@@ -289,3 +300,13 @@ def _is_library(host: str) -> bool:
 
 def _fail(error: OSError) -> None:
     raise Failure(f"{error.filename}: {error.strerror}.")
+
+
+def add_default_files(files: GuestFiles) -> None:
+    """Puts in what most programs look for, where it is not there."""
+    for path, permissions in _DIRECTORIES.items():
+        files.put(path, Directory(permissions), replace=False)
+    for path, text in _TEXTS.items():
+        files.put(path, Text(text), replace=False)
+    if os.path.isfile(_OF_THE_HOST):
+        files.add_host(_OF_THE_HOST)

@@ -30,6 +30,4 @@ class Guests:
     def carry_out(self, tree: Tree, shell: Shell) -> None:
         shell.run(["make", "-C", tree.root / "ftvmm" / "guests"], failure="The guests did not build.")
         if not self.is_present(tree):
-            raise StepFailed(
-                "The guests were built, but ftvmm/guests/images/ lacks one of kv, ticker, compute and linux."
-            )
+            raise StepFailed(f"The guests were built, but ftvmm/guests/images/ lacks one of {', '.join(IMAGES)}.")

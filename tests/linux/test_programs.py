@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ftvmm import _core
+from tests.command_line.command import ftvmm
 from tests.guests.guest import Guest
 from tests.linux.clients import (
     MEMCACHED_PORT,
@@ -42,6 +43,8 @@ from tests.linux.linux_guest import (
 )
 
 CONNECTIONS = 32
+REQUESTS = 400
+DRAW = "return redis.call('RPUSH', KEYS[1], redis.call('SRANDMEMBER', 'numbers'), unpack(redis.call('TIME')))"
 GO = Path("/usr/local/go/bin/go")
 LARGE_MEMORY_MIB = 1024
 GO_MEMORY_MIB = 4096
@@ -104,6 +107,29 @@ def test_redis_serves_many_clients_at_once(redis_image: Path, service_network: t
     # Each client sees the counter grow, and each number is seen once.
     assert all(of_one == sorted(of_one) for of_one in replies)
     assert sorted(number for of_one in replies for number in of_one) == list(range(1, CONNECTIONS * 50 + 1))
+
+
+def test_redis_is_replayed_to_the_same_state(
+    redis_image: Path, service_network: tuple[str, ...], tmp_path: Path
+) -> None:
+    log = tmp_path / "run.log"
+    with boot(redis_image, f"--record={log}", "--verbose", *service_network) as guest:
+        guest.expect("Ready to accept connections")
+        with redis_client() as client:
+            for number in range(REQUESTS // 4):
+                client.set(f"key {number}", "x" * number)
+                client.incr("counter")
+                client.sadd("numbers", number)
+                # What is drawn at random, and what time it is, are inputs too.
+                client.eval(DRAW, 1, "drawn")
+        end_redis()
+        assert guest.wait() == 0
+    ending = [line for line in guest.console if line.startswith("ftvmm: ") and "fingerprint" in line]
+    written = [line for line in guest.console if line not in ending]
+    assert len(ending) == 1
+    replayed = ftvmm("replay", "--verbose", log)
+    assert (replayed.returncode, replayed.stderr.splitlines()) == (0, ending)
+    assert replayed.stdout.splitlines() == written
 
 
 # Memcached

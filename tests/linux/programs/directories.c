@@ -194,8 +194,8 @@ static void links(void) {
 
 static void working_directory(void) {
     char path[PATH_MAX] = "";
-    CHECK(mkdir("work", 0755));
-    CHECK(chdir("work"));
+    CHECK(mkdir("inner", 0755));
+    CHECK(chdir("inner"));
     CHECK_TEXT(getcwd(path, sizeof path));
     CHECK_ADDRESS(getcwd(path, 5));
     CHECK_ADDRESS(getcwd(path, 0));
@@ -204,10 +204,10 @@ static void working_directory(void) {
     CHECK(chdir("file"));
     CHECK(chdir(".."));
     CHECK_TEXT(getcwd(path, sizeof path));
-    CHECK(chdir("./work/../work/."));
+    CHECK(chdir("./inner/../inner/."));
     CHECK_TEXT(getcwd(path, sizeof path));
     CHECK(unlink("file"));
-    CHECK(rmdir("../work"));
+    CHECK(rmdir("../inner"));
     CHECK_ADDRESS(getcwd(path, sizeof path));
     CHECK(open("file", O_CREAT | O_RDWR, 0644));
     CHECK(chdir("/tmp/directories"));

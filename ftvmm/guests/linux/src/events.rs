@@ -5,23 +5,22 @@ use core::any::Any;
 use core::cell::Cell;
 
 use linux_raw_sys::general::{
-    __kernel_itimerspec, __kernel_timespec, CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM, CLOCK_MONOTONIC, CLOCK_REALTIME,
-    CLOCK_REALTIME_ALARM, EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, EPOLLERR, EPOLLIN, EPOLLOUT, O_CLOEXEC, O_NONBLOCK,
-    O_RDWR, SI_TIMER, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET, stat,
+    __kernel_itimerspec, CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_REALTIME_ALARM,
+    EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, EPOLLERR, EPOLLIN, EPOLLOUT, O_CLOEXEC, O_NONBLOCK, O_RDWR, SI_TIMER,
+    TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET, stat,
 };
 
+use crate::clock::{of_timespec, timespec};
 use crate::files::Object;
 use crate::files::file_system::empty_status;
 use crate::kernel::Kernel;
 use crate::signals::timer::Timer;
 use crate::signals::{Information, SignalSet, set_of_program};
 use crate::system_calls::{Call, Errno, Outcome, Stop, errno};
-use crate::threads::timespec;
 
 /// Linux keeps all such files in one inode, which has no type.
 const ANONYMOUS_MODE: u32 = 0o600;
 const ANONYMOUS_NUMBER: u64 = 1;
-const NANOSECONDS: u64 = 1_000_000_000;
 
 /// What fstat says of a file that has no name and no type.
 pub fn anonymous_metadata() -> stat {
@@ -258,7 +257,7 @@ pub fn timerfd_create(kernel: &mut Kernel, call: Call) -> Outcome {
 /// EBADF, EINVAL, EFAULT.
 pub fn timerfd_settime(kernel: &mut Kernel, call: Call) -> Outcome {
     let new: __kernel_itimerspec = kernel.memory.get(call.word(2))?;
-    let (value, interval) = (nanoseconds(&new.it_value)?, nanoseconds(&new.it_interval)?);
+    let (value, interval) = (of_timespec(&new.it_value)?, of_timespec(&new.it_interval)?);
     let flags = call.unsigned(1);
     if flags & !(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET) != 0 {
         return Err(errno::EINVAL.into());
@@ -289,12 +288,6 @@ pub fn timerfd_gettime(kernel: &mut Kernel, call: Call) -> Outcome {
     let now = kernel.clock.look();
     kernel.memory.put(call.word(1), timer.setting(now))?;
     Ok(0)
-}
-
-fn nanoseconds(time: &__kernel_timespec) -> Result<u64, Errno> {
-    let is_valid = time.tv_sec >= 0 && (0..NANOSECONDS as i64).contains(&time.tv_nsec);
-    let whole = (time.tv_sec as u64).saturating_mul(NANOSECONDS).saturating_add(time.tv_nsec as u64);
-    if is_valid { Ok(whole) } else { Err(errno::EINVAL) }
 }
 
 /// Signals that are read rather than handled (signalfd).

@@ -100,7 +100,8 @@ impl Kernel {
             if let Some(call) = self.threads.current().call {
                 self.carry_out(call);
             }
-            if self.threads.goes_on() && self.deliver_signals() {
+            if self.threads.goes_on() {
+                self.deliver_signals();
                 return self.threads.current_frame();
             }
             self.next_thread();

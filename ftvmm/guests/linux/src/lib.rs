@@ -24,4 +24,4 @@ pub mod start;
 pub mod system_calls;
 pub mod threads;
 
-pub use start::main;
+pub use start::{HEAP_PARTS, main};

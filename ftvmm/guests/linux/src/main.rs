@@ -2,4 +2,4 @@
 #![no_std]
 #![no_main]
 
-sdk::guest!(personality::main, [], heap_parts: 4);
+sdk::guest!(personality::main, [], heap_parts: personality::HEAP_PARTS);

@@ -306,7 +306,7 @@ pub fn mmap(kernel: &mut Kernel, call: Call) -> Outcome {
     if is_fixed && kernel.memory.is_within_objects(address, length) {
         return Ok(address);
     }
-    if let Some(MappedObject::Image { base, .. }) = mapped {
+    if let Some(MappedObject::Image { base }) = mapped {
         if offset != 0 {
             return Err(errno::ENODEV.into());
         }

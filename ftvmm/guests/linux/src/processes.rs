@@ -18,18 +18,18 @@ use linux_raw_sys::prctl::{
 };
 use linux_raw_sys::system::new_utsname;
 
+use crate::clock::{MICROSECOND_NANOSECONDS, NANOSECONDS, timespec};
 use crate::files::DESCRIPTORS_MAX;
 use crate::kernel::Kernel;
 use crate::signals::QUEUED_MAX;
 use crate::start::STACK_BYTES;
 use crate::system_calls::{Call, Errno, Outcome, errno};
-use crate::threads::{PROCESS, timespec};
+use crate::threads::PROCESS;
 
 /// The kernel version that programs see: that of Debian 12.
 pub const RELEASE: &str = "6.1.0-ftvmm";
 /// Clock ticks a second (AT_CLKTCK).
 pub const TICKS: u64 = 100;
-const NANOSECONDS: u64 = 1_000_000_000;
 
 /// The process.
 pub struct Process {
@@ -226,7 +226,7 @@ pub fn getrusage(kernel: &mut Kernel, call: Call) -> Outcome {
     if call.int(0) != RUSAGE_CHILDREN {
         let now = kernel.clock.look();
         usage.ru_utime.tv_sec = (now / NANOSECONDS) as _;
-        usage.ru_utime.tv_usec = (now % NANOSECONDS / 1000) as _;
+        usage.ru_utime.tv_usec = (now % NANOSECONDS / MICROSECOND_NANOSECONDS) as _;
     }
     kernel.memory.put(call.word(1), usage)?;
     Ok(0)
@@ -342,7 +342,7 @@ pub fn thread_name(text: &str) -> [u8; 16] {
 pub fn gettimeofday(kernel: &mut Kernel, call: Call) -> Outcome {
     let now = kernel.clock.look();
     let wall = kernel.clock.wall(now);
-    kernel.memory.put_if_wanted(call.word(0), [wall / NANOSECONDS, wall % NANOSECONDS / 1000])?;
+    kernel.memory.put_if_wanted(call.word(0), [wall / NANOSECONDS, wall % NANOSECONDS / MICROSECOND_NANOSECONDS])?;
     kernel.memory.put_if_wanted(call.word(1), [0u32; 2])?;
     Ok(0)
 }

@@ -27,8 +27,8 @@ use crate::system_calls::Errno;
 
 /// The first thread's stack, in bytes.
 pub const STACK_BYTES: u64 = 8 << 20;
-/// The heap's part of memory: the personality's own, files and socket buffers among it. `main.rs` says the same.
-const HEAP_PARTS: u64 = 4;
+/// The heap gets one part of memory in so many: the personality's own, files and socket buffers among it.
+pub const HEAP_PARTS: u64 = 4;
 /// The size of a program header (Elf64_Phdr).
 const PROGRAM_HEADER_BYTES: u64 = 56;
 
@@ -91,7 +91,7 @@ fn start(boot_info: &'static BootInfo) -> Result<*mut Frame, StartError> {
     // Files may fill three quarters of the heap; the rest is for everything else.
     let capacity = memory_start.saturating_sub(boot_info.image_end) / 4 * 3;
     let time = clock.wall(clock.now());
-    let mut tree = Tree::start(&package, capacity, time);
+    let mut tree = Tree::new(&package, capacity, time);
     if let Some(device) = BlockDevice::open(boot_info, disk::DEVICE) {
         disk::mount(&mut tree, device, time)?;
     }

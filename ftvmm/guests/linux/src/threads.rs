@@ -6,16 +6,17 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general::{
-    __kernel_timespec, CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_TAI, CLONE_CHILD_CLEARTID,
-    CLONE_CHILD_SETTID, CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM, FUTEX_CLOCK_REALTIME,
-    FUTEX_CMP_REQUEUE, FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, FUTEX_WAKE_BITSET,
-    FUTEX_WAKE_OP, TIMER_ABSTIME, clone_args,
+    CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_TAI, CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID,
+    CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM, FUTEX_CLOCK_REALTIME, FUTEX_CMP_REQUEUE,
+    FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_WAKE_OP,
+    TIMER_ABSTIME,
 };
 
+use crate::clock::duration;
 use crate::entry::{Frame, RED_ZONE_BYTES};
 use crate::kernel::Kernel;
 use crate::signals::ThreadSignals;
-use crate::system_calls::{Call, Errno, Outcome, Stop, Wait, WaitFor, errno};
+use crate::system_calls::{Call, Outcome, Stop, Wait, WaitFor, errno};
 
 /// The number of the process, and of its first thread.
 pub const PROCESS: i32 = 2;
@@ -24,7 +25,6 @@ const THREADS_MAX: usize = 1024;
 /// Calls in a row after which another thread gets its turn.
 const TURN_CALLS: u32 = 512;
 const ANY_BITS: u32 = u32::MAX;
-const NANOSECONDS: u64 = 1_000_000_000;
 
 /// What a call that runs more than once keeps between its tries.
 #[derive(Clone, Copy, Debug, Default)]
@@ -118,11 +118,6 @@ impl Threads {
     /// The running thread, to be changed.
     pub fn current_mut(&mut self) -> &mut Thread {
         &mut self.threads[self.current]
-    }
-
-    /// The index of the running thread.
-    pub fn current_index(&self) -> usize {
-        self.current
     }
 
     /// All threads that have not ended.
@@ -274,24 +269,6 @@ impl Threads {
     }
 }
 
-/// A duration or time of Linux's ABI in nanoseconds.
-///
-/// # Errors
-/// EFAULT; EINVAL where it is negative or its nanoseconds are no part of a second.
-pub fn duration(kernel: &Kernel, address: u64) -> Result<u64, Errno> {
-    let time: __kernel_timespec = kernel.memory.get(address)?;
-    let is_valid = time.tv_sec >= 0 && (0..NANOSECONDS as i64).contains(&time.tv_nsec);
-    match is_valid {
-        true => Ok((time.tv_sec as u64).saturating_mul(NANOSECONDS).saturating_add(time.tv_nsec as u64)),
-        false => Err(errno::EINVAL),
-    }
-}
-
-/// Nanoseconds as a structure of Linux's ABI.
-pub fn timespec(nanoseconds: u64) -> __kernel_timespec {
-    __kernel_timespec { tv_sec: (nanoseconds / NANOSECONDS) as i64, tv_nsec: (nanoseconds % NANOSECONDS) as i64 }
-}
-
 /// futex(address, operation, value, timeout or second value, second address, third value)
 ///
 /// # Errors
@@ -428,30 +405,11 @@ pub fn clone3(kernel: &mut Kernel, call: Call) -> Outcome {
     if call.word(1) < FIRST_VERSION_BYTES {
         return Err(errno::EINVAL.into());
     }
-    let mut arguments = clone_args {
-        flags: 0,
-        pidfd: 0,
-        child_tid: 0,
-        parent_tid: 0,
-        exit_signal: 0,
-        stack: 0,
-        stack_size: 0,
-        tls: 0,
-        set_tid: 0,
-        set_tid_size: 0,
-        cgroup: 0,
-    };
-    let words: [u64; 8] = kernel.memory.get(call.word(0))?;
-    [arguments.flags, _, arguments.child_tid, arguments.parent_tid, _, arguments.stack, arguments.stack_size, _] =
-        words;
-    let stack = arguments.stack.wrapping_add(arguments.stack_size);
-    let request = Request {
-        flags: arguments.flags,
-        stack,
-        parent_tid: arguments.parent_tid,
-        child_tid: arguments.child_tid,
-        thread_local: words[7],
-    };
+    // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls.
+    let [flags, _, child_tid, parent_tid, _, stack, stack_bytes, thread_local]: [u64; 8] =
+        kernel.memory.get(call.word(0))?;
+    let stack = stack.wrapping_add(stack_bytes);
+    let request = Request { flags, stack, parent_tid, child_tid, thread_local };
     start_thread(kernel, &request)
 }
 

@@ -14,7 +14,7 @@ macro_rules! guest {
     ($main:path, [$($kind:ident $name:literal),*]) => {
         $crate::guest!($main, [$($kind $name),*], heap_parts: 1);
     };
-    ($main:path, [$($kind:ident $name:literal),*], heap_parts: $parts:literal) => {
+    ($main:path, [$($kind:ident $name:literal),*], heap_parts: $parts:expr) => {
         #[used]
         #[unsafe(link_section = ".interp")]
         static INTERPRETER: [u8; 24] = *b"/nonexistent/solo5/\0\0\0\0\0";

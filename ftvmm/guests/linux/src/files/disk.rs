@@ -22,13 +22,13 @@ use self::listing::Listing;
 use super::file_system::{Attributes, BLOCK_BYTES, Change, Entry, FileSystem, Kind, New, SECTOR_BYTES, Space};
 use super::tree::Tree;
 use super::walk::Last;
+use crate::clock::NANOSECONDS;
 use crate::system_calls::{Errno, errno};
 
 /// The manifest's name of the block device.
 pub const DEVICE: &str = "storage";
 /// Where its file system is.
 const PATH: &str = "/data";
-const NANOSECONDS: u64 = 1_000_000_000;
 /// The permission bit of a directory that its group is shared.
 const SET_GROUP: u16 = 0o2000;
 

@@ -11,6 +11,7 @@ use linux_raw_sys::general::{
 use super::image::Image;
 use super::proc::Generated;
 use super::special::Device;
+use crate::clock::NANOSECONDS;
 use crate::system_calls::{Errno, errno};
 
 /// Longer names are refused (NAME_MAX).
@@ -21,7 +22,6 @@ pub const FILE_BYTES_MAX: u64 = (1 << 44) - BLOCK_BYTES;
 pub const BLOCK_BYTES: u64 = 4096;
 /// The unit of st_blocks.
 pub const SECTOR_BYTES: u64 = 512;
-const NANOSECONDS: u64 = 1_000_000_000;
 
 /// A file: which mounted file system holds it, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -92,8 +92,6 @@ pub enum MappedObject {
     Image {
         /// guest address of its first page
         base: u64,
-        /// length from its first to behind its last page, in bytes
-        span_bytes: u64,
     },
     /// a file that is to be read
     File(Rc<OpenFile>),
@@ -113,8 +111,7 @@ impl Kernel {
         }
         let opened = file.kind::<OpenNode>().ok_or(errno::ENODEV)?;
         if let Some(image) = opened.image() {
-            let (base, span_bytes) = (image.base, image.span_bytes);
-            return Ok(MappedObject::Image { base, span_bytes });
+            return Ok(MappedObject::Image { base: image.base });
         }
         if !opened.can_be_mapped() {
             return Err(errno::ENODEV);

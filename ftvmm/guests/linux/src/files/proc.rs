@@ -11,14 +11,13 @@ use linux_raw_sys::general::{PROC_SUPER_MAGIC, SYSFS_MAGIC};
 use super::DESCRIPTORS_MAX;
 use super::ram::{Body, Ram};
 use super::setup::put;
+use crate::clock::NANOSECONDS;
 use crate::kernel::Kernel;
 use crate::memory::PAGE_BYTES;
 use crate::processes::{RELEASE, TICKS};
 use crate::start::STACK_BYTES;
 use crate::system_calls::{Errno, errno};
 use crate::threads::PROCESS;
-
-const NANOSECONDS: u64 = 1_000_000_000;
 
 /// What a file of /proc or /sys tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use linux_raw_sys::general::{__kernel_timespec, AT_EMPTY_PATH, AT_FDCWD, AT_SYML
 use super::file_system::Change;
 use super::open::PERMISSIONS;
 use super::walk::Target;
+use crate::clock::NANOSECONDS;
 use crate::kernel::Kernel;
 use crate::system_calls::{Call, Errno, Outcome, errno};
 
-const NANOSECONDS: u64 = 1_000_000_000;
 /// setuid, setgid, and the bit that makes setgid mean what it says.
 const SET_USER: u32 = 0o4000;
 const SET_GROUP: u32 = 0o2000;

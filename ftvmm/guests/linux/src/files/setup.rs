@@ -47,14 +47,9 @@ const LINKS: &[(&str, &str)] = &[
 ];
 
 impl Tree {
-    /// The tree of a package, whose files may grow as long as there is memory.
-    pub fn new(package: &Package<'static>) -> Tree {
-        Tree::start(package, u64::MAX, 0)
-    }
-
     /// The tree of a package; its files may take so many bytes of RAM, and are as old as `time`, in nanoseconds since
     /// 1970.
-    pub fn start(package: &Package<'static>, capacity: u64, time: u64) -> Tree {
+    pub fn new(package: &Package<'static>, capacity: u64, time: u64) -> Tree {
         let mut ram = Ram::new(capacity);
         let mut images = Vec::new();
         put_standard_files(&mut ram, time);

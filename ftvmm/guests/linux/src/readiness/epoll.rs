@@ -14,10 +14,11 @@ use linux_raw_sys::general::{
     EPOLLOUT, EPOLLWAKEUP, O_RDWR, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, epoll_event, stat,
 };
 
+use crate::clock::optional_duration;
 use crate::events::anonymous_metadata;
 use crate::files::{Object, OpenFile};
 use crate::kernel::Kernel;
-use crate::readiness::{earlier, mask_for_call, milliseconds, nothing, optional_duration, ready, with_mask};
+use crate::readiness::{earlier, mask_for_call, milliseconds, nothing, ready, with_mask};
 use crate::system_calls::{Call, Errno, Outcome, errno};
 
 /// Epolls may lie within epolls so deep (EP_MAX_NESTS of Linux's `fs/eventpoll.c`).

@@ -8,25 +8,23 @@ mod poll;
 mod select;
 
 use linux_raw_sys::general::{
-    __NR_ppoll as PPOLL, __NR_pselect6 as PSELECT6, __NR_select as SELECT, __kernel_old_timeval, EPOLLIN, EPOLLOUT,
-    EPOLLRDNORM, EPOLLWRNORM, O_PATH,
+    __NR_ppoll as PPOLL, __NR_pselect6 as PSELECT6, __NR_select as SELECT, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM,
+    O_PATH,
 };
 
 pub use epoll::{epoll_create, epoll_create1, epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait};
 pub use poll::{poll, ppoll};
 pub use select::{pselect6, select};
 
+use crate::clock::{timespec, timeval};
 use crate::events;
 use crate::files::{Object, OpenFile};
 use crate::kernel::Kernel;
 use crate::memory::Memory;
 use crate::signals::{SignalSet, set_of_program};
 use crate::system_calls::{Call, Errno, Outcome, Stop, errno};
-use crate::threads::{duration, timespec};
 
-const NANOSECONDS: u64 = 1_000_000_000;
 const MILLISECOND_NANOSECONDS: u64 = 1_000_000;
-const MICROSECOND_NANOSECONDS: u64 = 1000;
 
 /// What a descriptor stands for, where it can be asked whether it is ready.
 ///
@@ -57,14 +55,6 @@ fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
 /// A timeout in milliseconds, where a negative one is none.
 fn milliseconds(timeout: i32) -> Option<u64> {
     u64::try_from(timeout).ok().map(|milliseconds| milliseconds * MILLISECOND_NANOSECONDS)
-}
-
-/// A timeout as a structure of seconds and nanoseconds, where a null pointer says that there is none.
-///
-/// # Errors
-/// EFAULT, EINVAL.
-fn optional_duration(kernel: &Kernel, address: u64) -> Result<Option<u64>, Errno> {
-    if address == 0 { Ok(None) } else { duration(kernel, address).map(Some) }
 }
 
 /// Nothing is ready: the call ends with 0 where its timeout (nanoseconds from its start) is over, else it waits. `next` is
@@ -126,11 +116,7 @@ fn with_rest_left(kernel: &mut Kernel, call: Call, outcome: Outcome) -> Outcome 
 pub fn leave_remaining(memory: &Memory, call: Call, rest: Option<u64>) {
     let Some(rest) = rest else { return };
     let _ = match u32::try_from(call.number) {
-        Ok(SELECT) => {
-            let tv_sec = (rest / NANOSECONDS) as i64;
-            let tv_usec = (rest % NANOSECONDS / MICROSECOND_NANOSECONDS) as i64;
-            memory.put_if_wanted(call.word(4), __kernel_old_timeval { tv_sec, tv_usec })
-        }
+        Ok(SELECT) => memory.put_if_wanted(call.word(4), timeval(rest)),
         Ok(PSELECT6) => memory.put_if_wanted(call.word(4), timespec(rest)),
         Ok(PPOLL) => memory.put_if_wanted(call.word(2), timespec(rest)),
         _ => Ok(()),

@@ -2,8 +2,9 @@
 
 use linux_raw_sys::general::{POLLERR, POLLHUP, POLLNVAL, pollfd};
 
+use crate::clock::optional_duration;
 use crate::kernel::Kernel;
-use crate::readiness::{earlier, mask_for_call, milliseconds, nothing_or_signal, open_file, optional_duration, ready};
+use crate::readiness::{earlier, mask_for_call, milliseconds, nothing_or_signal, open_file, ready};
 use crate::readiness::{with_mask, with_rest_left};
 use crate::system_calls::{Call, Errno, Outcome, errno};
 

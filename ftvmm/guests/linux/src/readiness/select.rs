@@ -8,9 +8,10 @@ use linux_raw_sys::general::{
     EPOLLWRNORM,
 };
 
+use crate::clock::{MICROSECOND_NANOSECONDS, NANOSECONDS, optional_duration};
 use crate::kernel::Kernel;
-use crate::readiness::{MICROSECOND_NANOSECONDS, NANOSECONDS, earlier, mask_for_call, nothing_or_signal, open_file};
-use crate::readiness::{optional_duration, ready, with_mask, with_rest_left};
+use crate::readiness::{earlier, mask_for_call, nothing_or_signal, open_file};
+use crate::readiness::{ready, with_mask, with_rest_left};
 use crate::system_calls::{Call, Errno, Outcome, errno};
 
 /// The events for which a descriptor stays in the first, second and third set: POLLIN_SET, POLLOUT_SET and POLLEX_SET of

@@ -4,17 +4,16 @@ use linux_raw_sys::general::{
     __kernel_old_itimerval, __kernel_old_timeval, ITIMER_REAL, SI_TKILL, SIG_BLOCK, SIG_SETMASK, SIG_UNBLOCK,
 };
 
+use crate::clock::{MICROSECOND_NANOSECONDS, NANOSECONDS, optional_duration, timeval};
 use crate::kernel::Kernel;
 use crate::signals::queue::{INFORMATION_WORDS, is_acceptable};
 use crate::signals::sets::SIGNALS;
 use crate::signals::timer::Timer;
 use crate::signals::{Action, AlternateStack, Disposition, Information, SignalSet};
 use crate::system_calls::{Call, Errno, Outcome, Stop, Wait, WaitFor, errno};
-use crate::threads::{PROCESS, duration};
+use crate::threads::PROCESS;
 
 const SET_BYTES: u64 = size_of::<SignalSet>() as u64;
-const NANOSECONDS: u64 = 1_000_000_000;
-const MICROSECOND_NANOSECONDS: u64 = 1000;
 
 /// A set that the program hands over with its size.
 ///
@@ -220,7 +219,7 @@ pub fn rt_tgsigqueueinfo(kernel: &mut Kernel, call: Call) -> Outcome {
 /// EAGAIN where none has come in time, EINTR, EINVAL, EFAULT.
 pub fn rt_sigtimedwait(kernel: &mut Kernel, call: Call) -> Outcome {
     let wanted = set_of_program(kernel, call.word(0), call.word(3))?.without(SignalSet::UNBLOCKABLE);
-    let timeout = if call.word(2) == 0 { None } else { Some(duration(kernel, call.word(2))?) };
+    let timeout = optional_duration(kernel, call.word(2))?;
     let taken = kernel.take_signal(wanted);
     let now = kernel.clock.now();
     let thread = kernel.threads.current_mut();
@@ -297,11 +296,7 @@ fn nanoseconds(time: &__kernel_old_timeval) -> Result<u64, Errno> {
 }
 
 fn timer_value((left, interval): (u64, u64)) -> __kernel_old_itimerval {
-    let time = |nanoseconds: u64| __kernel_old_timeval {
-        tv_sec: (nanoseconds / NANOSECONDS) as i64,
-        tv_usec: (nanoseconds % NANOSECONDS / MICROSECOND_NANOSECONDS) as i64,
-    };
-    __kernel_old_itimerval { it_interval: time(interval), it_value: time(left) }
+    __kernel_old_itimerval { it_interval: timeval(interval), it_value: timeval(left) }
 }
 
 /// setitimer(which, new, old)

@@ -7,13 +7,14 @@ use linux_raw_sys::general::{
     __NR_sendmsg, __NR_sendto, __NR_write, __NR_writev, SA_RESETHAND, SIGSEGV, TIMER_ABSTIME,
 };
 
+use crate::clock::timespec;
 use crate::kernel::Kernel;
 use crate::memory::Memory;
 use crate::readiness::leave_remaining;
 use crate::signals::sets::Name;
 use crate::signals::{Disposition, Information, SignalSet, Signals, ThreadSignals, frame};
 use crate::system_calls::{Call, Errno, errno};
-use crate::threads::{Pending, Thread, timespec};
+use crate::threads::{Pending, Thread};
 
 /// What a shell adds to the signal that has ended a process.
 const SIGNAL_EXIT_STATUS: i32 = 128;
@@ -133,10 +134,10 @@ impl Kernel {
     }
 
     /// Delivers the signals that the running thread takes, which is about to return to the program: its frame becomes
-    /// that of the handler. Returns whether the thread goes on, which it does: a signal that ends it ends the process.
-    pub fn deliver_signals(&mut self) -> bool {
+    /// that of the handler. A signal that ends the thread ends the process.
+    pub fn deliver_signals(&mut self) {
         if !self.signals.may_be_pending && self.threads.current().signals.is_settled() {
-            return true;
+            return;
         }
         self.end_if_fatal();
         loop {
@@ -152,7 +153,7 @@ impl Kernel {
                 continue;
             }
             if self.threads.current().signals.saved_mask.is_none() {
-                return true;
+                return;
             }
             // What that mask lets through comes next.
             self.restore_mask();

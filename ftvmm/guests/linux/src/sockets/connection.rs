@@ -14,19 +14,19 @@ use sdk::smoltcp::wire::{IpAddress, IpEndpoint};
 use super::Directions;
 use super::address::NOWHERE;
 use super::options::{KeepAlive, Options};
+use crate::clock::NANOSECONDS;
 use crate::system_calls::{Errno, Stop, errno};
 
-const SECOND: u64 = 1_000_000_000;
 /// A host of the own network that has not said its address for so long is not there: three questions.
-const RESOLUTION_NANOSECONDS: u64 = 3 * SECOND;
+const RESOLUTION_NANOSECONDS: u64 = 3 * NANOSECONDS;
 /// A request for a connection is given up after six repetitions (net.ipv4.tcp_syn_retries): 1 + 2 + ... + 64 seconds.
-const REQUEST_NANOSECONDS: u64 = 127 * SECOND;
+const REQUEST_NANOSECONDS: u64 = 127 * NANOSECONDS;
 /// An answer to one is given up after five (net.ipv4.tcp_synack_retries).
-const ANSWER_NANOSECONDS: u64 = 63 * SECOND;
+const ANSWER_NANOSECONDS: u64 = 63 * NANOSECONDS;
 /// Bytes that nobody acknowledges are given up after fifteen repetitions (net.ipv4.tcp_retries2).
-const UNACKNOWLEDGED_NANOSECONDS: u64 = 924 * SECOND;
+const UNACKNOWLEDGED_NANOSECONDS: u64 = 924 * NANOSECONDS;
 /// A connection whose descriptor is closed is given up when it was quiet for so long (net.ipv4.tcp_fin_timeout).
-const ORPHAN_NANOSECONDS: u64 = 60 * SECOND;
+const ORPHAN_NANOSECONDS: u64 = 60 * NANOSECONDS;
 
 /// Buffers that nobody has asked for, in bytes. They are taken from the heap for each connection.
 const RECEIVE_BYTES: usize = 16 * 1024;

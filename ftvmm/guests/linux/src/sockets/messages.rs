@@ -15,11 +15,11 @@ use super::address::{self, Address};
 use super::calls::destination;
 use super::handover::{self, Place};
 use super::{Message, Received, Socket};
+use crate::clock::{optional_duration, timespec};
 use crate::files::OpenFile;
 use crate::kernel::Kernel;
 use crate::memory::Memory;
 use crate::system_calls::{Call, Errno, Outcome, Stop, errno};
-use crate::threads::{duration, timespec};
 
 /// Linux moves no more at once (MAX_RW_COUNT).
 const BYTES_MAX: u64 = 0x7fff_f000;
@@ -379,7 +379,7 @@ pub fn sendmmsg(kernel: &mut Kernel, call: Call) -> Outcome {
 /// # Errors
 /// As recvmsg, for the first one.
 pub fn recvmmsg(kernel: &mut Kernel, call: Call) -> Outcome {
-    let timeout = if call.word(4) == 0 { None } else { Some(duration(kernel, call.word(4))?) };
+    let timeout = optional_duration(kernel, call.word(4))?;
     let file = kernel.files.get_usable(call.int(0))?;
     Socket::of(&file)?;
     let count = u64::from(call.unsigned(2).min(UIO_MAXIOV));

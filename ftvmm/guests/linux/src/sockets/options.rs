@@ -16,9 +16,9 @@ use linux_raw_sys::net::{
 };
 
 use super::Kind;
+use crate::clock::NANOSECONDS;
 use crate::system_calls::{Errno, errno};
 
-const NANOSECONDS: u64 = 1_000_000_000;
 const MICROSECONDS: i64 = 1_000_000;
 
 /// Buffers as Linux has them where nothing is set: net.ipv4.tcp_wmem, net.ipv4.tcp_rmem, net.core.wmem_default and

@@ -22,13 +22,17 @@ fn packed(path: &'static str, permissions: u16, content: Content<'static>) -> Fi
 fn packed_files_are_in_the_tree() {
     let object =
         Content::Object { base: 0x1000, span_bytes: 0x3000, file_bytes: 900, head: b"\x7fELF", writable: vec![] };
-    let tree = Tree::new(&package(vec![
-        packed("/bin", 0o755, Content::Directory),
-        packed("/bin/program", 0o755, object),
-        packed("/etc/passwd", 0o644, Content::Bytes(b"root")),
-        packed("/lib", 0o777, Content::Link("usr/lib")),
-        packed("/tmp", 0o700, Content::Directory),
-    ]));
+    let tree = Tree::new(
+        &package(vec![
+            packed("/bin", 0o755, Content::Directory),
+            packed("/bin/program", 0o755, object),
+            packed("/etc/passwd", 0o644, Content::Bytes(b"root")),
+            packed("/lib", 0o777, Content::Link("usr/lib")),
+            packed("/tmp", 0o700, Content::Directory),
+        ]),
+        u64::MAX,
+        0,
+    );
     let text = find(&tree, "/etc/passwd").unwrap();
     let mut buffer = [0; 10];
     assert_eq!(tree.read_at(text, 0, &mut buffer), Ok(4));
@@ -43,7 +47,7 @@ fn packed_files_are_in_the_tree() {
 
 #[test]
 fn what_every_system_has_is_there() {
-    let tree = Tree::new(&package(vec![]));
+    let tree = Tree::new(&package(vec![]), u64::MAX, 0);
     for path in ["/tmp", "/var/tmp", "/run", "/dev/shm", "/proc/self/fd", "/sys/devices/system/cpu"] {
         assert!(walk(&tree, path, Last::Follow).unwrap().is_directory, "{path}");
     }
@@ -57,7 +61,7 @@ fn what_every_system_has_is_there() {
 
 #[test]
 fn descriptors_are_links_in_proc() {
-    let mut tree = Tree::new(&package(vec![]));
+    let mut tree = Tree::new(&package(vec![]), u64::MAX, 0);
     let node = file(&mut tree, "/tmp/file");
     let directory = mkdir(&mut tree, "/tmp/directory").unwrap();
     let inner = file(&mut tree, "/tmp/directory/inner");
@@ -81,7 +85,7 @@ fn descriptors_are_links_in_proc() {
 
 #[test]
 fn the_working_directory_is_a_link_in_proc() {
-    let mut tree = Tree::new(&package(vec![]));
+    let mut tree = Tree::new(&package(vec![]), u64::MAX, 0);
     let directory = find(&tree, "/tmp").unwrap();
     let node = file(&mut tree, "/tmp/file");
     tree.set_working(directory);

@@ -161,9 +161,9 @@ fn a_request_is_refused_or_given_up() {
         let mut wire = Wire::new();
         let connection = wire.connect(PORT, SERVER);
         let sockets = &mut wire.stack.sockets;
-        assert!(connection.expire(sockets, (seconds - 1) * SECOND, is_unresolved).is_some());
+        assert!(connection.expire(sockets, (seconds - 1) * NANOSECONDS, is_unresolved).is_some());
         assert_eq!(connection.take_error(), None);
-        assert_eq!(connection.expire(sockets, seconds * SECOND, is_unresolved), None);
+        assert_eq!(connection.expire(sockets, seconds * NANOSECONDS, is_unresolved), None);
         assert_eq!(connection.take_error(), Some(expected));
         assert!(connection.is_over());
     }
@@ -183,14 +183,14 @@ fn a_quiet_connection_is_asked_whether_it_lives() {
     set(&mut options, SOL_TCP, TCP_KEEPCNT, 2);
     connection.apply(&mut wire.stack.sockets, &options);
     let deadline = wire.transmit().unwrap();
-    assert!(deadline > wire.now && deadline <= wire.now + 10 * SECOND);
+    assert!(deadline > wire.now && deadline <= wire.now + 10 * NANOSECONDS);
     wire.now = deadline;
     wire.settle();
     assert_eq!(connection.state(), State::Established);
     // The other end vanishes without a word.
     wire.stack.sockets.remove(peer);
     for _ in 0..4 {
-        wire.now += 5 * SECOND;
+        wire.now += 5 * NANOSECONDS;
         wire.transmit();
     }
     assert_eq!(connection.take_error(), Some(errno::ETIMEDOUT));

@@ -1,4 +1,5 @@
-//! Links the image by the SDK's script, without an operating system's start-up files and libraries.
+//! The build script of every guest: links the image by the SDK's script, without an operating system's start-up files and
+//! libraries.
 
 fn main() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../sdk/image.ld");

@@ -7,12 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from lab.box import archive, catalogue, contents, disk_image, kernel_modules, mirrors, root_tree, scrub, tools, work
-from lab.box.commands import Commands, build_environment
-from lab.box.failure import BoxFailed
-from lab.box.progress import Progress
-from lab.provision.serialise import one_at_a_time
-from lab.provision.stamps import SKIPPED_DIRECTORIES, Stamps, fingerprint_of
+from lab.box import catalogue, contents, disk_image, root_tree, tools
+from lab.box.commands import BoxFailed, Commands, Progress, build_environment, remove_work
+from lab.provision.step import SKIPPED_DIRECTORIES, Stamps, fingerprint_of, one_at_a_time
 
 SOURCES = Path(__file__).parent
 CHECKOUT = SOURCES.parents[1]
@@ -101,7 +98,7 @@ def build(
     path = tools.search_path()
     stamps = Stamps(output)
     with one_at_a_time(output / "lock", progress=progress):
-        work.remove(paths.work)
+        remove_work(paths.work)
         keys = tools.vagrant_keys() if keys is None else keys
         wanted = fingerprint(keys=keys, disk_gibibytes=disk_gibibytes)
         if not force and stamps.holds("box", wanted) and (box := present(output=output)):
@@ -119,14 +116,14 @@ def build(
                 print("\n".join(f"    {line}" for line in tail), file=progress)
                 raise BoxFailed(f"{failure} The whole log is {paths.log}.") from failure
             finally:
-                work.remove(paths.work)
+                remove_work(paths.work)
         stamps.put("box", wanted)
         return _box(paths, entry, built=True)
 
 
 def _build(commands: Commands, *, paths: Paths, keys: str, disk_bytes: int, progress: TextIO) -> catalogue.Entry:
     step = Progress(progress, count=5).step
-    apt = mirrors.configured(suite=contents.SUITE, environment=commands.environment)
+    apt = tools.configured_mirrors(suite=contents.SUITE, environment=commands.environment)
     paths.work.mkdir()
     root = paths.work / "root"
     with step(f"Root file tree from {len(contents.PACKAGES)} Debian packages and what they need"):
@@ -134,13 +131,13 @@ def _build(commands: Commands, *, paths: Paths, keys: str, disk_bytes: int, prog
     with step("The lab's own files, user and units"):
         root_tree.customise(commands, root=root, keys=keys)
         root_tree.manifest(commands, root=root, into=paths.work / "packages.txt")
-        kernel_modules.check(root, wanted=contents.KERNEL_MODULES)
-        scrub.scrub(root)
+        root_tree.check_modules(root, wanted=contents.KERNEL_MODULES)
+        root_tree.scrub(root)
     with step("Disk image"):
         image = disk_image.make(commands, root=root, work=paths.work, disk_bytes=disk_bytes)
     with step("Box archive"):
         partial = paths.work / "box.tar"
-        archive.write(partial, disk=image, disk_bytes=disk_bytes)
+        catalogue.write_box(partial, disk=image, disk_bytes=disk_bytes)
     with step("Catalogue"):
         sha256 = _sha256(partial)
         version = catalogue.next_version(catalogue.read(paths.catalogue), sha256=sha256, now=datetime.now(UTC))

@@ -1,17 +1,28 @@
-"""The box's catalogue: the JSON file that tells Vagrant one build from the next.
+"""The box file as Vagrant wants it, and the catalogue by which Vagrant tells one build from the next.
 
-Without it each build is version 0, and neither Vagrant nor a storage pool would notice a new one.
+The box is a tar archive with the disk, its metadata and a Vagrantfile. Without the catalogue, a JSON file, each build
+is version 0, and neither Vagrant nor a storage pool would notice a new one.
 """
 
+import io
 import json
 import os
+import tarfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from lab.box.commands import SOURCE_DATE_EPOCH
+
 NAME = "ftvmm/bookworm"
 PROVIDER = "libvirt"
+VAGRANTFILE = """\
+Vagrant.configure("2") do |config|
+  config.vm.guest = :debian
+  config.vm.synced_folder ".", "/vagrant", disabled: true
+end
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +75,25 @@ def next_version(previous: Entry | None, *, sha256: str, now: datetime) -> str:
         if (day, second) <= before:
             day, second = before[0], before[1] + 1
     return f"0.{day}.{second}"
+
+
+def write_box(path: Path, *, disk: Path, disk_bytes: int) -> None:
+    """Write the archive. It is not compressed: the disk in it is, and Vagrant takes either."""
+    metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": -(-disk_bytes // 2**30)}
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, text in (("metadata.json", json.dumps(metadata) + "\n"), ("Vagrantfile", VAGRANTFILE)):
+            content = text.encode()
+            archive.addfile(_member(name, len(content)), io.BytesIO(content))
+        with disk.open("rb") as content_of_disk:
+            archive.addfile(_member("box.img", disk.stat().st_size), content_of_disk)
+
+
+def _member(name: str, size: int) -> tarfile.TarInfo:
+    """An entry that tells nothing of who made it and when."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    member.mode = 0o644
+    member.mtime = SOURCE_DATE_EPOCH
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member

@@ -1,19 +1,25 @@
-"""Runs the build's commands: their output in the log, and nothing of them left when the build is interrupted."""
+"""Runs the build: its commands with their output in a log, a line for each step, nothing left when interrupted."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
-
-from lab.box.failure import BoxFailed
 
 SOURCE_DATE_EPOCH = 1686355200
 """2023-06-10, the day of bookworm's release: no file in the box is younger, so no two builds differ by their day."""
 END_SECONDS_MAX = 20.0
 """How long an interrupted command may take to undo its mounts."""
+
+
+class BoxFailed(Exception):
+    """The box could not be built; the message says why and what to do, the details are in the log."""
 
 
 def build_environment(path: str) -> dict[str, str]:
@@ -77,3 +83,47 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         if number == signal.SIGTERM:
             continue  # its children may not have heard; nothing of the group survives the second round
     process.wait()
+
+
+@dataclass
+class Progress:
+    """Counts the steps of one build, of which there are ``count``."""
+
+    stream: TextIO
+    count: int
+    number: int = 0
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """Frame one step."""
+        self.number += 1
+        assert self.number <= self.count
+        label = f"[{self.number}/{self.count}] {title}"
+        print(f"{label} ...", file=self.stream, flush=True)
+        begin = time.monotonic()
+        yield
+        print(f"{label}: done in {time.monotonic() - begin:.0f} s", file=self.stream, flush=True)
+
+
+def remove_work(directory: Path) -> None:
+    """Unmount what a killed build left mounted below the directory, and remove_work it.
+
+    mmdebstrap mounts the machine's /dev into the tree. Removing that tree with the mount in it would empty /dev.
+    """
+    for mount in reversed(mounts_below(directory)):
+        subprocess.run(["umount", mount], check=False, capture_output=True)
+    if left := mounts_below(directory):
+        raise BoxFailed(f"{left[-1]} is still mounted: `umount` it, then `rm -r {directory}`.")
+    if directory.exists():
+        shutil.rmtree(directory)
+
+
+def mounts_below(directory: Path, *, table: Path = Path("/proc/self/mountinfo")) -> list[Path]:
+    """Mount points in a directory, those inside of others last (proc(5), mountinfo)."""
+    points = [Path(_unescape(line.split()[4])) for line in table.read_text().splitlines()]
+    resolved = directory.resolve()
+    return sorted({point for point in points if point.is_relative_to(resolved)})
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), text)

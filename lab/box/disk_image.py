@@ -5,8 +5,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-from lab.box.commands import SOURCE_DATE_EPOCH, Commands
-from lab.box.failure import BoxFailed
+from lab.box.commands import SOURCE_DATE_EPOCH, BoxFailed, Commands
 from lab.box.tools import GRUB_PARTS
 
 SECTOR = 512

@@ -1,11 +1,13 @@
-"""What the build needs of the machine: Debian packages, and how a missing one is told of."""
+"""What the build needs of the machine: programs, Vagrant's keys, Debian's mirrors; and how a missing one is told of."""
 
 import os
 import shutil
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from lab.box.failure import BoxFailed
+from lab.box.commands import BoxFailed
 
 PACKAGES = {
     "mmdebstrap": "the box's root file tree, from Debian packages",
@@ -33,6 +35,8 @@ KEY_PATTERNS = (
     "opt/vagrant/embedded/gems/*/gems/vagrant-*/keys/vagrant.pub*",
 )
 """Where Debian's package and HashiCorp's put the public halves of the keys that Vagrant tries first."""
+FORMAT = "$(REPO_URI)\t$(ORIGIN)\t$(LABEL)\t$(CODENAME)"
+INDEX_TARGETS = ("apt-get", "indextargets", "--format", FORMAT, "Created-By: Packages")
 
 
 def search_path(environment: Mapping[str, str] = os.environ) -> str:
@@ -63,3 +67,51 @@ def vagrant_keys(*, root: Path = Path("/")) -> str:
         if keys := sorted(lines - {""}):
             return "".join(f"{key}\n" for key in keys)
     raise BoxFailed("Vagrant's public key is not here, and `vagrant ssh` needs it in the box: apt-get install vagrant")
+
+
+@dataclass(frozen=True)
+class Mirrors:
+    """URIs of the archive and of the security archive."""
+
+    main: str
+    security: str
+
+    def lines(self, suite: str) -> list[str]:
+        """Lines for a sources.list."""
+        return [
+            f"deb {self.main} {suite} main",
+            f"deb {self.main} {suite}-updates main",
+            f"deb {self.security} {suite}-security main",
+        ]
+
+
+def configured_mirrors(*, suite: str, environment: Mapping[str, str]) -> Mirrors:
+    """Ask apt. Raises BoxFailed where it has no mirror of Debian."""
+    answer = subprocess.run(INDEX_TARGETS, capture_output=True, text=True, check=False, env=dict(environment))
+    if answer.returncode != 0:
+        raise BoxFailed(f"`apt-get indextargets` failed: {answer.stderr.strip()}")
+    return choose_mirrors(answer.stdout.splitlines(), suite=suite)
+
+
+def choose_mirrors(lines: Sequence[str], *, suite: str) -> Mirrors:
+    """Pick the mirrors for a suite; on another release of Debian its mirrors, which carry the suite as well."""
+    rows = [line.split("\t") for line in lines if line.count("\t") == 3]
+    main = _first(rows, label="Debian", codename=suite)
+    if main is None:
+        raise BoxFailed(
+            f"apt knows no Debian mirror, so there is nothing to build the box from: name one for {suite} in "
+            "/etc/apt/sources.list.d/ and run `apt-get update`."
+        )
+    security = _first(rows, label="Debian-Security", codename=f"{suite}-security")
+    if security is None:
+        raise BoxFailed(
+            f"apt knows no mirror of Debian's security archive: name one for {suite}-security in "
+            "/etc/apt/sources.list.d/ and run `apt-get update`."
+        )
+    return Mirrors(main=main, security=security)
+
+
+def _first(rows: Sequence[Sequence[str]], *, label: str, codename: str) -> str | None:
+    matching = [row for row in rows if row[1] == "Debian" and row[2] == label]
+    best = [row[0] for row in matching if row[3] == codename] or [row[0] for row in matching]
+    return best[0] if best else None

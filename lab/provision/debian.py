@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.provision.stamps import fingerprint_of
-from lab.provision.step import Shell, StepFailed, Tree
+from lab.provision.step import Shell, StepFailed, Tree, fingerprint_of
 
 PACKAGES = {
     "iproute2": "hosts' namespaces, links and bridges",
@@ -36,6 +35,18 @@ PACKAGES = {
     "git": "versions in reports",
 }
 """Package name to what it is here for."""
+
+LAB_PACKAGES = {
+    "vagrant": "brings the machines up as lab/Vagrantfile says",
+    "vagrant-libvirt": "its provider for libvirt",
+    "libvirt-daemon-system": "libvirtd, which keeps the machines",
+    "libvirt-clients": "virsh",
+    "qemu-system-x86": "the machines themselves",
+    "qemu-utils": "their disks, and the box's",
+    "e2fsprogs": "what the disk of a host without power holds",
+    "dnsmasq-base": "their addresses on the operator's network",
+}
+"""The same for what the Vagrant lab needs beside them."""
 
 SERVICES = {
     "openssh-server": ("ssh",),

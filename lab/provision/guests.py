@@ -1,8 +1,7 @@
 """The guest images that the scenarios run, built by their own Makefile."""
 
-from lab.provision.stamps import fingerprint_of
-from lab.provision.step import Shell, StepFailed, Tree
-from lab.provision.versions import program_version
+from lab.provision.prerequisites import program_version
+from lab.provision.step import Shell, StepFailed, Tree, fingerprint_of
 
 IMAGES = ("kv", "ticker", "compute", "linux")
 

@@ -22,6 +22,23 @@ RUST_MINIMUM = (1, 91)
 _RUST_OR_NEWER = f"Rust {RUST_MINIMUM[0]}.{RUST_MINIMUM[1]} or newer"
 
 
+def program_version(program: Path, *arguments: str) -> str:
+    """First line that ``program --version`` (or the given arguments) prints; empty when it does not run."""
+    try:
+        answer = subprocess.run(
+            [program, *(arguments or ("--version",))], capture_output=True, text=True, check=False, cwd="/"
+        )
+    except OSError:
+        return ""
+    return answer.stdout.partition("\n")[0] if answer.returncode == 0 else ""
+
+
+def version_number(text: str) -> tuple[int, int]:
+    """The first ``MAJOR.MINOR`` in a text, or (0, 0)."""
+    match = re.search(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
 class Missing(Exception):
     """A prerequisite is missing; the message is one sentence that says what to do about it."""
 

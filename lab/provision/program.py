@@ -8,17 +8,13 @@ from pathlib import Path
 
 from lab.box.tools import PACKAGES as BOX_PACKAGES
 from lab.provision import prerequisites
-from lab.provision.debian import DebianPackages
-from lab.provision.go_tools import GoTools
+from lab.provision.debian import LAB_PACKAGES, DebianPackages
 from lab.provision.guests import Guests
 from lab.provision.programs import Programs
 from lab.provision.python_environment import PythonEnvironment
-from lab.provision.report_tools import ReportTools
 from lab.provision.rust_core import LabCore, RustCore
-from lab.provision.serialise import one_at_a_time
-from lab.provision.stamps import Stamps
-from lab.provision.step import Step, StepFailed, Tree, perform
-from lab.vagrant.packages import PACKAGES as LAB_PACKAGES
+from lab.provision.step import Stamps, Step, StepFailed, Tree, one_at_a_time, perform
+from lab.provision.tools import GoTools, ReportTools
 
 STEPS: tuple[Step, ...] = (
     DebianPackages(),

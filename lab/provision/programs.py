@@ -6,8 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.provision.stamps import fingerprint_of
-from lab.provision.step import Shell, StepFailed, Tree
+from lab.provision.step import Shell, StepFailed, Tree, fingerprint_of
 
 CONFIGURATIONS = Path("harness/vm/programs")
 """In the tree; in the guest they are in /etc."""

@@ -5,8 +5,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from lab.provision.stamps import fingerprint_of
-from lab.provision.step import Shell, Tree
+from lab.provision.step import Shell, Tree, fingerprint_of
 
 CONSTRAINTS = Path("lab/provision/constraints.txt")
 PIP_INSTALL = ("-m", "pip", "install", "--disable-pip-version-check", "--no-input")

@@ -3,9 +3,8 @@
 import shutil
 from pathlib import Path
 
-from lab.provision.stamps import fingerprint_of
-from lab.provision.step import Shell, Tree
-from lab.provision.versions import program_version
+from lab.provision.prerequisites import program_version
+from lab.provision.step import Shell, Tree, fingerprint_of
 
 
 class RustCore:

@@ -1,15 +1,20 @@
-"""What a step of the set-up is, and how one is run: skipped if its stamp holds, else logged, timed and stamped."""
+"""What a step of the set-up is, and how one is run: skipped if its stamp holds, else logged, timed and stamped.
 
+A stamp remembers what a finished step was made from, by content, so that it is done again exactly when that changes.
+"""
+
+import fcntl
+import hashlib
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from lab.provision.stamps import Stamps
-
+SKIPPED_DIRECTORIES = frozenset({"target", "node_modules", "__pycache__", ".git"})
 LOG_TAIL_LINES = 25
 REDIRECTING = frozenset(
     (
@@ -19,6 +24,58 @@ REDIRECTING = frozenset(
     )
 )
 """Variables that would send a build's result elsewhere, or that belong to the make that called us."""
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """One small file a step under ``directory``, written only after the step has succeeded."""
+
+    directory: Path
+
+    def holds(self, step: str, fingerprint: str) -> bool:
+        """Tell whether the step's last success was made from exactly this."""
+        try:
+            return (self.directory / f"{step}.stamp").read_text() == fingerprint
+        except FileNotFoundError:
+            return False
+
+    def put(self, step: str, fingerprint: str) -> None:
+        """Record a success, atomically: a stamp cut short by a crash must not be taken for one."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        partial = self.directory / f"{step}.stamp.partial"
+        partial.write_text(fingerprint)
+        os.replace(partial, self.directory / f"{step}.stamp")
+
+    def remove(self, step: str) -> None:
+        """Forget the step, before it starts to change what an older stamp speaks for."""
+        (self.directory / f"{step}.stamp").unlink(missing_ok=True)
+
+
+def fingerprint_of(*, root: Path, paths: Iterable[Path], facts: Iterable[str] = ()) -> str:
+    """Digest of facts (versions, options) and of the names and contents of files; directories are walked.
+
+    Build output inside a source tree (``target``, ``node_modules``) does not count. A missing path counts as missing.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for fact in facts:
+        digest.update(f"fact {len(fact)} {fact}\n".encode())
+    for file in sorted(_files(paths)):
+        content = file.read_bytes() if file.is_file() else None
+        digest.update(f"file {file.relative_to(root)} {'missing' if content is None else len(content)}\n".encode())
+        digest.update(content or b"")
+    return digest.hexdigest()
+
+
+def _files(paths: Iterable[Path]) -> set[Path]:
+    found: set[Path] = set()
+    for path in paths:
+        if not path.is_dir():
+            found.add(path)
+            continue
+        for directory, subdirectories, names in os.walk(path):
+            subdirectories[:] = [name for name in subdirectories if name not in SKIPPED_DIRECTORIES]
+            found.update(Path(directory, name) for name in names)
+    return found
 
 
 class StepFailed(Exception):
@@ -133,3 +190,27 @@ def perform(step: Step, *, number: str, tree: Tree, stamps: Stamps, progress: Te
     stamps.put(step.name, fingerprint)
     print(f"{number} {step.title}: done in {time.monotonic() - begin:.0f} s", file=progress, flush=True)
     return True
+
+
+@contextmanager
+def one_at_a_time(lock_file: Path, *, progress: TextIO) -> Iterator[None]:
+    """Hold an exclusive lock; the kernel lets go of it when the holder dies, so none is ever left behind.
+
+    While another process holds it, say so on ``progress`` and wait.
+    """
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            print(
+                f"Another set-up of this tree is running (process {holder}); waiting for it.", file=progress, flush=True
+            )
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

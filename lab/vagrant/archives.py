@@ -1,20 +1,33 @@
-"""What is installed on each host, as one archive a host: wheels, Toxiproxy, images, scripts, configuration."""
+"""What is installed on each host, as one archive a host, made from the project as it is now.
+
+It is wheels, Toxiproxy, images, scripts and configuration. The wheels are collected and installed here, as the
+machines have no network.
+"""
 
 from __future__ import annotations
 
+import compileall
 import hashlib
 import io
+import py_compile
 import shlex
+import shutil
+import subprocess
+import sys
 import tarfile
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.lab import topology
 from harness.lab.host_files import hosts_file, network_batch, toxiproxy_configuration
-from harness.lab.interface import Host, HostRole
+from harness.lab.interface import Host, HostRole, LabError
+from harness.lab.keys import SshKey
 from harness.lab.topology import HOSTS, NETWORKS, STORAGE, STORAGE_PLAN, HostPlan
+from harness.lab.toxiproxy_server import toxiproxy_server
 from harness.lab.vagrant.lab import IMAGE_DIRECTORY
-from harness.lab.vagrant.state import PROJECT
-from lab.vagrant.wheelhouse import HOSTS_PYTHON
+from harness.lab.vagrant.state import PROJECT, lab_that_is_up
+from lab.vagrant.vagrant import archives_of
 
 _SCRIPTS = PROJECT / "lab" / "host"
 _LIBRARY = "usr/local/lib/ftvmm-lab"
@@ -25,6 +38,18 @@ STARTED_BY_SCENARIOS = (f"{_ENVIRONMENT}/", f"{IMAGE_DIRECTORY.lstrip('/')}/")
 STORAGE_MIB = 256
 # Megabytes over SSH to an emulated machine.
 _INSTALL_SECONDS = 900.0
+# The hosts' Python is Debian 12's, whichever runs this.
+HOSTS_PYTHON = (3, 11)
+LAB_CORE = "_core_lab.abi3.so"
+_TARGET = (
+    f"--python-version={HOSTS_PYTHON[0]}.{HOSTS_PYTHON[1]}",
+    "--implementation=cp",
+    "--abi=cp311",
+    "--abi=abi3",
+    "--abi=none",
+)
+_PLATFORMS = ("manylinux_2_36_x86_64", "manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64")
+DISK_MIB = 16
 
 
 def write_archives(directory: Path, *, packages: Path, toxiproxy: Path, operator_key: str, disk_mib: int) -> None:
@@ -142,3 +167,112 @@ def _variables(plan: HostPlan, disk_mib: int) -> str:
         "DISK_MIB": disk_mib,
     }
     return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
+
+
+def build_wheelhouse(directory: Path) -> None:
+    """Fill the directory anew.
+
+    Raises:
+        LabError: the wheel cannot be built or another's cannot be had; the message has the end of what was said.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for old in directory.glob("ftvmm-*.whl"):
+        old.unlink()
+    maturin = [sys.executable, "-m", "maturin", "build", "--release", "--quiet", "--interpreter", sys.executable]
+    _run_pip([*maturin, "--out", str(directory)], "the project's wheel cannot be built")
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["hosts"]]
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    download += ["--only-binary=:all:", *_TARGET, *(f"--platform={platform}" for platform in _PLATFORMS)]
+    download += ["--constraint", str(PROJECT / "lab/provision/constraints.txt"), "--find-links", str(directory)]
+    _run_pip([*download, "--dest", str(directory), *wanted], "the wheels that the hosts need cannot be had")
+
+
+def install_wheels(wheelhouse: Path, directory: Path) -> None:
+    """Install the project and what its hosts need into a directory of packages, from the wheelhouse alone.
+
+    Done once here for all hosts: pip takes minutes on an emulated machine.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-index"]
+    pip += [
+        "--root-user-action=ignore",
+        "--only-binary=:all:",
+        *_TARGET,
+        *(f"--platform={name}" for name in _PLATFORMS),
+    ]
+    pip += ["--find-links", str(wheelhouse), "--target", str(directory), "--no-compile", "ftvmm[hosts]"]
+    _run_pip(pip, "the wheels cannot be installed for the hosts")
+    # No wheel has the lab's build_wheelhouse of the core, and nobody else needs it.
+    shutil.copy(PROJECT / "ftvmm" / LAB_CORE, directory / "ftvmm" / LAB_CORE)
+    if sys.version_info[:2] == HOSTS_PYTHON:
+        compileall.compile_dir(
+            directory, quiet=1, stripdir=str(directory), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+        )
+
+
+def _run_pip(command: list[str], failure: str) -> None:
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LabError(f"{failure}: {(done.stderr or done.stdout).strip()[-2000:]}")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Digests of what the hosts are given.
+
+    Attributes:
+        installed: of all of it.
+        running: of what is in use from a host's start on, and is taken in by another start only: scripts that have run,
+            programs that run, their configuration.
+    """
+
+    installed: str
+    running: str
+
+
+def write_contents(directory: Path) -> Contents:
+    """Build the project's wheel and write every host's archive.
+
+    Args:
+        directory: the lab's.
+
+    Raises:
+        LabError: the wheel cannot be built, or another's cannot be had.
+    """
+    build_wheelhouse(directory / "wheelhouse")
+    install_wheels(directory / "wheelhouse", directory / "packages")
+    archives = archives_of(directory)
+    write_archives(
+        archives,
+        packages=directory / "packages",
+        toxiproxy=toxiproxy_server(),
+        operator_key=operator_key(directory).public,
+        disk_mib=DISK_MIB,
+    )
+    return Contents(digest_of(archives), digest_of(archives, leave_out=STARTED_BY_SCENARIOS))
+
+
+def operator_key(directory: Path) -> SshKey:
+    """The lab's own key, which opens its hosts; made when there is none yet."""
+    private, public = directory / "operator_key", directory / "operator_key.pub"
+    if private.exists() and public.exists():
+        return SshKey(private.read_bytes(), public.read_text().strip())
+    key = SshKey.generate()
+    private.touch(mode=0o600)
+    private.write_bytes(key.private)
+    public.write_text(key.public + "\n")
+    return key
+
+
+def require_current(directory: Path) -> None:
+    """See that the lab is up and has the project as it is now: scenarios on another would judge what nobody looks at.
+
+    Raises:
+        LabError: it is not, or it has not.
+    """
+    state = lab_that_is_up(directory)
+    if write_contents(directory).installed != state.installed:
+        raise LabError(
+            "the project has changed since the Vagrant lab got it: run `make lab-up`, which installs it anew"
+        )

@@ -1,39 +1,165 @@
-"""`up`: every step from nothing to a lab with a snapshot; each goes on from what an earlier call has left."""
+"""`up`: every step from nothing to a lab with a snapshot, each goes on from what an earlier call has left; `down`."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
 import re
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from harness.lab.interface import LabError
-from harness.lab.topology import HOSTS, OPERATOR
+from harness.lab.topology import HOSTS, NETWORKS, OPERATOR
 from harness.lab.vagrant.hypervisor import machines_of
 from harness.lab.vagrant.lab import VagrantLab
 from harness.lab.vagrant.libvirt import LibvirtMachines
-from harness.lab.vagrant.state import LIBVIRT, Door, LabState, read_state
-from lab.vagrant import doors, rack, uplink
-from lab.vagrant.acceleration import acceleration
-from lab.vagrant.archives import install_anew
-from lab.vagrant.boxes import box_settings, fetch_box, is_public
-from lab.vagrant.contents import Contents, write_contents
-from lab.vagrant.down import down
-from lab.vagrant.ingredients import SWITCHES, changed, ingredients
-from lab.vagrant.plan import plan
-from lab.vagrant.providers import check_provider
-from lab.vagrant.vagrant import Vagrant, archives_of
+from harness.lab.vagrant.state import LIBVIRT, PREFIX, PROJECT, VIRTUALBOX, Door, LabState, read_state
+from lab.vagrant import rack, uplink
+from lab.vagrant.archives import Contents, install_anew, write_contents
+from lab.vagrant.vagrant import (
+    LOCAL_BOX,
+    Vagrant,
+    addresses,
+    archives_of,
+    box_settings,
+    fetch_box,
+    is_public,
+    learn_door,
+)
 
+_MEMORY = "LAB_MEMORY"
+_MEMORY_MIB = "768"
+SWITCHES = ("LAB_ACCEL", _MEMORY)
+"""Variables of lab/Vagrantfile that a user may set, or leave as the machines have it."""
+# What the next lab can use again: the wheels that come from elsewhere, and the box as Vagrant has it.
+_KEPT = frozenset({"wheelhouse", "vagrant"})
 # Of all that Vagrant says of five machines, what tells how far they are.
 _INTERESTING = re.compile(
     r"Successfully added|Starting domain|Waiting for|Machine booted|Running provisioner|: (is a host|installs)|error",
     re.IGNORECASE,
 )
 Progress = Callable[[str], None]
+
+
+def acceleration(cpuinfo: Path = Path("/proc/cpuinfo"), device: Path = Path("/dev/kvm")) -> str:
+    """`kvm` where the processor has svm or vmx and the device can be opened, else `tcg`; LAB_ACCEL overrides.
+
+    There are machines with the node and without virtualisation that a stock kernel could use: KVM-PVM is one.
+    """
+    wanted = os.environ.get("LAB_ACCEL")
+    if wanted is not None:
+        if wanted not in {"kvm", "tcg"}:
+            raise LabError(f"LAB_ACCEL is {wanted!r}: it must be kvm or tcg")
+        return wanted
+    flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "").split()
+    usable = os.access(device, os.R_OK | os.W_OK)
+    return "kvm" if usable and {"svm", "vmx"} & set(flags) else "tcg"
+
+
+def check_provider(provider: str) -> None:
+    """`LabError` says in one sentence what is missing."""
+    if provider != VIRTUALBOX:
+        return
+    if shutil.which("VBoxManage") is None:
+        raise LabError("VBoxManage is not installed: install VirtualBox, or leave out `--provider virtualbox`")
+    if (os.environ.get("LAB_BOX") or LOCAL_BOX) == LOCAL_BOX:
+        raise LabError(
+            "VirtualBox needs a public box, as lab/box/ makes one for libvirt only: LAB_BOX=debian/bookworm64"
+        )
+
+
+def plan() -> dict[str, Any]:
+    """Hosts with their interfaces beside the operator's, which Vagrant makes itself as each machine's first."""
+    return {
+        "prefix": PREFIX,
+        "networks": {name: network.prefix for name, network in NETWORKS.items()},
+        "hosts": [
+            {
+                "name": host.name,
+                "role": host.role.value,
+                "operator_mac": host.hardware_address(OPERATOR),
+                "interfaces": [
+                    {
+                        "network": network,
+                        "address": host.address(network),
+                        "mac": host.hardware_address(network),
+                        "port": host.port(network),
+                    }
+                    for network in host.networks
+                    if network != OPERATOR
+                ],
+            }
+            for host in HOSTS
+        ],
+    }
+
+
+def ingredients(settings: Mapping[str, str], contents: Contents, before: Mapping[str, str]) -> dict[str, str]:
+    """Name to value or digest of each thing.
+
+    Args:
+        settings: the box, as `box_settings` gives it, and `LAB_ACCEL`.
+        contents: what the hosts are given.
+        before: what machines that are there were made of; a variable that is not set keeps what they have.
+    """
+    found = {
+        "the box": f"{settings['LAB_BOX']} {settings.get('LAB_BOX_VERSION', '')}".strip(),
+        "LAB_ACCEL": settings.get("LAB_ACCEL", ""),
+        _MEMORY: os.environ.get(_MEMORY, _MEMORY_MIB),
+        "lab/Vagrantfile": hashlib.sha256((PROJECT / "lab" / "Vagrantfile").read_bytes()).hexdigest(),
+        "hosts and networks": hashlib.sha256(json.dumps(plan(), sort_keys=True).encode()).hexdigest(),
+        "what runs on the hosts from their start on": contents.running,
+    }
+    kept = {name: before[name] for name in SWITCHES if name in before and name not in os.environ}
+    return {**found, **kept}
+
+
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The names of what is not as it was."""
+    return [name for name, value in now.items() if before.get(name) != value]
+
+
+def down(directory: Path, *, progress: Callable[[str], None]) -> bool:
+    """End the machines, their libvirt and its namespaces, and remove their files.
+
+    Returns:
+        whether there was a lab.
+    """
+    try:
+        state = read_state(directory)
+    except LabError as error:
+        progress(f"{error}; what is left of it is removed")
+        state = None
+    try:
+        uplink.take_back(directory, progress=progress)
+    finally:
+        _end_machines(directory, state, progress)
+    if directory.exists():
+        for entry in directory.iterdir():
+            if entry.name in _KEPT:
+                continue
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    return state is not None
+
+
+def _end_machines(directory: Path, state: LabState | None, progress: Callable[[str], None]) -> None:
+    if state is None:
+        if left := rack.left_in(directory):
+            progress("ending a libvirt that a lab without a state has left")
+            rack.stop(left)
+    elif state.rack is not None:
+        # The machines are processes in there, their networks links in there: ending it is all that there is to do.
+        progress("ending the machines, their libvirt and its namespaces")
+        rack.stop(state.rack)
+    elif (directory / "machines").exists():
+        Vagrant(directory, state.provider, None, {}).run(["destroy", "--force"], progress=progress)
 
 
 @contextmanager
@@ -158,7 +284,7 @@ def _doors(state: LabState, vagrant: Vagrant) -> dict[str, Door]:
     if isinstance(machines, LibvirtMachines):
         found = {host.name: (machines.address_of(host, host.hardware_address(OPERATOR)), 22) for host in HOSTS}
     else:
-        found = doors.addresses(vagrant.run(["ssh-config"], progress=lambda _: None))
+        found = addresses(vagrant.run(["ssh-config"], progress=lambda _: None))
     if missing := [host.name for host in HOSTS if host.name not in found]:
         raise LabError(f"`vagrant ssh-config` does not tell of {', '.join(missing)}")
-    return {host.name: doors.learn_door(host.name, *found[host.name], machines.connect) for host in HOSTS}
+    return {host.name: learn_door(host.name, *found[host.name], machines.connect) for host in HOSTS}

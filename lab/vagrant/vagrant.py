@@ -1,4 +1,4 @@
-"""Running Vagrant for this lab: its environment, its output line by line, inside the rack where there is one."""
+"""Vagrant as this lab runs it: settings, box, output line by line, and how the machines are reached."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from socket import socket
+
+import paramiko
 
 from harness.lab.interface import LabError
 from harness.lab.namespaces import only_child
 from harness.lab.process_identity import ProcessIdentity
-from harness.lab.vagrant.state import PROJECT
+from harness.lab.vagrant.state import PROJECT, Door
+from lab.box.build import build
+from lab.box.commands import BoxFailed
 from lab.vagrant import rack as racks
 
 _ARCHIVES_INSIDE = Path("/var/lib/libvirt/images/hosts")
 _END_SECONDS = 60.0
 # vagrant colours and redraws; what is kept of a line is its words.
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r")
+LOCAL_BOX = "ftvmm/bookworm"
 
 
 def archives_of(directory: Path) -> Path:
@@ -140,3 +147,68 @@ def _end(process: subprocess.Popen[str], pid: int | None) -> None:
     finally:
         killer.cancel()
         process.wait()
+
+
+def box_settings() -> dict[str, str]:
+    """The box for lab/Vagrantfile; the local one is built when it is not there or what makes it has changed.
+
+    Raises:
+        LabError: it cannot be built.
+    """
+    name = os.environ.get("LAB_BOX") or LOCAL_BOX
+    if name != LOCAL_BOX:
+        # Its packages are its publisher's: what is missing comes over the operator's network.
+        return {"LAB_BOX": name, "LAB_UPLINK": "1"}
+    try:
+        box = build(progress=sys.stderr)
+    except BoxFailed as failure:
+        raise LabError(f"the box cannot be built: {failure}") from failure
+    return {"LAB_BOX": box.name, "LAB_BOX_VERSION": box.version, "LAB_BOX_URL": str(box.catalogue)}
+
+
+def is_public(settings: Mapping[str, str]) -> bool:
+    """Whether `box_settings` chose a box of another publisher, whose packages come over the operator's network."""
+    return "LAB_BOX_URL" not in settings
+
+
+def fetch_box(vagrant: Vagrant, name: str, *, progress: Callable[[str], None]) -> None:
+    """Have Vagrant download a public box, if it has it not: by the machine's own network, where its resolver answers.
+
+    Raises:
+        LabError: it cannot be had.
+    """
+    there = vagrant.run(["box", "list"], progress=lambda _: None, inside=False)
+    if re.search(rf"^{re.escape(name)}\s+\({vagrant.provider}\b", there, re.MULTILINE) is None:
+        vagrant.run(["box", "add", "--provider", vagrant.provider, name], progress=progress, inside=False)
+
+
+def learn_door(name: str, address: str, port: int, connect: Callable[[str, int], socket]) -> Door:
+    """The door of one host.
+
+    Raises:
+        LabError: its sshd does not answer.
+    """
+    try:
+        with contextlib.closing(paramiko.Transport(connect(address, port))) as transport:
+            transport.start_client(timeout=60)
+            key = transport.get_remote_server_key()
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise LabError(f"{name} does not answer over SSH at {address} port {port}: {error}") from error
+    return Door(address, port, f"{key.get_name()} {key.get_base64()}")
+
+
+def addresses(configuration: str) -> dict[str, tuple[str, int]]:
+    """Address and port of each host's sshd, of what `vagrant ssh-config` prints (ssh_config(5)).
+
+    Raises:
+        LabError: a host has none there.
+    """
+    found = {}
+    for part in re.split(r"^Host ", configuration, flags=re.MULTILINE)[1:]:
+        name = part.split()[0]
+        address = re.search(r"^\s+HostName (\S+)$", part, re.MULTILINE)
+        port = re.search(r"^\s+Port (\d+)$", part, re.MULTILINE)
+        if address is None or port is None:
+            raise LabError(f"`vagrant ssh-config` does not tell how {name} is reached")
+        found[name] = address[1], int(port[1])
+    return found

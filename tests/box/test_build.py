@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.box import catalogue, work
+from lab.box import catalogue, commands
 from lab.box.build import DISK_GIBIBYTES, SOURCES, Paths, build, fingerprint, present
-from lab.provision.stamps import Stamps
+from lab.provision.step import Stamps
 
 KEYS = "ssh-ed25519 AAAA nobody\n"
 
@@ -105,5 +105,5 @@ def test_mounts_in_a_directory_are_told_from_its_neighbours(tmp_path: Path) -> N
     table = tmp_path / "mountinfo"
     mounts = [f"{tmp_path}/tree", f"{tmp_path}/tree/root/a\\040b", f"{tmp_path}/treetop/dev", "/"]
     table.write_text("".join(f"36 35 98:0 / {mount} rw - tmpfs none rw\n" for mount in mounts))
-    found = work.mounts_below(tmp_path / "tree", table=table)
+    found = commands.mounts_below(tmp_path / "tree", table=table)
     assert found == [tmp_path / "tree", tmp_path / "tree/root/a b"]

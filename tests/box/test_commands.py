@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.box.commands import Commands, build_environment
-from lab.box.failure import BoxFailed
+from lab.box.commands import BoxFailed, Commands, build_environment
 
 
 @pytest.fixture

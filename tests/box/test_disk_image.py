@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.box import archive, disk_image, tools
-from lab.box.commands import SOURCE_DATE_EPOCH, Commands, build_environment
+from lab.box import catalogue, disk_image, tools
+from lab.box.commands import SOURCE_DATE_EPOCH, BoxFailed, Commands, build_environment
 from lab.box.disk_image import DISK_SIGNATURE, PARTITION_SECTOR, SECTOR, master_boot_record
-from lab.box.failure import BoxFailed
 
 DISK_BYTES = 64 << 20
 
@@ -55,7 +54,7 @@ def _box(directory: Path, *, names: list[str]) -> Path:
     with (directory / "log").open("w") as log:
         commands = Commands(directory=directory, log=log, environment=build_environment(path))
         disk = disk_image.make(commands, root=root, work=directory, disk_bytes=DISK_BYTES)
-    archive.write(directory / "the.box", disk=disk, disk_bytes=DISK_BYTES)
+    catalogue.write_box(directory / "the.box", disk=disk, disk_bytes=DISK_BYTES)
     return directory / "the.box"
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lab.box import mirrors
-from lab.box.failure import BoxFailed
+from lab.box import tools
+from lab.box.commands import BoxFailed
 
 BOOKWORM = [
     "https://one.example/debian\tDebian\tDebian\tbookworm",
@@ -13,7 +13,7 @@ BOOKWORM = [
 
 
 def test_each_archive_has_its_own_mirror() -> None:
-    assert mirrors.choose(BOOKWORM, suite="bookworm").lines("bookworm") == [
+    assert tools.choose_mirrors(BOOKWORM, suite="bookworm").lines("bookworm") == [
         "deb https://one.example/debian bookworm main",
         "deb https://one.example/debian bookworm-updates main",
         "deb https://two.example/security bookworm-security main",
@@ -22,15 +22,15 @@ def test_each_archive_has_its_own_mirror() -> None:
 
 def test_the_suites_own_mirror_comes_first() -> None:
     other = "https://three.example/debian\tDebian\tDebian\ttrixie"
-    assert mirrors.choose([other, *BOOKWORM], suite="bookworm").main == "https://one.example/debian"
+    assert tools.choose_mirrors([other, *BOOKWORM], suite="bookworm").main == "https://one.example/debian"
 
 
 def test_another_releases_mirrors_carry_the_suite_too() -> None:
     newer = [line.replace("bookworm", "trixie") for line in BOOKWORM]
-    assert mirrors.choose(newer, suite="bookworm").security == "https://two.example/security"
+    assert tools.choose_mirrors(newer, suite="bookworm").security == "https://two.example/security"
 
 
 @pytest.mark.parametrize("lines", [[], BOOKWORM[:2], BOOKWORM[2:], ["https://four.example/\tDocker\tDocker\tbookworm"]])
 def test_without_debians_archives_it_says_what_to_do(lines: list[str]) -> None:
     with pytest.raises(BoxFailed, match="apt-get update"):
-        mirrors.choose(lines, suite="bookworm")
+        tools.choose_mirrors(lines, suite="bookworm")

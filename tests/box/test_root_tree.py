@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.box import contents, kernel_modules
-from lab.box.commands import SOURCE_DATE_EPOCH
-from lab.box.failure import BoxFailed
-from lab.box.scrub import scrub
+from lab.box import contents, root_tree
+from lab.box.commands import SOURCE_DATE_EPOCH, BoxFailed
+from lab.box.root_tree import scrub
 
 
 def _write(path: Path, text: str = "") -> Path:
@@ -57,19 +56,19 @@ def kernel(tmp_path: Path) -> Path:
 
 
 def test_a_complete_kernel_passes(kernel: Path) -> None:
-    assert kernel_modules.check(kernel, wanted=contents.KERNEL_MODULES) == "6.1.0-cloud"
+    assert root_tree.check_modules(kernel, wanted=contents.KERNEL_MODULES) == "6.1.0-cloud"
 
 
 @pytest.mark.parametrize("name", list(contents.KERNEL_MODULES)[2:])
 def test_a_missing_module_is_named(kernel: Path, name: str) -> None:
     (kernel / "usr/lib/modules/6.1.0-cloud/kernel/drivers" / f"{name}.ko.xz").unlink()
     with pytest.raises(BoxFailed, match=rf"6\.1\.0-cloud in the box lacks {name}:"):
-        kernel_modules.check(kernel, wanted=contents.KERNEL_MODULES)
+        root_tree.check_modules(kernel, wanted=contents.KERNEL_MODULES)
 
 
 def test_two_kernels_or_none_are_refused(kernel: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     (kernel / "usr/lib/modules/6.2.0-cloud").mkdir()
     with pytest.raises(BoxFailed, match="has 2"):
-        kernel_modules.check(kernel, wanted=())
+        root_tree.check_modules(kernel, wanted=())
     with pytest.raises(BoxFailed, match="none"):
-        kernel_modules.check(tmp_path_factory.mktemp("empty"), wanted=())
+        root_tree.check_modules(tmp_path_factory.mktemp("empty"), wanted=())

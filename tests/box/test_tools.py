@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab.box import tools
-from lab.box.failure import BoxFailed
+from lab.box.commands import BoxFailed
 
 
 @pytest.fixture

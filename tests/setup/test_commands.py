@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.provision.serialise import one_at_a_time
-from lab.provision.versions import program_version, version_number
+from lab.provision.prerequisites import program_version, version_number
+from lab.provision.step import one_at_a_time
 
 ROOT = Path(__file__).resolve().parents[2]
 

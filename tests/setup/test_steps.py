@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.provision.stamps import Stamps, fingerprint_of
-from lab.provision.step import Shell, StepFailed, Tree, perform
+from lab.provision.step import Shell, Stamps, StepFailed, Tree, fingerprint_of, perform
 
 
 @dataclass

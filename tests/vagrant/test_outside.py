@@ -19,11 +19,8 @@ from harness.lab.process_identity import ProcessIdentity
 from harness.lab.topology import HOSTS, OPERATOR
 from harness.lab.vagrant.state import Door, LabState, lab_that_is_up, read_state
 from lab.vagrant import rack
-from lab.vagrant.acceleration import acceleration
 from lab.vagrant.archives import digest_of, write_archives
-from lab.vagrant.down import down
-from lab.vagrant.plan import plan
-from lab.vagrant.up import up
+from lab.vagrant.up import acceleration, down, plan, up
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOOR = Door("10.9.0.7", 22, "ssh-ed25519 AAAA")

@@ -11,9 +11,8 @@ import pytest
 from harness.lab.topology import HOSTS, HostPlan
 from harness.lab.vagrant.state import LabState, read_state
 from lab.vagrant import up as program
-from lab.vagrant.archives import STARTED_BY_SCENARIOS, digest_of, write_archives
-from lab.vagrant.contents import Contents
-from lab.vagrant.ingredients import changed, ingredients
+from lab.vagrant.archives import STARTED_BY_SCENARIOS, Contents, digest_of, write_archives
+from lab.vagrant.up import changed, ingredients
 from lab.vagrant.vagrant import Vagrant
 
 BOX = {"LAB_BOX": "ftvmm/bookworm", "LAB_BOX_VERSION": "0.1", "LAB_ACCEL": "tcg"}

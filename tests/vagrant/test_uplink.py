@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.vagrant import uplink
-from lab.vagrant.down import down
+from lab.vagrant.up import down
 
 PROJECT = Path(__file__).resolve().parents[2]
 

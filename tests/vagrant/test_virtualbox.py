@@ -26,11 +26,9 @@ from harness.lab.vagrant.libvirt import LibvirtMachines
 from harness.lab.vagrant.state import Door, LabState
 from harness.lab.vagrant.virtualbox import VirtualBoxMachines, adapter_number, identifiers, machine_state
 from harness.lab.waiting import wait_until
-from lab.vagrant.boxes import fetch_box
-from lab.vagrant.doors import addresses
-from lab.vagrant.down import down
-from lab.vagrant.status import show_status
-from lab.vagrant.vagrant import Vagrant
+from lab.vagrant.__main__ import show_status
+from lab.vagrant.up import down
+from lab.vagrant.vagrant import Vagrant, addresses, fetch_box
 
 PROJECT = Path(__file__).resolve().parents[2]
 HOST_STORAGE, HOST_A, *_, HOST_CLIENT = HOSTS

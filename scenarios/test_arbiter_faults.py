@@ -6,10 +6,10 @@ from fault_injectors.arbiter_record import RolledBackRecords, UnreadableRecord
 from fault_injectors.direction import Direction
 from fault_injectors.host import PowerOff
 from fault_injectors.networks import ArbiterUnreachable
-from harness.evidence.role import Role
 from harness.lab.topology import ARBITER_PATH
 from harness.promise import Expect, Promise, unnoticed
 from harness.scenario import scenario
+from harness.vm.pair import Role
 from harness.vm.run import Run
 
 # As long as the arbiter is out of its mind, and then the takeover.

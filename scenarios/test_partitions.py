@@ -7,10 +7,10 @@ import pytest
 from fault_injectors.direction import Direction
 from fault_injectors.host import PowerOff
 from fault_injectors.networks import ArbiterUnreachable, FlappingCut, HostPairCut, NetworkCut
-from harness.evidence.role import Role
 from harness.lab.topology import CLIENT, LOGGING, MANAGEMENT
 from harness.promise import Expect, Promise, unnoticed
 from harness.scenario import scenario
+from harness.vm.pair import Role
 from harness.vm.run import Run
 
 

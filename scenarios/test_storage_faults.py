@@ -10,10 +10,10 @@ from fault_injectors.host import PowerOff
 from fault_injectors.networks import NetworkCut
 from fault_injectors.storage_server import StoppedStorageServer
 from fault_injectors.traffic import PacketDelay
-from harness.evidence.role import Role
 from harness.lab.topology import NODE_DIRECTORY, STORAGE, STORAGE_DIRECTORY
 from harness.promise import Expect, Guarantee, Promise, unnoticed
 from harness.scenario import scenario
+from harness.vm.pair import Role
 from harness.vm.run import Run
 
 NEEDS_A_DISK = "its data is on no disk"

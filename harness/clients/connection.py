@@ -7,8 +7,7 @@ import selectors
 import socket
 from dataclasses import dataclass
 
-from harness.clients.clock import now_ns
-from harness.clients.journal import Journal
+from harness.clients.journal import Journal, now_ns
 from harness.clients.protocols import Speech
 from harness.clients.workload import Operation, Reply
 

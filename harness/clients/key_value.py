@@ -24,10 +24,9 @@ from pathlib import Path
 
 import hiredis
 
-from harness.clients.clock import now_ns, reading
 from harness.clients.connection import Connection, ConnectionLostError
 from harness.clients.control import ControlServer, Progress
-from harness.clients.journal import Journal
+from harness.clients.journal import Journal, now_ns, reading
 from harness.clients.protocols import PROTOCOLS
 from harness.clients.workload import Operation, Reply, Topics, Workload, key_of, spell
 

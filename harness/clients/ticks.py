@@ -18,9 +18,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.clients.clock import now_ns, reading
 from harness.clients.control import ControlServer, Progress
-from harness.clients.journal import Journal
+from harness.clients.journal import Journal, now_ns, reading
 from harness.clients.key_value import address
 
 _TICK = re.compile(rb"tick (\d+) (\d+)\s*")

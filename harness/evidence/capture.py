@@ -1,6 +1,7 @@
 """`captures/<network>.<host>.<sent|received>.pcap.gz`: what passed the switch's port of a host (CLOCK_REALTIME).
 
-Packed, because most of what passes is the blocks of an empty disk; Wireshark opens the files as they are.
+Packed, because most of what passes is the blocks of an empty disk; Wireshark opens the files as they are. Beside them
+`captures/counts.json`: how many frames each port's capture took in, and how many went by without it.
 """
 
 from __future__ import annotations
@@ -8,15 +9,17 @@ from __future__ import annotations
 import enum
 import gzip
 import io
+import json
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import dpkt
 
 from harness.evidence.digest import digest
-from harness.evidence.json_lines import EvidenceError
+from harness.evidence.json_lines import EvidenceError, Line, decode, read_object
 
 _BROADCAST = b"\xff" * 6
 _RARP = 0x8035
@@ -112,3 +115,25 @@ def read_frames(path: Path, network: str, host: str, direction: Direction) -> li
     if any(not frame.content for frame in frames):
         raise EvidenceError(f"{path}: no whole pcap file: a frame is empty")
     return sorted(frames, key=lambda frame: frame.wall_ns)
+
+
+@dataclass(frozen=True)
+class CaptureCount:
+    """Frames of one port's capture, both ways, as the kernel counted them."""
+
+    captured: int
+    dropped: int
+
+
+def write_capture_counts(path: Path, counts: Mapping[str, CaptureCount]) -> None:
+    """Write the file; `counts` by `<network>.<host>`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({port: asdict(count) for port, count in counts.items()}, indent=1) + "\n")
+
+
+def read_capture_counts(path: Path) -> dict[str, CaptureCount]:
+    """Read the file, by `<network>.<host>`. Raises `EvidenceError`."""
+    line = read_object(path)
+    if not all(isinstance(fields, dict) for fields in line.fields.values()):
+        raise line.error("no object of objects")
+    return {port: decode(CaptureCount, Line(path, line.number, fields)) for port, fields in line.fields.items()}

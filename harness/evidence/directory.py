@@ -8,19 +8,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
-from harness.evidence.capture import Direction, Frame, capture_name, read_frames
-from harness.evidence.capture_counts import CaptureCount, read_capture_counts
-from harness.evidence.clock_samples import ClockPair, read_clock_record
-from harness.evidence.clocks import Clocks, Pair
-from harness.evidence.connections import ConnectionEvent, read_connections
+from harness.evidence.capture import CaptureCount, Direction, Frame, capture_name, read_capture_counts, read_frames
+from harness.evidence.client import ConnectionEvent, History, Ticks, read_connections, read_history, read_ticks
+from harness.evidence.clocks import ClockPair, Clocks, Pair, read_clock_record
 from harness.evidence.disk import read_disk
-from harness.evidence.disturbances import Disturbances
-from harness.evidence.faults import InjectedFault, read_faults
-from harness.evidence.history import History, read_history
-from harness.evidence.host_clocks import HostClocks
+from harness.evidence.faults import Disturbances, InjectedFault, read_faults
+from harness.evidence.host_clocks import ClientMapping, HostClocks, map_trace
 from harness.evidence.json_lines import EvidenceError
 from harness.evidence.looks import Looks, read_looks
-from harness.evidence.mapping import ClientMapping, map_trace
 from harness.evidence.ownership import (
     ArbiterRecord,
     Ownership,
@@ -33,7 +28,6 @@ from harness.evidence.recording import Recording, read_recordings
 from harness.evidence.replay import Replay, Replayer, read_replays, replay_here, replayed_already
 from harness.evidence.scenario import Scenario, read_scenario
 from harness.evidence.standstills import Standstills, read_standstills
-from harness.evidence.ticks import Ticks, read_ticks
 from harness.evidence.trace import Trace, read_trace
 from harness.evidence.wire.messages import LogEntry
 from harness.evidence.wire.nfs import read_nfs_writes

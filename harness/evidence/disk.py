@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.evidence.json_lines import Line, decode, read_object
-from harness.evidence.trace import Trace
-from harness.evidence.trace_events import Output
+from harness.evidence.trace import Output, Trace
 from harness.lab.interface import Host
 
 SECTOR_BYTES = 512

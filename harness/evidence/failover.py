@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
+from harness.evidence.client import operation_waits
 from harness.evidence.directory import EvidenceDirectory
-from harness.evidence.trace import Trace
-from harness.evidence.trace_events import Announced, Arbiter, Attached, ClosedLog, Drained, Event, Live, Suspect
-from harness.evidence.waits import operation_waits
+from harness.evidence.trace import Announced, Arbiter, Attached, ClosedLog, Drained, Event, Live, Suspect, Trace
 
 PARTS = ("detect", "drain", "arbitrate", "announce", "first_byte")
 

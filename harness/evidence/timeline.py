@@ -14,8 +14,7 @@ from matplotlib.patches import Patch
 
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.failover import Failover, find_failovers
-from harness.evidence.trace import Trace
-from harness.evidence.trace_events import Halted, Lag, Role, Stopped
+from harness.evidence.trace import Halted, Lag, Role, Stopped, Trace
 
 ROLE_COLOURS = {
     "SPARE": "#d8dee4",

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.evidence.capture_counts import CaptureCount
+from harness.evidence.capture import CaptureCount
 from harness.lab.interface import LabError
 from harness.lab.topology import OPERATOR, HostPlan
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from harness.evidence.clock_samples import ClockPair, ClockSample
+from harness.evidence.clocks import ClockPair, ClockSample
 from harness.lab.interface import Host, HostState, Lab, LabError
-from harness.lab.kept_conversation import KeptConversation
+from harness.lab.ssh import KeptConversation
 
 EXCHANGES = 20
 KEPT = 3

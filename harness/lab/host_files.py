@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from harness.lab import topology
-from harness.lab.interface import HostRole
+from harness.lab.interface import HostRole, LabError
 from harness.lab.topology import HOSTS, HostPlan
+
+PROJECT = Path(__file__).resolve().parents[2]
+BINARY = PROJECT / ".tools" / "bin" / "ftvmm-toxiproxy"
 
 
 def network_batch(plan: HostPlan, more_addresses: Mapping[str, str] | None = None) -> str:
@@ -56,3 +60,10 @@ def toxiproxy_configuration(plan: HostPlan) -> str:
             }
         ]
     )
+
+
+def toxiproxy_server() -> Path:
+    """The server's binary. `LabError` when it is not built."""
+    if not BINARY.is_file():
+        raise LabError(f"{BINARY} is not there: run `make setup`, which builds it")
+    return BINARY

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from harness.evidence.capture_counts import CaptureCount
+from harness.evidence.capture import CaptureCount
 from harness.evidence.looks import Look
 from harness.evidence.standstills import MachineRecord
 

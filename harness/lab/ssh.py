@@ -1,8 +1,9 @@
-"""A kept SSH connection to one host: commands, processes, files and forwarded ports, all by paramiko."""
+"""A kept SSH connection to one host: commands, processes, programs that are talked to, files and forwarded ports."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import select
 import shlex
 import socket
@@ -10,20 +11,44 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import paramiko
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from harness.lab.interface import CommandResult, HostUnreachableError, LabError
+from harness.lab.interface import CommandResult, Conversation, Host, HostUnreachableError, LabError
 from harness.lab.process_identity import parse_stat
 
 Connector = Callable[[], socket.socket]
-
 _START_SECONDS = 30.0
 _FILE_SECONDS = 120.0
 # Told apart from what cat(1) and the shell end with.
 _NO_SUCH_FILE = 44
+
+
+@dataclass(frozen=True)
+class SshKey:
+    """One ed25519 key: the private half in OpenSSH's format, the public half as an authorized_keys line."""
+
+    private: bytes
+    public: str
+
+    @classmethod
+    def generate(cls) -> SshKey:
+        """Draw a new key."""
+        key = Ed25519PrivateKey.generate()
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+        public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        return cls(private, public.decode())
+
+    def as_paramiko(self) -> paramiko.PKey:
+        """The key as paramiko wants it."""
+        return paramiko.Ed25519Key.from_private_key(io.StringIO(self.private.decode()))
 
 
 def as_shell(command: str | Sequence[str]) -> str:
@@ -313,3 +338,46 @@ def _carry(local: socket.socket, channel: Any) -> None:
             else:
                 # One end-of-file ends the pair: HTTP, the only user, never talks on after a half-close.
                 return
+
+
+class KeptConversation:
+    """Started when it is first asked, and again when the host has gone away meanwhile.
+
+    Args:
+        host: where.
+        script: Python source that answers each line of its standard input with one line.
+        arguments: the script's `sys.argv[1:]`.
+    """
+
+    def __init__(self, host: Host, script: str, *arguments: str) -> None:
+        self._host = host
+        self._command = ["sh", "-c", f'exec {host.python} -c "$0" "$@"', script, *arguments]
+        self._open = contextlib.ExitStack()
+        self._conversation: Conversation | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the program was started and has answered ever since."""
+        return self._conversation is not None
+
+    def ask(self, line: str, *, timeout_seconds: float, start_seconds: float | None = None) -> str:
+        """The answer to one line; where the program has to be started first there are `start_seconds` for it instead.
+
+        Raises:
+            HostUnreachableError: none came in time; the next question starts the program anew.
+        """
+        try:
+            if self._conversation is None:
+                timeout_seconds = start_seconds or timeout_seconds
+                self._conversation = self._open.enter_context(
+                    self._host.converse(self._command, timeout_seconds=timeout_seconds)
+                )
+            return self._conversation.ask(line, timeout_seconds=timeout_seconds)
+        except HostUnreachableError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the program."""
+        self._conversation = None
+        self._open.close()

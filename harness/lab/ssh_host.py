@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
+import testinfra.host
+from testinfra.backend import base
+
 from harness.lab.interface import ClockReading, CommandResult, HostRole, HostUnreachableError
 from harness.lab.ssh import SshConnection, SshConversation, SshProcess
-from harness.lab.testinfra_backend import as_testinfra
 from harness.lab.topology import HostPlan
+
+
+class KeptConnectionBackend(base.BaseBackend):  # type: ignore[misc]  # testinfra is untyped
+    """Runs testinfra's commands by a host's own `run`."""
+
+    NAME = "kept-connection"
+
+    def __init__(self, hostname: str, run: Callable[[str], CommandResult]) -> None:
+        super().__init__(hostname)
+        self._run = run
+
+    def run(self, command: str, *args: str, **kwargs: Any) -> base.CommandResult:
+        """Run one command; the arguments are quoted into it by testinfra's rules."""
+        line = self.get_command(command, *args)
+        result = self._run(line)
+        return self.result(result.exit_status, self.encode(line), result.stdout.encode(), result.stderr.encode())
+
+
+def as_testinfra(hostname: str, run: Callable[[str], CommandResult]) -> Any:
+    """A `testinfra.host.Host` over `run`."""
+    return testinfra.host.Host(KeptConnectionBackend(hostname, run))
 
 
 class SshHost:

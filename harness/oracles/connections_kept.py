@@ -6,8 +6,8 @@ import math
 from itertools import chain
 
 from harness.evidence.capture import Direction
+from harness.evidence.client import LOST_EVENTS, ConnectionEvent
 from harness.evidence.clocks import Clocks
-from harness.evidence.connections import LOST_EVENTS, ConnectionEvent
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.scenario import Scenario
 from harness.evidence.verdicts import Finding, Judgement, Verdict

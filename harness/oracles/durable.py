@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from harness.evidence.client import Operation
 from harness.evidence.directory import EvidenceDirectory
-from harness.evidence.history import Operation
 from harness.evidence.read_back import ReadBack
 from harness.evidence.scenario import Scenario
 from harness.evidence.verdicts import Finding, Judgement, Verdict

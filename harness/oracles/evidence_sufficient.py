@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from harness.evidence.capture import Direction
+from harness.evidence.client import operation_waits
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.scenario import TIME_SCALE_MAX, Scenario
-from harness.evidence.trace_events import NodeStarted
+from harness.evidence.trace import NodeStarted
 from harness.evidence.verdicts import Finding, Judgement, Verdict
-from harness.evidence.waits import operation_waits
 from harness.oracles import standstill
 from harness.oracles.emissions import said_by
 from harness.oracles.wording import after_start

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.evidence.directory import EvidenceDirectory
-from harness.evidence.host_clock import drift_ns
+from harness.evidence.host_clocks import drift_ns
 from harness.evidence.replay import Replay
 from harness.evidence.scenario import Scenario
 from harness.evidence.verdicts import Finding, Judgement, Verdict

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.evidence.history import Operation
+from harness.evidence.client import Operation
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.evidence.directory import EvidenceDirectory
-from harness.evidence.disturbances import LOSING_POWER, Disturbance
+from harness.evidence.faults import LOSING_POWER, Disturbance
 from harness.evidence.replay import ReplayedOutput
 from harness.evidence.scenario import Scenario
 from harness.evidence.verdicts import Finding, Judgement, Verdict

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.ownership import Ask, Claim
 from harness.evidence.scenario import Scenario
-from harness.evidence.trace_events import Arbiter, Attached, Event, Live, Role
+from harness.evidence.trace import Arbiter, Attached, Event, Live, Role
 from harness.evidence.verdicts import Finding, Judgement, Verdict
 from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat
 from harness.evidence.wire.wire import Said

@@ -11,10 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
-from harness.evidence.directory import EvidenceDirectory
-from harness.evidence.scenario import Scenario
-from harness.evidence.verdicts import Finding, Judgement, Verdict
-from harness.evidence.waits import (
+from harness.evidence.client import (
     ClosedDoor,
     Wait,
     closed_doors,
@@ -22,6 +19,9 @@ from harness.evidence.waits import (
     operation_waits,
     silence_of_handshake,
 )
+from harness.evidence.directory import EvidenceDirectory
+from harness.evidence.scenario import Scenario
+from harness.evidence.verdicts import Finding, Judgement, Verdict
 from harness.lab.topology import FAULT_TOLERANT_PLANS
 from harness.oracles import standstill
 

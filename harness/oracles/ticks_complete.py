@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.evidence.client import Tick, Ticks
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.scenario import Scenario
-from harness.evidence.ticks import Tick, Ticks
 from harness.evidence.verdicts import Finding, Judgement, Verdict
 from harness.oracles import standstill
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from harness.evidence.directory import EvidenceDirectory
-from harness.evidence.disturbances import LOSING_POWER
+from harness.evidence.faults import LOSING_POWER
 from harness.evidence.replay import ReplayedOutput as Replayed
-from harness.evidence.trace import Trace
-from harness.evidence.trace_events import Acknowledged, Committed, Output, ReplayedOutput
+from harness.evidence.trace import Acknowledged, Committed, Output, ReplayedOutput, Trace
 from harness.evidence.verdicts import Finding
 from harness.lab.topology import CLIENT, STORAGE
 from harness.oracles.emissions import Spoken

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from harness.evidence.clock_samples import ClockRecord, Pause
+from harness.evidence.clocks import ClockRecord, Pause
 from harness.lab.clock_probe import ClockProbe, machine_clocks, standing_still
 from harness.lab.interface import Capability, HostState, Lab
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.evidence.capture_counts import write_capture_counts
+from harness.evidence.capture import write_capture_counts
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.disk import collect_disk
 from harness.evidence.json_lines import EvidenceError

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.lab import topology
 from harness.lab.interface import Host, LabError, Pace
-from harness.lab.kept_conversation import KeptConversation
+from harness.lab.ssh import KeptConversation
 
 SOCKET = f"{topology.NODE_DIRECTORY}/failpoints.sock"
 _WAIT_MS = 500

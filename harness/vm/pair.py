@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import json
 import secrets
 import uuid
@@ -11,14 +12,30 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from harness.evidence.role import OWNING, Role
 from harness.lab import topology
 from harness.lab.interface import CommandFailedError, Host, HostUnreachableError, Lab, LabError, Pace, RemoteProcess
-from harness.lab.kept_conversation import KeptConversation
+from harness.lab.ssh import KeptConversation
 from harness.lab.waiting import wait_until
 from harness.promise import OutputPolicy
 from harness.vm.failpoints import Failpoints
 from harness.vm.node_file import CONFIG_PATH, KEY_PATH, Guest, Timing, node_file
+
+
+class Role(enum.StrEnum):
+    """The states of the protocol, as nodes write them (`ftvmm/core/src/protocol/role.rs` says what each is)."""
+
+    SPARE = "SPARE"
+    JOINING = "JOINING"
+    BACKUP = "BACKUP"
+    CANDIDATE = "CANDIDATE"
+    WON = "WON"
+    ALONE = "ALONE"
+    PROTECTED = "PROTECTED"
+    HALTED = "HALTED"
+
+
+# A node in one of these owns the VM.
+OWNING = frozenset({Role.ALONE, Role.PROTECTED})
 
 NODE_LOG = "/var/lib/ftvmm/node.log"
 TRACE = "/var/lib/ftvmm/trace.jsonl"

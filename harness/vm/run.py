@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fault_injectors.fault import Fault, FaultLog, FaultRecord
-from harness.evidence.role import Role
 from harness.evidence.verdicts import Judgement
 from harness.lab.interface import Lab, LabError
 from harness.promise import ClientKind, Expect, Workload
@@ -21,7 +20,7 @@ from harness.vm.clock_log import ClockLog
 from harness.vm.evidence_collection import collect
 from harness.vm.failpoints import Moment, failpoint
 from harness.vm.key_value_probe import KeyValueProbe
-from harness.vm.pair import Node, Pair, PairError
+from harness.vm.pair import Node, Pair, PairError, Role
 from harness.vm.verdict import judge, raise_if_broken
 
 OPERATIONS_BEFORE, OPERATIONS_AFTER = 200, 60

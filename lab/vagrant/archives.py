@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.lab import topology
-from harness.lab.host_files import hosts_file, network_batch, toxiproxy_configuration
+from harness.lab.host_files import hosts_file, network_batch, toxiproxy_configuration, toxiproxy_server
 from harness.lab.interface import Host, HostRole, LabError
-from harness.lab.keys import SshKey
+from harness.lab.ssh import SshKey
 from harness.lab.topology import HOSTS, NETWORKS, STORAGE, STORAGE_PLAN, HostPlan
-from harness.lab.toxiproxy_server import toxiproxy_server
 from harness.lab.vagrant.lab import IMAGE_DIRECTORY
 from harness.lab.vagrant.state import PROJECT, lab_that_is_up
 from lab.vagrant.vagrant import archives_of

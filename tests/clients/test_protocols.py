@@ -18,7 +18,7 @@ from harness.clients.mqtt import Mqtt
 from harness.clients.protocols import PROTOCOLS, Http, Memcached, Speech
 from harness.clients.workload import Operation
 from harness.lab.waiting import wait_until
-from harness.oracles.linearizability_checker import check
+from harness.oracles.linearizable import ask_checker
 
 CONFIGURATIONS = Path(__file__).parents[2] / "harness" / "vm" / "programs"
 SEARCHED = "/usr/sbin:/usr/bin"
@@ -71,7 +71,7 @@ def test_a_server_that_works_is_found_linearizable(server: tuple[str, int], tmp_
     assert not [record for record in records if record.get("event") in ("unasked-reply", "protocol-error")]
     assert {record["error"] for record in operations} == {None}
     assert {record["operation"] for record in operations} == PROTOCOLS[protocol].OPERATIONS
-    answer = check(history, picture=tmp_path / "picture.html", time_limit_seconds=30)
+    answer = ask_checker(history, picture=tmp_path / "picture.html", time_limit_seconds=30)
     assert (answer.verdict, answer.operations) == ("linearizable", len(operations))
     events = [json.loads(line)["event"] for line in (tmp_path / "connections.jsonl").read_text().splitlines()[1:-1]]
     assert set(events) == {"opened", "closed-by-client"}

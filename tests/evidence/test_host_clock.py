@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.evidence.clock_samples import ClockPair, ClockRecord, ClockSample, Pause
-from harness.evidence.host_clock import DRIFT_PPM, HostClock, Instant, drift_ns
-from harness.evidence.host_clocks import HostClocks
+from harness.evidence.clocks import ClockPair, ClockRecord, ClockSample, Pause
+from harness.evidence.host_clocks import DRIFT_PPM, HostClock, HostClocks, Instant, drift_ns
 from harness.evidence.json_lines import EvidenceError
 
 MILLISECOND_NS = 1_000_000

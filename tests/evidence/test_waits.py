@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from harness.evidence.connections import ConnectionEvent
-from harness.evidence.waits import closed_doors
+from harness.evidence.client import ConnectionEvent, closed_doors
 
 
 def attempt(client: int, asked_ms: int, at_ms: int, event: str = "opened") -> ConnectionEvent:

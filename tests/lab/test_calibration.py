@@ -6,8 +6,8 @@ import pytest
 
 from harness.lab.calibration import calibrate
 from harness.lab.interface import Host, LabError, Pace
-from harness.lab.kept_conversation import KeptConversation
 from harness.lab.netns.lab import NetnsLab
+from harness.lab.ssh import KeptConversation
 
 
 def test_a_pace_is_measured_and_said(shared_lab: NetnsLab) -> None:

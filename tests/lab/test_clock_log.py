@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from harness.evidence.clock_samples import ClockPair, read_clock_record
-from harness.evidence.clocks import Clocks
+from harness.evidence.clocks import ClockPair, Clocks, read_clock_record
 from harness.evidence.host_clocks import HostClocks
 from harness.lab.clock_probe import machine_clocks
 from harness.lab.interface import Capability, HostState, HostUnreachableError, Lab, Pace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.evidence.host_clock import HostClock
+from harness.evidence.host_clocks import HostClock
 from harness.lab.clock_probe import KEPT, ClockProbe, machine_clocks
 from harness.lab.interface import HostUnreachableError
 from harness.lab.netns.lab import NetnsLab

@@ -14,7 +14,7 @@ from harness.evidence.digest import digest
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.json_lines import EvidenceError
 from harness.evidence.recording import write_log
-from harness.evidence.trace_events import Acknowledged
+from harness.evidence.trace import Acknowledged
 from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat, Hello, Welcome, decode_entry
 from harness.evidence.wire.storage import StorageWrite
 from harness.lab.netns.lab import NetnsLab

@@ -9,7 +9,7 @@ import pytest
 
 from fault_injectors.host import PowerOff
 from fault_injectors.logging_network import LogReset
-from harness.evidence.capture_counts import CaptureCount
+from harness.evidence.capture import CaptureCount
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.verdicts import Verdict
 from harness.lab import topology

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.evidence.clock_samples import ClockPair, ClockRecord, ClockSample, Pause
+from harness.evidence.clocks import ClockPair, ClockRecord, ClockSample, Pause
 from tests.oracles.run_builder import BACKUP, BOOT_NS, END_MS, PRIMARY, WALL_NS, boot_ns
 
 HOUR_NS = 3600 * 10**9

@@ -17,8 +17,7 @@ from typing import Any
 
 import dpkt
 
-from harness.evidence.capture import Direction, Frame, capture_name
-from harness.evidence.capture_counts import CaptureCount, write_capture_counts
+from harness.evidence.capture import CaptureCount, Direction, Frame, capture_name, write_capture_counts
 from harness.evidence.digest import digest
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.disk import SECTOR_BYTES, Extent, write_disk

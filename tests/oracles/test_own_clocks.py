@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.evidence.clock_samples import ClockPair, Pause, read_clock_record
+from harness.evidence.clocks import ClockPair, Pause, read_clock_record
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.failover import find_failovers
 from harness.evidence.verdicts import Judgement, Verdict

@@ -8,7 +8,7 @@ import pytest
 
 from harness.lab.capture import Captures
 from harness.lab.interface import HostState, LabError
-from harness.lab.keys import SshKey
+from harness.lab.ssh import SshKey
 from harness.lab.topology import HOSTS, HostPlan
 from harness.lab.vagrant.host import VagrantHost
 from harness.lab.vagrant.machines import Machines

@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.evidence.capture_counts import CaptureCount
+from harness.evidence.capture import CaptureCount
 from harness.evidence.looks import Look
 from harness.evidence.standstills import MachineRecord
 from harness.lab.capture import Captures
+from harness.lab.host_files import toxiproxy_server
 from harness.lab.host_table import HostTable
 from harness.lab.interface import Capability, LabError, Pace
 from harness.lab.netns import run_directory
@@ -27,7 +28,6 @@ from harness.lab.netns.standstill_observer import StandstillObserver
 from harness.lab.netns.storage import NetnsStorage
 from harness.lab.netns.switch import Switch
 from harness.lab.topology import HOSTS, OPERATOR
-from harness.lab.toxiproxy_server import toxiproxy_server
 
 # Looks are kept for a quarter of an hour.
 _LOOK_SECONDS = 0.01

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.lab import topology
 from harness.lab.host_files import hosts_file, network_batch, toxiproxy_configuration
 from harness.lab.interface import HostRole
-from harness.lab.keys import SshKey
+from harness.lab.ssh import SshKey
 from harness.lab.topology import HOSTS, STORAGE_PLAN, HostPlan
 
 CONFIGURATION = "/etc/ftvmm-lab"

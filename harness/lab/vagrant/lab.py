@@ -11,7 +11,7 @@ from pathlib import Path
 
 import paramiko
 
-from harness.evidence.capture_counts import CaptureCount
+from harness.evidence.capture import CaptureCount
 from harness.evidence.looks import Look
 from harness.evidence.standstills import MachineRecord
 from harness.lab.calibration import Calibration, calibrate

@@ -38,7 +38,7 @@ class LabState:
         doors: by host; empty until every host is up.
         snapshot: the name of what every scenario begins from; empty until it is taken.
         installed: digest of what the hosts were given to install.
-        made_of: what the machines were made of (lab/vagrant/ingredients.py), by its name.
+        made_of: what the machines were made of (lab/vagrant/up.py), by its name.
     """
 
     provider: str

@@ -1,16 +1,172 @@
-"""How long each of the client's connections waited: for the answers to its operations, and to be connected at all."""
+"""What the client saw: its history, its connections, the ticks that it received, and how long it waited.
+
+`history.jsonl` has what the key-value client asked and was told, `connections.jsonl` what happened to its connections,
+`ticks.jsonl` the datagrams that the ticker's listener received. All times are CLOCK_BOOTTIME of the client host.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from harness.evidence.connections import ConnectionEvent
-from harness.evidence.history import History
+from harness.evidence.clocks import ClockPair
+from harness.evidence.json_lines import EvidenceError, decode, read_lines
 
+OPERATIONS = ("GET", "SET", "APPEND", "INCR", "DEL")
+EVENTS = ("opened", "refused", "timed-out", "reset", "failed", "closed", "closed-by-client")
+LOST_EVENTS = ("reset", "failed", "closed")
 # When the client's kernel asks to be connected, counted from the first time (RFC 6298: 1 s, then doubled). So whoever's
 # first SYN is lost in a stall is connected after 1 s, however soon the VM answers again.
 _SYN_NS = tuple(((1 << times) - 1) * 1_000_000_000 for times in range(8))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation; `return_ns` is None where no answer came, `error` says why, or what error the server answered."""
+
+    client: int
+    operation: str
+    key: str
+    value: str | None
+    result: str | int | None
+    call_ns: int
+    return_ns: int | None
+    error: str | None
+    phase: str = "load"
+    # How far either stamp may be from the truth, where the client host has clocks of its own.
+    uncertainty_ns: int = 0
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether an answer came, an error included."""
+        return self.return_ns is not None
+
+    @property
+    def latency_ns(self) -> int | None:
+        """From call to return."""
+        return None if self.return_ns is None else self.return_ns - self.call_ns
+
+
+@dataclass(frozen=True)
+class StrayReply:
+    """A reply that nobody asked for, or that is not of the protocol."""
+
+    event: str
+    client: int
+    at_ns: int
+    reply: str
+
+
+@dataclass(frozen=True)
+class History:
+    """The whole file. `sealed`: the client ended in order, so that no operation is missing."""
+
+    operations: list[Operation]
+    stray_replies: list[StrayReply]
+    clocks: list[ClockPair]
+    sealed: bool
+
+    @property
+    def answers(self) -> list[Operation]:
+        """The answered operations in the order of their return."""
+        return sorted((one for one in self.operations if one.is_answered), key=lambda one: one.return_ns or 0)
+
+
+def read_history(path: Path) -> History:
+    """Read the file; a torn last line is tolerated, the history is then not sealed. Raises `EvidenceError`."""
+    operations: list[Operation] = []
+    strays: list[StrayReply] = []
+    clocks: list[ClockPair] = []
+    sealed = False
+    for line in read_lines(path, torn_end_allowed=True):
+        if sealed:
+            raise line.error("a line after the end of the history")
+        event = line.fields.get("event")
+        if event in ("start", "end"):
+            clocks.append(decode(ClockPair, line))
+            sealed = event == "end"
+        elif event in ("unasked-reply", "protocol-error"):
+            strays.append(decode(StrayReply, line))
+        elif event is not None:
+            raise line.error(f"no such event: {event!r}")
+        else:
+            operation = decode(Operation, line)
+            if operation.operation not in OPERATIONS:
+                raise line.error(f"no such operation: {operation.operation!r}")
+            if operation.return_ns is not None and operation.return_ns < operation.call_ns:
+                raise line.error("it returned before it was called")
+            operations.append(operation)
+    if not clocks:
+        raise EvidenceError(f"{path}: it has no start line with the clocks")
+    return History(operations, strays, clocks, sealed)
+
+
+@dataclass(frozen=True)
+class ConnectionEvent:
+    """One event. `closed`: by the peer; `failed`: by an error other than a reset; `timed-out`: nobody let it in."""
+
+    client: int
+    event: str
+    at_ns: int
+    local_port: int
+    error: str | None
+    # When the client asked to be connected.
+    asked_ns: int
+    # Whether it is to stay open to the end; the others come, ask a few things, and go.
+    long_lived: bool = True
+    # How far `at_ns` may be from the truth, where the client host has clocks of its own.
+    uncertainty_ns: int = 0
+
+
+def read_connections(path: Path) -> list[ConnectionEvent]:
+    """All events in order. Raises `EvidenceError`."""
+    events = []
+    for line in read_lines(path, torn_end_allowed=True):
+        if line.fields.get("event") in ("start", "end"):
+            continue
+        event = decode(ConnectionEvent, line)
+        if event.event not in EVENTS:
+            raise line.error(f"no such event: {event.event!r}")
+        events.append(event)
+    return events
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One datagram; `number` and `guest_ns` (the guest's own clock) are None when it was no tick."""
+
+    number: int | None
+    guest_ns: int | None
+    arrived_ns: int
+    payload: str
+    # How far `arrived_ns` may be from the truth, where the client host has clocks of its own.
+    uncertainty_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """The whole file."""
+
+    ticks: list[Tick]
+    clocks: list[ClockPair]
+    sealed: bool
+
+
+def read_ticks(path: Path) -> Ticks:
+    """Read the file. Raises `EvidenceError`."""
+    ticks: list[Tick] = []
+    clocks: list[ClockPair] = []
+    sealed = False
+    for line in read_lines(path, torn_end_allowed=True):
+        if line.fields.get("event") in ("start", "end"):
+            clocks.append(decode(ClockPair, line))
+            sealed = line.fields["event"] == "end"
+        else:
+            ticks.append(decode(Tick, line))
+    if not clocks:
+        raise EvidenceError(f"{path}: it has no start line with the clocks")
+    return Ticks(ticks, clocks, sealed)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from fault_injectors.direction import Direction
+from fault_injectors.fault import Direction
 from fault_injectors.probes import answers_ssh
 from harness.lab.interface import Capability, Host, Lab
 

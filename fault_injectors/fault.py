@@ -15,6 +15,14 @@ from typing import Any, Protocol
 from harness.lab.interface import Lab, LabError
 
 
+class Direction(enum.StrEnum):
+    """Seen from the first host of a pair, or from the one host that a fault has."""
+
+    BOTH = "both"
+    OUTGOING = "outgoing"
+    INCOMING = "incoming"
+
+
 class Verdict(enum.StrEnum):
     """What the evidence says of an injection."""
 

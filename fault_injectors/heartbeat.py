@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fault_injectors.base import HostFault
-from fault_injectors.direction import Direction
-from fault_injectors.fault import Confirmation
+from fault_injectors.fault import Confirmation, Direction
 from fault_injectors.networks import new_table
 from fault_injectors.packet_filter import DropRule, PacketFilter
 from harness.lab.interface import HostState

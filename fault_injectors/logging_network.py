@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fault_injectors.base import HostFault, HostPairFault
-from fault_injectors.direction import Direction
-from fault_injectors.fault import Confirmation
+from fault_injectors.fault import Confirmation, Direction
 from fault_injectors.log_traffic import LogTraffic
 from fault_injectors.networks import new_table
 from fault_injectors.packet_filter import DropRule, PacketFilter

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fault_injectors.base import HostFault, HostPairFault, LabFault
-from fault_injectors.direction import Direction
 from fault_injectors.echoes import Echoes, echoes
-from fault_injectors.fault import Confirmation
+from fault_injectors.fault import Confirmation, Direction
 from fault_injectors.packet_filter import DropRule, PacketFilter
 from fault_injectors.probes import accepts_tcp, answers_ping, send_segment, witness_on
 from harness.lab.interface import Host, HostRole, HostState, RemoteProcess

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fault_injectors.arbiter_record import RolledBackRecords, UnreadableRecord
-from fault_injectors.direction import Direction
+from fault_injectors.fault import Direction
 from fault_injectors.host import PowerOff
 from fault_injectors.networks import ArbiterUnreachable
 from harness.lab.topology import ARBITER_PATH

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fault_injectors.direction import Direction
+from fault_injectors.fault import Direction
 from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.host import PowerOff
 from fault_injectors.logging_network import LogDelay

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from fault_injectors.direction import Direction
+from fault_injectors.fault import Direction
 from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.logging_network import (
     DOWNSTREAM,

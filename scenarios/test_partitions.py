@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fault_injectors.direction import Direction
+from fault_injectors.fault import Direction
 from fault_injectors.host import PowerOff
 from fault_injectors.networks import ArbiterUnreachable, FlappingCut, HostPairCut, NetworkCut
 from harness.lab.topology import CLIENT, LOGGING, MANAGEMENT

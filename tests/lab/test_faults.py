@@ -12,9 +12,8 @@ import pytest
 import fault_injectors
 from fault_injectors.arbiter_record import RolledBackRecords, UnreadableRecord
 from fault_injectors.base import LabFault
-from fault_injectors.direction import Direction
 from fault_injectors.disk import BitFlip, DiskError, SlowDisk, TornWrite, WriteError
-from fault_injectors.fault import Fault, FaultLog, FaultRecord, Verdict
+from fault_injectors.fault import Direction, Fault, FaultLog, FaultRecord, Verdict
 from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.host import BriefFreeze, Freeze, PowerOff
 from fault_injectors.logging_network import LogCorruption, LogDelay, LoggingCut, LogReset, LogThrottle

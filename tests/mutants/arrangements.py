@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 
-from fault_injectors.direction import Direction
+from fault_injectors.fault import Direction
 from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.host import Freeze, PowerOff
 from fault_injectors.logging_network import DOWNSTREAM, LogCorruption, LogDelay, LoggingCut, LogReset

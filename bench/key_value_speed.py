@@ -1,8 +1,12 @@
-"""redis-benchmark against `kv` or a packed redis-server: throughput, and the latency that output commit adds."""
+"""redis-benchmark against `kv` or a packed redis-server: throughput, and the latency that output commit adds.
+
+`kv` writes its disk through at each commit. redis-server is measured with its data in memory, as Debian's own serves it
+when it is new: its append-only file is turned off before.
+"""
 
 import csv
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.deployment import fresh_lab, running_alone, running_pair
@@ -14,6 +18,8 @@ from harness.promise import Workload
 from harness.vm.guests import KEY_VALUE_PORT, key_value
 
 OPERATIONS = ("SET", "GET")
+# What a server is told before it is measured.
+SETTINGS: Mapping[Workload, str] = {Workload.REDIS: "config set appendonly no"}
 CLIENTS = 50
 BENCHMARK_SECONDS_MAX = 300
 BOOT_SECONDS_MAX = 20
@@ -43,19 +49,21 @@ def measure(workload: Workload, *, repetitions: int, requests: int, progress: Ca
     for repetition in range(repetitions):
         progress(f"{workload}, repetition {repetition + 1} of {repetitions}")
         with fresh_lab() as lab, running_alone(lab.fault_tolerant_hosts[0], key_value(workload)):
-            without.append(_run(lab.client_host, requests))
+            without.append(_run(lab.client_host, workload, requests))
         with fresh_lab() as lab, running_pair(lab, key_value(workload)):
-            protected.append(_run(lab.client_host, requests))
+            protected.append(_run(lab.client_host, workload, requests))
     figures = [_throughput(workload, operation, without, protected) for operation in OPERATIONS]
     return [*figures, *(_latency(workload, operation, without, protected) for operation in reversed(OPERATIONS))]
 
 
-def _run(client: Host, requests: int) -> Run:
-    ping = f"timeout 1 redis-cli -h {topology.VM_ADDRESS} -p {KEY_VALUE_PORT} ping 2>&1"
-    ready = f"until {ping} | grep -q PONG; do sleep 0.1; done"
+def _run(client: Host, workload: Workload, requests: int) -> Run:
+    command_line = f"redis-cli -e -h {topology.VM_ADDRESS} -p {KEY_VALUE_PORT}"
+    ready = f"until timeout 1 {command_line} ping 2>&1 | grep -q PONG; do sleep 0.1; done"
     client.run(
         ["timeout", str(BOOT_SECONDS_MAX), "bash", "-c", ready], check=True, timeout_seconds=BOOT_SECONDS_MAX + 5
     )
+    if (setting := SETTINGS.get(workload)) is not None:
+        client.run(f"{command_line} {setting}", check=True)
     many = _benchmark(client, clients=CLIENTS, requests=requests)
     return Run(many, _benchmark(client, clients=1, requests=max(200, requests // 20)))
 

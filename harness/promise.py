@@ -16,9 +16,9 @@ class ClientKind(enum.StrEnum):
 class Workload(enum.StrEnum):
     """Which server the VM runs under the key-value client, which speaks the protocol of each."""
 
-    # The guest of this project: small, understood exactly, and the only one that keeps its data on a disk.
+    # The guest of this project: small, and understood exactly.
     KV = "kv"
-    # Debian's own programs, packed, with all that they hold in memory.
+    # Debian's own programs, packed: redis with its append-only file on the disk, the others with all data in memory.
     REDIS = "redis"
     MEMCACHED = "memcached"
     NGINX = "nginx"

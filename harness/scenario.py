@@ -15,6 +15,7 @@ from fault_injectors.base import LabFault
 from fault_injectors.registry import FAULTS
 from harness.lab.interface import Lab
 from harness.promise import ClientKind, OutputPolicy, Promise, Workload
+from harness.vm.guests import SERVERS
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
@@ -37,6 +38,7 @@ class Plan:
             wire; None: as many as fit.
         under_load: whether the client is there from the beginning; else the scenario calls it by `Run.start_load`.
         workloads: the servers under which it runs, once under each, where nobody asks for another one.
+        needs_disk: whether only a server with its data on the disk can come to what it tries.
         only_kv: why no other server than `kv` will do; empty where any does.
     """
 
@@ -49,6 +51,7 @@ class Plan:
     entries_per_message: int | None = None
     under_load: bool = True
     workloads: tuple[Workload, ...] = (Workload.KV,)
+    needs_disk: bool = False
     only_kv: str = ""
 
     def __post_init__(self) -> None:
@@ -79,8 +82,11 @@ class Plan:
         if workload is not Workload.KV:
             if self.client is not ClientKind.KEY_VALUE:
                 return f"it has another guest than {workload}"
-            if self.only_kv:
-                return f"{workload} does not take part in it: {self.only_kv}"
+            reason = self.only_kv
+            if self.needs_disk and SERVERS[workload].disk is None:
+                reason = "its data is on no disk"
+            if reason:
+                return f"{workload} does not take part in it: {reason}"
         for kind in self.faults:
             if not kind.available(lab):
                 missing = ", ".join(sorted(capability.value for capability in kind.requires - lab.capabilities))
@@ -99,6 +105,7 @@ def scenario(
     entries_per_message: int | None = None,
     under_load: bool = True,
     workloads: tuple[Workload, ...] = (Workload.KV,),
+    needs_disk: bool = False,
     only_kv: str = "",
 ) -> Callable[[Test], Test]:
     """Makes a test a scenario: it takes the fixture `run` and is judged when its own lines are through. See `Plan`."""
@@ -112,6 +119,7 @@ def scenario(
         entries_per_message=entries_per_message,
         under_load=under_load,
         workloads=workloads,
+        needs_disk=needs_disk,
         only_kv=only_kv,
     )
     return with_plan(plan)

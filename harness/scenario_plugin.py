@@ -49,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Registers what a scenario may say of itself."""
     config.addinivalue_line("markers", f"{MARKER}(plan): what it promises and injects, see harness.scenario")
-    config.addinivalue_line("markers", "only_kv(reason): a case for which no other server than kv will do")
+    config.addinivalue_line("markers", "needs_disk: a case to which only a server with its data on the disk can come")
     config.addinivalue_line("markers", "smoke: one scenario of each family of faults, for a quick look at a lab")
 
 
@@ -86,8 +86,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             continue
         _label(item)
         lab = lab or LABS[config.getoption("--lab")]()
-        if marker := item.get_closest_marker("only_kv"):
-            plan = dataclasses.replace(plan, only_kv=marker.args[0])
+        if item.get_closest_marker("needs_disk"):
+            plan = dataclasses.replace(plan, needs_disk=True)
         if reason := plan.why_not_in(lab, _workload_of(item)):
             item.add_marker(pytest.mark.skip(reason=reason))
     # First, so that what takes time is left when the time that is left is told.

@@ -13,10 +13,11 @@ from harness.scenario import scenario
 from harness.vm.run import Run
 
 MARKER = "a value that the disk is going to forget"
-NEEDS_A_DISK = "its data is on no disk"
+# What was written of it is served while the VM lives, and after that nothing tells a flipped bit from a value.
+NEEDS_CHECKSUMS = "what it keeps on the disk has no checksums"
 
 
-@scenario(Promise(expect=Expect.STAYS_TOGETHER, damage_allowed=True), faults=(BitFlip,), only_kv=NEEDS_A_DISK)
+@scenario(Promise(expect=Expect.STAYS_TOGETHER, damage_allowed=True), faults=(BitFlip,), only_kv=NEEDS_CHECKSUMS)
 def test_flipped_bit_on_the_disk_never_becomes_a_value(run: Run) -> None:
     """The guest finds the damaged record when it scrubs its log, and serves the value that was written."""
     run.key_value.command("SET", "marker", MARKER)
@@ -30,7 +31,7 @@ def test_flipped_bit_on_the_disk_never_becomes_a_value(run: Run) -> None:
     run.expect_service()
 
 
-@scenario(Promise(expect=Expect.FAILOVER, damage_allowed=True), faults=(BitFlip, PowerOff), only_kv=NEEDS_A_DISK)
+@scenario(Promise(expect=Expect.FAILOVER, damage_allowed=True), faults=(BitFlip, PowerOff), only_kv=NEEDS_CHECKSUMS)
 @pytest.mark.smoke
 def test_flipped_bit_and_then_a_failover(run: Run) -> None:
     """The disk forgets a bit, then the primary dies: the survivor serves the value that was written."""
@@ -51,32 +52,32 @@ def primary_halts_itself(run: Run, fault: Fault) -> None:
     run.pair.wait_until_halted(failing)
 
 
-@scenario(Promise(expect=Expect.FAILOVER), faults=(DiskError,), only_kv=NEEDS_A_DISK)
+@scenario(Promise(expect=Expect.FAILOVER), faults=(DiskError,), needs_disk=True)
 def test_disk_of_the_primary_fails(run: Run) -> None:
     """A write fails that the guest was told is done: the primary halts itself, and the backup writes it."""
     primary_halts_itself(run, DiskError(run.lab, run.primary.host))
 
 
-@scenario(Promise(expect=Expect.FAILOVER), faults=(WriteError,), only_kv=NEEDS_A_DISK)
+@scenario(Promise(expect=Expect.FAILOVER), faults=(WriteError,), needs_disk=True)
 def test_writes_of_the_primary_fail_and_reads_do_not(run: Run) -> None:
     """One failed write is enough: the primary halts itself, however well it could still read."""
     primary_halts_itself(run, WriteError(run.lab, run.primary.host))
 
 
-@scenario(Promise(expect=Expect.FAILOVER), faults=(TornWrite,), only_kv=NEEDS_A_DISK)
+@scenario(Promise(expect=Expect.FAILOVER), faults=(TornWrite,), needs_disk=True)
 def test_write_of_the_primary_is_torn(run: Run) -> None:
     """Half of a write lands: the survivor, which cannot know how much did, writes all of it again."""
     primary_halts_itself(run, TornWrite(run.lab, run.primary.host))
 
 
-@scenario(Promise(expect=Expect.STAYS_TOGETHER, stall_ms_max=1500), faults=(SlowDisk,), only_kv=NEEDS_A_DISK)
+@scenario(Promise(expect=Expect.STAYS_TOGETHER, stall_ms_max=1500), faults=(SlowDisk,), needs_disk=True)
 def test_disk_of_the_primary_is_slow(run: Run) -> None:
     """Whoever waits for the disk waits longer, and nobody is suspected."""
     with run.under(SlowDisk(run.lab, run.primary.host)):
         run.expect_together()
 
 
-@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=1500), faults=(SlowDisk, PowerOff), only_kv=NEEDS_A_DISK)
+@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=1500), faults=(SlowDisk, PowerOff), needs_disk=True)
 def test_disk_of_the_primary_is_slow_and_then_it_dies(run: Run) -> None:
     """A write is under way for long, so that it mostly is when the power goes: the survivor writes it again."""
     survivor = run.backup
@@ -86,7 +87,7 @@ def test_disk_of_the_primary_is_slow_and_then_it_dies(run: Run) -> None:
         run.expect_takeover(survivor)
 
 
-@scenario(Promise(expect=Expect.STOPS), faults=(DiskError,), only_kv=NEEDS_A_DISK)
+@scenario(Promise(expect=Expect.STOPS), faults=(DiskError,), needs_disk=True)
 def test_disks_of_both_hosts_fail(run: Run) -> None:
     """Whoever owns the VM cannot write what the guest was told is done: it stops, rather than lie to anybody."""
     nodes = run.primary, run.backup
@@ -95,7 +96,7 @@ def test_disks_of_both_hosts_fail(run: Run) -> None:
             run.pair.wait_until_halted(node)
 
 
-@scenario(unnoticed(), faults=(DiskError,), only_kv=NEEDS_A_DISK)
+@scenario(unnoticed(), faults=(DiskError,), needs_disk=True)
 def test_disk_of_the_backup_fails_and_nobody_notices(run: Run) -> None:
     """Only the primary touches the disk."""
     with run.under(DiskError(run.lab, run.backup.host)):

@@ -16,7 +16,6 @@ HELD_STALL_MS_MAX = 1000.0
 FAILS_OVER = Promise(expect=Expect.FAILOVER, stall_ms_max=HELD_STALL_MS_MAX)
 GOES_ON_ALONE = Promise(expect=Expect.PRIMARY_ALONE, stall_ms_max=HELD_STALL_MS_MAX)
 
-OF_A_DISK = pytest.mark.only_kv("it writes no block")
 AT_THE_PRIMARY = pytest.mark.parametrize(
     ("point", "kind"),
     [
@@ -26,19 +25,19 @@ AT_THE_PRIMARY = pytest.mark.parametrize(
         pytest.param("output-produced", "frame", id="frame-produced"),
         pytest.param("before-second-check", "frame", id="frame-before-second-check"),
         pytest.param("after-second-check", "frame", id="frame-after-second-check"),
-        pytest.param("after-second-check", "block", id="block-after-second-check", marks=OF_A_DISK),
-        pytest.param("block-write-begun", None, id="block-write-begun", marks=OF_A_DISK),
-        pytest.param("block-write-ended", None, id="block-write-ended", marks=OF_A_DISK),
+        pytest.param("after-second-check", "block", id="block-after-second-check", marks=pytest.mark.needs_disk),
+        pytest.param("block-write-begun", None, id="block-write-begun", marks=pytest.mark.needs_disk),
+        pytest.param("block-write-ended", None, id="block-write-ended", marks=pytest.mark.needs_disk),
     ],
 )
 AT_AN_OUTPUT = pytest.mark.parametrize(
     ("point", "kind"),
     [
         pytest.param("entry-sent", None, id="entry-sent"),
-        pytest.param("output-produced", "block", id="block-produced", marks=OF_A_DISK),
+        pytest.param("output-produced", "block", id="block-produced", marks=pytest.mark.needs_disk),
         pytest.param("after-second-check", "frame", id="frame-after-second-check"),
-        pytest.param("block-write-begun", None, id="block-write-begun", marks=OF_A_DISK),
-        pytest.param("block-write-ended", None, id="block-write-ended", marks=OF_A_DISK),
+        pytest.param("block-write-begun", None, id="block-write-begun", marks=pytest.mark.needs_disk),
+        pytest.param("block-write-ended", None, id="block-write-ended", marks=pytest.mark.needs_disk),
     ],
 )
 AT_THE_BACKUP = pytest.mark.parametrize("point", ["entry-received", "entry-replayed"])

@@ -16,7 +16,9 @@ from harness.scenario import scenario
 from harness.vm.pair import Role
 from harness.vm.run import Run
 
-NEEDS_A_DISK = "its data is on no disk"
+# 10 ms a write. An answer waits for all writes before it: up to three a command to redis, of eight connections and a
+# few visitors at a time.
+SLOW_STORAGE_MS_MAX = 400.0
 
 
 @scenario(unnoticed(), faults=(NetworkCut,))
@@ -26,14 +28,18 @@ def test_storage_network_of_the_backup_is_cut_and_nobody_notices(run: Run) -> No
         run.expect_together()
 
 
-@scenario(unnoticed(), faults=(PacketDelay,), only_kv=NEEDS_A_DISK)
+@scenario(
+    Promise(expect=Expect.STAYS_TOGETHER, latency_over_before_ms_max=SLOW_STORAGE_MS_MAX),
+    faults=(PacketDelay,),
+    needs_disk=True,
+)
 def test_storage_is_slow_and_the_pair_stays_together(run: Run) -> None:
     """The disk's answers come late: whoever waits for the disk waits longer, and nobody is suspected."""
     with run.under(PacketDelay(run.lab, run.lab.storage_host, STORAGE)):
         run.expect_together()
 
 
-@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=30_000), faults=(StoppedStorageServer,), only_kv=NEEDS_A_DISK)
+@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=30_000), faults=(StoppedStorageServer,), needs_disk=True)
 def test_storage_server_stops_and_comes_back(run: Run) -> None:
     """The primary's disk fails, so it halts itself; when there is an arbiter to win again, the backup goes on."""
     survivor, failing = run.backup, run.primary
@@ -44,7 +50,7 @@ def test_storage_server_stops_and_comes_back(run: Run) -> None:
     run.expect_takeover(survivor)
 
 
-@scenario(Promise(expect=Expect.STOPS), faults=(FailingDevice,), only_kv=NEEDS_A_DISK)
+@scenario(Promise(expect=Expect.STOPS), faults=(FailingDevice,), needs_disk=True)
 def test_disk_and_arbiter_fail_for_good(run: Run) -> None:
     """A write fails that the guest was told is done, on whichever host: the primary halts itself.
 
@@ -56,7 +62,7 @@ def test_disk_and_arbiter_fail_for_good(run: Run) -> None:
         run.pair.stop()
 
 
-@scenario(Promise(expect=Expect.STOPS), faults=(FlakyDevice,), only_kv=NEEDS_A_DISK)
+@scenario(Promise(expect=Expect.STOPS), faults=(FlakyDevice,), needs_disk=True)
 def test_disk_and_arbiter_fail_in_turns(run: Run) -> None:
     """One failed write is enough: the primary does not try again what may have half happened, it halts itself."""
     failing = run.primary

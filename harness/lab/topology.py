@@ -42,6 +42,8 @@ ARBITER_PATH = "/mnt/storage/arbiter"
 # The same on the storage host itself.
 STORAGE_DIRECTORY = "/var/lib/ftvmm/storage"
 STORAGE_IMAGE = f"{STORAGE_DIRECTORY}/disk.img"
+# Of a packed program's file system the journal takes 16 MiB; a long scenario writes some 10 MiB beside it.
+DISK_MIB = 48
 STORAGE_ARBITER = f"{STORAGE_DIRECTORY}/arbiter"
 STORAGE_FAULTS = f"{STORAGE_DIRECTORY}/faults"
 NODE_DIRECTORY = "/var/lib/ftvmm"

@@ -59,7 +59,7 @@ def _collect_disk(run: Run) -> None:
         # A client that left no history is the oracles' business.
         with contextlib.suppress(EvidenceError):
             keys = {one.key for one in evidence.history.operations}
-    collect_read_back(run.lab, sorted(keys), run.directory / "readback.json")
+    collect_read_back(run.lab, run.workload, sorted(keys), run.directory / "readback.json")
 
 
 def _collect_status(pair: Pair, directory: Path) -> None:

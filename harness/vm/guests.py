@@ -16,6 +16,19 @@ KEY_VALUE_PORT = 6379
 
 
 @dataclass(frozen=True)
+class DiskData:
+    """How a server that keeps its data on the disk `storage` tells afterwards what is there.
+
+    Attributes:
+        serving: what it prints when it has read its data and serves.
+        scrubs: whether it has the command SCRUB, which reads all that is on the disk and tells what is damaged.
+    """
+
+    serving: str
+    scrubs: bool = False
+
+
+@dataclass(frozen=True)
 class Server:
     """A server for the key-value client.
 
@@ -23,18 +36,18 @@ class Server:
         port: where it listens (TCP).
         protocol: what it speaks, as `harness.clients.protocols` calls it.
         memory_mib: how much memory its VM has.
-        block: whether it keeps its data on the disk `storage`.
+        disk: what is to be known of its data on the disk; None where it keeps all in memory.
     """
 
     port: int
     protocol: str
     memory_mib: int = 256
-    block: bool = False
+    disk: DiskData | None = None
 
 
 SERVERS: Mapping[Workload, Server] = {
-    Workload.KV: Server(KEY_VALUE_PORT, "resp", memory_mib=64, block=True),
-    Workload.REDIS: Server(KEY_VALUE_PORT, "resp"),
+    Workload.KV: Server(KEY_VALUE_PORT, "resp", memory_mib=64, disk=DiskData("kv: serving", scrubs=True)),
+    Workload.REDIS: Server(KEY_VALUE_PORT, "resp", disk=DiskData("Ready to accept connections")),
     Workload.MEMCACHED: Server(11211, "memcached"),
     Workload.NGINX: Server(80, "http"),
     Workload.MOSQUITTO: Server(1883, "mqtt"),
@@ -44,7 +57,8 @@ SERVERS: Mapping[Workload, Server] = {
 def key_value(workload: Workload = Workload.KV) -> Guest:
     """The server that the key-value client asks; `lab/provision/programs.py` packs Debian's."""
     server = SERVERS[workload]
-    return Guest(workload, f"{workload}.hvt", _NETWORK, block=server.block, memory_mib=server.memory_mib)
+    has_disk = server.disk is not None
+    return Guest(workload, f"{workload}.hvt", _NETWORK, block=has_disk, memory_mib=server.memory_mib)
 
 
 def ticker(*, period_ms: int = 20) -> Guest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,25 +11,41 @@ from pathlib import Path
 from harness.evidence.read_back import ReadBack, write_read_back
 from harness.lab import topology
 from harness.lab.interface import Host, HostState, Lab, LabError
-from harness.vm.guests import key_value
+from harness.promise import Workload
+from harness.vm.guests import SERVERS, DiskData, key_value
 
 _PACKED = f"{topology.NODE_DIRECTORY}/cold-disk.gz"
 _KEYS = f"{topology.NODE_DIRECTORY}/cold-keys.json"
 _SECONDS_MAX = 8.0
 
 
-def collect_read_back(lab: Lab, keys: Sequence[str], path: Path) -> None:
+def collect_read_back(lab: Lab, workload: Workload, keys: Sequence[str], path: Path) -> None:
     """Writes `readback.json`: what the first host that can boot a VM reads, or why none of them can.
 
     Args:
         lab: its storage host has the image; both nodes have ended, so that nobody writes to it any more.
+        workload: the server whose disk it is.
         keys: what to read.
         path: the file.
+
+    Raises:
+        ValueError: the server has no disk.
     """
-    write_read_back(path, _read_back(lab, keys))
+    disk = SERVERS[workload].disk
+    if disk is None:
+        raise ValueError(f"{workload} keeps its data on no disk")
+    command = f"harness.clients.cold_reader {_server_options(lab, workload, disk)}"
+    write_read_back(path, _read_back(lab, command, keys))
 
 
-def _read_back(lab: Lab, keys: Sequence[str]) -> ReadBack:
+def _server_options(lab: Lab, workload: Workload, disk: DiskData) -> str:
+    guest = key_value(workload)
+    words = ["--guest", f"{lab.image_directory}/{guest.image}", "--memory-mib", str(guest.memory_mib)]
+    words += ["--serving", disk.serving, *(["--scrub"] if disk.scrubs else [])]
+    return shlex.join(words)
+
+
+def _read_back(lab: Lab, command: str, keys: Sequence[str]) -> ReadBack:
     begun = time.monotonic()
     try:
         packed = _packed_image(lab.storage_host)
@@ -42,7 +59,7 @@ def _read_back(lab: Lab, keys: Sequence[str]) -> ReadBack:
             failures.append(f"{host.name} is not up")
             continue
         try:
-            result = _read_on(host, lab, packed, keys)
+            result = _read_on(host, lab, command, packed, keys)
         except (LabError, OSError, ValueError) as error:
             failures.append(f"{host.name}: {error}")
             continue
@@ -61,16 +78,15 @@ def _packed_image(storage: Host) -> bytes:
         storage.run(["rm", "--force", _PACKED])
 
 
-def _read_on(host: Host, lab: Lab, packed: bytes, keys: Sequence[str]) -> ReadBack:
+def _read_on(host: Host, lab: Lab, command: str, packed: bytes, keys: Sequence[str]) -> ReadBack:
     seconds = lab.pace.stretch(_SECONDS_MAX)
     host.write_file(_PACKED, packed)
     host.write_file(_KEYS, json.dumps(list(keys)).encode())
     try:
-        command = (
-            f"{host.python} -m harness.clients.cold_reader --guest {lab.image_directory}/{key_value().image}"
-            f" --disk {_PACKED} --keys {_KEYS} --seconds {seconds:g}"
-        )
-        answer = host.run(command, timeout_seconds=seconds + lab.pace.stretch(5), check=True).stdout
+        options = f"--disk {_PACKED} --keys {_KEYS} --seconds {seconds:g}"
+        answer = host.run(
+            f"{host.python} -m {command} {options}", timeout_seconds=seconds + lab.pace.stretch(5), check=True
+        ).stdout
     finally:
         host.run(["rm", "--force", _PACKED, _KEYS])
     return ReadBack(host=host.name, **json.loads(answer))

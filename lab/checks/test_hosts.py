@@ -70,7 +70,7 @@ def test_its_storage_is_mounted_synchronous_and_uncached(vagrant: VagrantLab, pl
         )
         assert kind == "nfs4"
         assert {"sync", "noac", f"addr={server}"} <= set(options.split(","))
-    assert host.file(topology.DISK_PATH).size == 16 << 20
+    assert host.file(topology.DISK_PATH).size == topology.DISK_MIB << 20
 
 
 @every_ft_host

@@ -23,8 +23,8 @@ fi
 mkdir -p "$STORAGE_DIRECTORY"
 mountpoint -q "$STORAGE_DIRECTORY" || mount -t ext4 "$device" "$STORAGE_DIRECTORY"
 mkdir -p "$STORAGE_ARBITER" "$STORAGE_FAULTS"
-# All its blocks from the beginning: a full file system must not be the VM's affair.
-[[ -e $STORAGE_IMAGE ]] || fallocate --length "${DISK_MIB}M" "$STORAGE_IMAGE"
+# All its blocks from the beginning: a full file system must not be the VM's affair. What is there already stays.
+fallocate --length "${DISK_MIB}M" "$STORAGE_IMAGE"
 # No delegations: what a fault changes here would wait 90 s, the lease, for a dead host to give one back.
 echo 0 >/proc/sys/fs/leases-enable
 exec systemctl start --no-block nfs-server

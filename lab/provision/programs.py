@@ -22,6 +22,7 @@ class Program:
     package: str
     arguments: tuple[str, ...]
     configuration: str | None = None
+    has_disk: bool = False
 
     def find(self) -> Path | None:
         found = shutil.which(self.name, path=SEARCHED)
@@ -29,7 +30,7 @@ class Program:
 
 
 PROGRAMS = (
-    Program("redis", "redis-server", "redis-server", ("/etc/redis.conf",), "redis.conf"),
+    Program("redis", "redis-server", "redis-server", ("/etc/redis.conf",), "redis.conf", has_disk=True),
     # Four threads; what it does with connections and requests is told on the console.
     Program("memcached", "memcached", "memcached", ("-u", "root", "-t", "4", "-U", "0", "-l", "0.0.0.0", "-vv")),
     Program("nginx", "nginx", "nginx-light", ("-e", "stderr", "-c", "/etc/nginx.conf"), "nginx.conf"),
@@ -66,6 +67,8 @@ class Programs:
             if program.configuration is not None:
                 host = tree.root / CONFIGURATIONS / program.configuration
                 command.append(f"--file=/etc/{program.configuration}={host}")
+            if program.has_disk:
+                command.append("--disk")
             shell.run(command, failure=f"{program.name} could not be packed.")
 
 

@@ -23,7 +23,7 @@ from harness.lab import topology
 from harness.lab.host_files import hosts_file, network_batch, toxiproxy_configuration, toxiproxy_server
 from harness.lab.interface import Host, HostRole, LabError
 from harness.lab.ssh import SshKey
-from harness.lab.topology import HOSTS, NETWORKS, STORAGE, STORAGE_PLAN, HostPlan
+from harness.lab.topology import DISK_MIB, HOSTS, NETWORKS, STORAGE, STORAGE_PLAN, HostPlan
 from harness.lab.vagrant.lab import IMAGE_DIRECTORY
 from harness.lab.vagrant.state import PROJECT, lab_that_is_up
 from lab.vagrant.vagrant import archives_of
@@ -48,7 +48,6 @@ _TARGET = (
     "--abi=none",
 )
 _PLATFORMS = ("manylinux_2_36_x86_64", "manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64")
-DISK_MIB = 16
 
 
 def write_archives(directory: Path, *, packages: Path, toxiproxy: Path, operator_key: str, disk_mib: int) -> None:

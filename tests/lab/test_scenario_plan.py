@@ -100,15 +100,30 @@ def test_a_scenario_runs_under_each_of_its_servers_or_under_the_one_that_is_aske
 
 def test_what_needs_our_own_server_is_skipped_under_another_with_the_reason(tmp_path: Path) -> None:
     file = tmp_path / "test_it.py"
-    case = "@pytest.mark.parametrize('n', [pytest.param(1, marks=pytest.mark.only_kv('it writes no block'))])"
     scenarios = [
-        "@scenario(unnoticed(), only_kv='it has no disk')\ndef test_all(run):\n",
-        f"@scenario(unnoticed())\n{case}\ndef test_one(run, n):\n",
+        "@scenario(unnoticed(), only_kv='it keeps no checksums')\ndef test_all(run):\n",
         "@scenario(unnoticed(), client=ClientKind.TICKER)\ndef test_other(run):\n",
     ]
     file.write_text(HEAD + "".join(f"{scenario}    raise SystemExit\n" for scenario in scenarios))
     told = "\n".join(run_pytest(file, "--workload=redis", "-rs"))
-    assert "redis does not take part in it: it has no disk" in told
-    assert "redis does not take part in it: it writes no block" in told
+    assert "redis does not take part in it: it keeps no checksums" in told
     assert "it has another guest than redis" in told
-    assert "3 skipped" in told
+    assert "2 skipped" in told
+
+
+def test_what_needs_a_disk_is_skipped_under_a_server_without_one(tmp_path: Path) -> None:
+    file = tmp_path / "test_it.py"
+    case = "@pytest.mark.parametrize('n', [1, pytest.param(2, marks=pytest.mark.needs_disk)])"
+    scenarios = [
+        "@scenario(unnoticed(), needs_disk=True)\ndef test_all(run):\n    pass\n",
+        f"@scenario(unnoticed())\n{case}\ndef test_one(run, n):\n    pass\n",
+    ]
+    file.write_text(HEAD + "".join(scenarios))
+
+    def skipped(workload: str) -> set[str]:
+        # The fixture that brings a lab up is not to be reached.
+        told = run_pytest(file, f"--workload={workload}", "-rs", "--setup-plan")
+        return {line.split(": ", 1)[1] for line in told if line.startswith("SKIPPED")}
+
+    assert skipped("nginx") == {"nginx does not take part in it: its data is on no disk"}
+    assert skipped("redis") == skipped("kv") == set()

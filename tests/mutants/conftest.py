@@ -13,7 +13,7 @@ import pytest
 from harness.evidence.allure_report import EvidenceInsufficientError, PromiseBrokenError
 from harness.evidence.verdicts import Finding, Judgement, Verdict
 from harness.lab.interface import Lab
-from harness.promise import Promise
+from harness.promise import Promise, Workload
 from harness.scenario import Plan
 from harness.vm.run import Run
 
@@ -63,9 +63,10 @@ def start(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterator[
     mutants = tuple(marker.args[0] for marker in request.node.iter_markers("mutant"))
     runs: list[Run] = []
 
-    def start_run(promise: Promise, **plan: Any) -> Run:
+    def start_run(promise: Promise, *, workload: Workload = Workload.KV, **plan: Any) -> Run:
         plan_of_it = Plan(promise=promise, mutants=mutants, **plan)
-        run = Run(lab, tmp_path / "evidence", plan_of_it, name=name, seed=zlib.crc32(name.encode()))
+        seed = zlib.crc32(name.encode())
+        run = Run(lab, tmp_path / "evidence", plan_of_it, name=name, seed=seed, workload=workload)
         runs.append(run)
         run.start()
         return run

@@ -14,7 +14,7 @@ from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.verdicts import Verdict
 from harness.lab import topology
 from harness.oracles.registry import judge as judge_directory
-from harness.promise import Expect, Promise
+from harness.promise import Expect, Promise, Workload
 from harness.vm.read_back import collect_read_back
 from tests.mutants.conftest import Judge, Judgements, Start
 
@@ -60,9 +60,18 @@ def test_captures_that_missed_frames(start: Start, judge: Judge, monkeypatch: py
     judge(run).assert_caught("evidence-sufficient", "capture-incomplete", verdict=Verdict.INSUFFICIENT)
 
 
-def test_an_image_that_a_fresh_vm_finds_changed(start: Start, judge: Judge) -> None:
-    """The client was told the truth all the while; what a fresh VM finds on the disk is another matter."""
-    run = start(TOGETHER)
+@pytest.mark.parametrize(
+    ("workload", "codes"),
+    [(Workload.KV, ("read-back-error", "damage-on-disk")), (Workload.REDIS, ("write-not-on-disk",))],
+)
+def test_an_image_that_a_fresh_vm_finds_changed(
+    start: Start, judge: Judge, workload: Workload, codes: tuple[str, ...]
+) -> None:
+    """The client was told the truth all the while; what a fresh VM finds on the disk is another matter.
+
+    A flipped bit is damage to a server that keeps checksums, and to another one it is a value that nobody wrote.
+    """
+    run = start(TOGETHER, workload=workload)
     judge(run).assert_passed()
     storage, image = run.lab.storage_host, topology.STORAGE_IMAGE
     evidence = EvidenceDirectory(run.directory)
@@ -72,13 +81,14 @@ def test_an_image_that_a_fresh_vm_finds_changed(start: Start, judge: Judge) -> N
 
     def judge_again(command: str) -> Judgements:
         storage.run(command, check=True)
-        collect_read_back(run.lab, sorted(before.values), run.directory / "readback.json")
+        collect_read_back(run.lab, workload, sorted(before.values), run.directory / "readback.json")
         return Judgements(judge_directory(EvidenceDirectory(run.directory)))
 
     value = next(value for value in before.values.values() if value is not None and value.startswith("<"))
-    flip = f"import mmap; f = open('{image}', 'r+b'); m = mmap.mmap(f.fileno(), 0); m[m.rfind(b'{value}')] ^= 1"
-    judge_again(f'{storage.python} -c "{flip}"').assert_caught("durable", "read-back-error", "damage-on-disk")
+    written_last = value[value.rindex("<") :]
+    flip = f"import mmap; f = open('{image}', 'r+b'); m = mmap.mmap(f.fileno(), 0); m[m.rfind(b'{written_last}')] ^= 1"
+    judge_again(f'{storage.python} -c "{flip}"').assert_caught("durable", *codes)
     judge_again(f"tr '\\0-\\377' '\\1-\\377\\0' <{image} >{image}.2; cat {image}.2 >{image}").assert_caught(
         "durable", "disk-not-served"
     )
-    judge_again(f"head -c 16M /dev/zero >{image}").assert_caught("durable", "write-not-on-disk")
+    judge_again(f"head -c {topology.DISK_MIB}M /dev/zero >{image}").assert_caught("durable", "write-not-on-disk")

@@ -94,6 +94,22 @@ def test_what_a_program_forgets_is_seen_through_its_own_protocol(lab: Lab, tmp_p
 
 
 @pytest.mark.parametrize(
+    ("mutant", "oracle", "code"),
+    [("lose-a-write", "outputs-complete", "block-missing"), ("tear-a-write", "output-rule", "two-contents")]
+    if WANTED == "all"
+    else [],
+)
+def test_what_a_program_writes_to_its_disk_is_looked_for(
+    lab: Lab, tmp_path: Path, mutant: str, oracle: str, code: str
+) -> None:
+    """Each command of redis' is several block writes, by its file and by its file system's journal."""
+    scenario = test_linux_programs.test_primary_loses_power
+    run = run_of(lab, tmp_path / "evidence", scenario, (mutant,), mutant, Workload.REDIS)
+    judgements, _ = judgements_of(run, scenario)
+    judgements.assert_caught(oracle, code)
+
+
+@pytest.mark.parametrize(
     "scenario",
     [each for each in vars(arrangements).values() if hasattr(each, "pytestmark")] if WANTED == "all" else [],
     ids=lambda scenario: scenario.__name__,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.promise import Workload
+from harness.vm.guests import SERVERS
 from lab.provision import programs
 from lab.provision.programs import CONFIGURATIONS, PROGRAMS, Programs
 from lab.provision.step import Tree
@@ -28,6 +29,7 @@ def test_each_server_of_the_scenarios_that_is_not_ours_is_packed() -> None:
     assert {program.image for program in PROGRAMS} == set(Workload) - {Workload.KV}
     for program in PROGRAMS:
         assert program.configuration is None or (ROOT / CONFIGURATIONS / program.configuration).is_file()
+        assert program.has_disk == (SERVERS[Workload(program.image)].disk is not None)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from harness.lab.netns.run_directory import RunDirectory
 from harness.lab.netns.standstill_observer import StandstillObserver
 from harness.lab.netns.storage import NetnsStorage
 from harness.lab.netns.switch import Switch
-from harness.lab.topology import HOSTS, OPERATOR
+from harness.lab.topology import DISK_MIB, HOSTS, OPERATOR
 
 # Looks are kept for a quarter of an hour.
 _LOOK_SECONDS = 0.01
@@ -79,7 +79,7 @@ class NetnsLab(HostTable[NetnsHost]):
     # Namespaces share this machine's files: the hosts have the images where this machine has them.
     image_directory = str(PROJECT / "ftvmm" / "guests" / "images")
 
-    def __init__(self, *, disk_mib: int = 16) -> None:
+    def __init__(self, *, disk_mib: int = DISK_MIB) -> None:
         super().__init__()
         self._disk_bytes = disk_mib << 20
         self._run: RunDirectory | None = None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 
 from harness.lab import topology
 from harness.lab.interface import Conversation, Lab
+
+# Runs on the storage host: where a file holds these bytes last; -1: nowhere.
+_FIND = "import sys; print(open(sys.argv[1], 'rb').read().rfind(bytes.fromhex(sys.argv[2])))"
 
 
 class KeyValueProbe:
@@ -34,8 +38,9 @@ class KeyValueProbe:
         Raises:
             LookupError: nowhere.
         """
-        image = self._lab.storage_host.read_file(topology.STORAGE_IMAGE)
-        offset = image.rfind(content)
+        storage = self._lab.storage_host
+        script = shlex.join([_FIND, topology.STORAGE_IMAGE, content.hex()])
+        offset = int(storage.run(f"{storage.python} -c {script}", check=True).stdout)
         if offset < 0:
             raise LookupError(f"the disk image does not hold {content!r}")
         return offset

@@ -114,10 +114,10 @@ def needed(program: str, *, package: str) -> Path:
     return Path(path)
 
 
-def build(name: str, target: Path, *, is_static: bool = False) -> None:
-    """Compiles `programs/<name>.c` to `target`."""
+def build(name: str, target: Path, *, is_static: bool = False, options: Sequence[str] = ()) -> None:
+    """Compiles `programs/<name>.c` to `target`, with further options of gcc."""
     linking = ("-static",) if is_static else UNWINDER
-    command = ["gcc", *C_OPTIONS, "-o", str(target), str(PROGRAMS / f"{name}.c"), *linking]
+    command = ["gcc", *C_OPTIONS, *options, "-o", str(target), str(PROGRAMS / f"{name}.c"), *linking]
     done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S_MAX, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -37,8 +37,9 @@ _PERSONALITY = r"""
 _start: ud2
 linux_system_call: ret
     .data
-    .globl PACKAGE_PLACE
+    .globl PACKAGE_PLACE, THREAD_RECORD
 PACKAGE_PLACE: .quad 0, 0
+THREAD_RECORD: .zero 72
 """
 
 Compile = Callable[..., Path]

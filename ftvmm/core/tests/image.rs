@@ -4,7 +4,7 @@ mod guest;
 
 use _core::determinism::{DeterminismError, Rewritten, rewrite};
 use _core::image::{DeviceKind, Image};
-use guest::{CODE, Symbol, image, image_of, with_symbols};
+use guest::{CODE, DATA, Symbol, image, image_of, with_symbols, with_thread_record};
 use iced_x86::code_asm::CodeAssembler;
 use proptest::prelude::*;
 
@@ -23,6 +23,20 @@ fn a_valid_image_is_taken_apart() {
     assert_eq!(image.segments.len(), 3);
     let devices: Vec<_> = image.manifest.entries.iter().map(|e| (e.index, e.name.as_str(), e.kind)).collect();
     assert_eq!(devices, [(1, "storage", DeviceKind::Block), (2, "service", DeviceKind::Network)]);
+}
+
+#[test]
+fn an_image_may_say_where_the_record_of_its_threads_lies() {
+    assert_eq!(Image::parse(&valid()).unwrap().thread_record, None);
+    let file = with_thread_record(valid(), DATA + 8);
+    assert_eq!(Image::parse(&file).unwrap().thread_record, Some(DATA + 8));
+    // Anywhere: that nothing lies there is found where it is read.
+    assert_eq!(Image::parse(&with_thread_record(valid(), u64::MAX)).unwrap().thread_record, Some(u64::MAX));
+    let (mut short, name) = (file, b"ftvmm\0");
+    let at = short.windows(name.len()).position(|bytes| bytes == name).unwrap();
+    short[at - 8] = 8;
+    let error = Image::parse(&short).unwrap_err();
+    assert!(error.reason.contains("THR1 note has 4 bytes"), "{error}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use _core::image::Image;
 use _core::machine::{
     Answer, Feature, HypercallResult, Instruction, Machine, MachineConfig, MachineError, Request, TrapReport,
 };
-use guest::{CODE, DATA, Device, halt_with, hypercall, image, image_of, store};
+use guest::{CODE, DATA, Device, halt_with, hypercall, image, image_of, store, with_symbols, with_thread_record};
 use iced_x86::code_asm::{
     CodeAssembler, dword_ptr, dx, eax, ebx, ecx, edx, ptr, r9, rax, rbx, rcx, rdx, rsp, word_ptr,
 };
@@ -374,6 +374,52 @@ fn a_kick_from_another_thread_interrupts_a_spinning_guest() {
     let kicker = machine.kicker();
     kicker.kick();
     assert!(matches!(machine.run(), Err(MachineError::Interrupted)));
+}
+
+/// Runs a guest whose thread 3, so its record says, computes while another can run: to its end, and what it remarked.
+fn run_starving_guest(is_watched: bool) -> (Machine, Vec<String>) {
+    let record = DATA + 64;
+    let file = image(&DEVICES, |a| {
+        store(a, record + 40, 3);
+        store(a, record + 48, 1);
+        // A multiplication takes three cycles: seconds on any processor.
+        a.mov(rcx, 4_000_000_000_u64).unwrap();
+        let mut again = a.create_label();
+        a.set_label(&mut again).unwrap();
+        a.imul_2(rax, rax).unwrap();
+        a.dec(rcx).unwrap();
+        a.jne(again).unwrap();
+        halt_with(a, DATA);
+    });
+    let file = with_symbols(with_thread_record(file, record), &[("spin", 2, CODE, 0x100)]);
+    let mut machine = Machine::new(&Image::parse(&file).unwrap(), &config()).unwrap();
+    if is_watched {
+        machine.interrupt_long_computing().unwrap();
+    }
+    let mut remarks = Vec::new();
+    loop {
+        match machine.run() {
+            Err(MachineError::Interrupted) => {
+                remarks.extend(machine.starvation(|| false).map(|starvation| starvation.to_string()))
+            }
+            Ok(Request::Halt { exit_status: 0 }) => return (machine, remarks),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_guest_that_computes_is_looked_at_and_does_not_know() {
+    let unwatched = std::thread::spawn(|| {
+        let (mut machine, remarks) = run_starving_guest(false);
+        assert_eq!(remarks, Vec::<String>::new());
+        (machine.fingerprint(), machine.state_digest())
+    });
+    let (mut machine, remarks) = run_starving_guest(true);
+    assert_eq!((machine.fingerprint(), machine.state_digest()), unwatched.join().unwrap());
+    let first = remarks.first().unwrap();
+    assert!(first.starts_with("the guest's thread 3 () has computed for 1."), "{first}");
+    assert!(first.contains("in spin+0x") && first.ends_with("at least 1 other thread waits for its turn"), "{first}");
 }
 
 #[test]

@@ -51,6 +51,11 @@ impl World {
         }))
     }
 
+    /// Whether frames wait for the guest.
+    pub fn has_frames(&self) -> bool {
+        matches!(self.poll(0, None), Ok(Some(Answer::Poll { ready_set })) if ready_set != 0)
+    }
+
     fn poll(&self, timeout_nanoseconds: u64, wake: Option<BorrowedFd<'_>>) -> Result<Option<Answer>, DeviceError> {
         let descriptors: Vec<_> = self.taps.iter().map(|(device, tap)| (*device, tap.as_fd())).collect();
         match wait(&descriptors, wake, timeout_nanoseconds) {

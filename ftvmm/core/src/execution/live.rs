@@ -4,6 +4,7 @@ use super::{Ending, ExecutionError, Interruption, Outcome};
 use crate::devices::World;
 use crate::log::{End, Entry, Fingerprint, LogWriter};
 use crate::machine::{Machine, MachineError, Request};
+use crate::node::remark::remark;
 
 /// Runs the guest to its end, against `world`, and records what it was told.
 ///
@@ -15,6 +16,7 @@ pub fn run(
     mut recording: Option<LogWriter>,
     interruption: Option<&Interruption>,
 ) -> Result<Outcome, ExecutionError> {
+    machine.interrupt_long_computing()?;
     let mut position = 0;
     let ending = loop {
         let request = match machine.run() {
@@ -22,7 +24,12 @@ pub fn run(
             Ok(request) => request,
             Err(MachineError::Trap(report)) => break Ending::Trapped(report),
             Err(MachineError::Interrupted) if is_interrupted(interruption) => break Ending::Interrupted,
-            Err(MachineError::Interrupted) => continue,
+            Err(MachineError::Interrupted) => {
+                if let Some(starvation) = machine.starvation(|| world.has_frames()) {
+                    remark(&format!("ftvmm: {starvation}"));
+                }
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         let wake = interruption.map(Interruption::wake);

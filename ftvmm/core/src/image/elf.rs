@@ -8,7 +8,7 @@ use object::elf::{self, FileHeader64, ProgramHeader64, ProgramType, SymbolType};
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, SectionTable, Sym as _};
 use object::{LittleEndian, ReadRef as _};
 
-use super::{Function, IMAGE_ADDRESS_END, IMAGE_ADDRESS_MIN, ImageError, Ranges, Segment};
+use super::{Function, Functions, IMAGE_ADDRESS_END, IMAGE_ADDRESS_MIN, ImageError, Ranges, Segment};
 
 type Header = FileHeader64<LittleEndian>;
 type Load = ProgramHeader64<LittleEndian>;
@@ -165,23 +165,20 @@ impl<'a> Elf<'a> {
         Ok(Segment { address, memory_bytes, data, writable, executable })
     }
 
-    /// The functions that the symbols name, in ascending order, and where they say that data is; a stripped image has none.
-    pub fn symbols(&self) -> Result<(Vec<Function>, Ranges), ImageError> {
+    /// The functions that the symbols name, and where they say that data is; a stripped image has none.
+    pub fn symbols(&self) -> Result<(Functions, Ranges), ImageError> {
         let symbols = self.sections()?.symbols(ENDIAN, self.file, elf::SHT_SYMTAB).map_err(wrong_sections)?;
         let of_kind = |kind: SymbolType| symbols.iter().filter(move |symbol| symbol.st_type() == kind);
-        let mut functions: Vec<Function> = of_kind(elf::STT_FUNC)
-            .map(|symbol| Function {
-                address: symbol.st_value(ENDIAN),
-                length_bytes: symbol.st_size(ENDIAN),
-                name: String::from_utf8_lossy(symbols.symbol_name(ENDIAN, symbol).unwrap_or_default()).into_owned(),
-            })
-            .collect();
-        functions.sort_by_key(|function| function.address);
+        let functions = of_kind(elf::STT_FUNC).map(|symbol| Function {
+            address: symbol.st_value(ENDIAN),
+            length_bytes: symbol.st_size(ENDIAN),
+            name: String::from_utf8_lossy(symbols.symbol_name(ENDIAN, symbol).unwrap_or_default()).into_owned(),
+        });
         let data = of_kind(elf::STT_OBJECT).map(|symbol| {
             let address = symbol.st_value(ENDIAN);
             address..address.saturating_add(symbol.st_size(ENDIAN))
         });
-        Ok((functions, data.collect()))
+        Ok((functions.collect(), data.collect()))
     }
 
     /// Where executable sections start; a stripped image may have none.

@@ -6,10 +6,11 @@ mod notes;
 mod ranges;
 
 pub use manifest::{DeviceKind, MANIFEST_ENTRIES_MAX, Manifest, ManifestEntry, Properties};
-pub(crate) use notes::{abi_note, manifest_note};
+pub(crate) use notes::{abi_note, manifest_note, thread_record_note};
 pub use ranges::Ranges;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -69,6 +70,37 @@ pub struct Function {
     pub name: String,
 }
 
+/// The functions that an image's symbols name, in ascending order. A copy costs nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Functions(Arc<[Function]>);
+
+impl FromIterator<Function> for Functions {
+    fn from_iter<I: IntoIterator<Item = Function>>(functions: I) -> Functions {
+        let mut functions: Vec<Function> = functions.into_iter().collect();
+        functions.sort_by_key(|function| function.address);
+        Functions(functions.into())
+    }
+}
+
+impl Functions {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Function> {
+        self.0.iter()
+    }
+
+    /// The function that an address lies in, and how far from its start.
+    pub fn holding(&self, address: u64) -> Option<(&Function, u64)> {
+        let index = self.0.partition_point(|function| function.address <= address).checked_sub(1)?;
+        let (function, offset) = (&self.0[index], address - self.0[index].address);
+        (function.length_bytes == 0 || offset < function.length_bytes).then_some((function, offset))
+    }
+
+    /// An address in the words of a programmer: its function, and the offset in hexadecimal.
+    pub fn place_of(&self, address: u64) -> Option<String> {
+        self.holding(address).map(|(function, offset)| format!("{}+{offset:#x}", function.name))
+    }
+}
+
 /// A Solo5 hvt image, checked and taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
@@ -78,10 +110,11 @@ pub struct Image {
     pub manifest: Manifest,
     /// Addresses where an instruction is known to start: the entry point, executable sections, functions. Ascending.
     pub code_starts: Vec<u64>,
-    /// In ascending order.
-    pub functions: Vec<Function>,
+    pub functions: Functions,
     /// What the image's symbols call data in executable segments.
     pub data_ranges: Ranges,
+    /// Where a packed program's personality keeps its `package::ThreadRecord`, as the image says.
+    pub thread_record: Option<u64>,
     digest: Fingerprint,
 }
 
@@ -110,14 +143,16 @@ impl Image {
         code_starts.extend(functions.iter().map(|function| function.address));
         code_starts.sort_unstable();
         code_starts.dedup();
-        Ok(Image { entry, segments, manifest, code_starts, functions, data_ranges, digest: Fingerprint::of(file) })
-    }
-
-    /// The function that an address lies in, and how far from its start.
-    pub fn place_of(&self, address: u64) -> Option<(&Function, u64)> {
-        let index = self.functions.partition_point(|function| function.address <= address).checked_sub(1)?;
-        let (function, offset) = (&self.functions[index], address - self.functions[index].address);
-        (function.length_bytes == 0 || offset < function.length_bytes).then_some((function, offset))
+        Ok(Image {
+            entry,
+            segments,
+            manifest,
+            code_starts,
+            functions,
+            data_ranges,
+            thread_record: notes.thread_record,
+            digest: Fingerprint::of(file),
+        })
     }
 
     /// The first address behind all segments.

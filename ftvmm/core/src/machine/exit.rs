@@ -23,7 +23,13 @@ const SYSTEM_CALL_BYTES: u64 = 2;
 impl Machine {
     /// Runs to the next exit; `None` where the machine dealt with it by itself.
     pub(super) fn run_to_exit(&mut self) -> Result<Option<(Request, Place)>, MachineError> {
-        match self.vcpu.enter()? {
+        let exit = self.vcpu.enter()?;
+        if exit != Exit::Interrupted
+            && let Some(watch) = &mut self.watch
+        {
+            watch.guest_left();
+        }
+        match exit {
             Exit::Out { port: SITE_PORT_WIDE, width_bytes: 1, .. } => self.site(),
             Exit::Out { port: port @ TRAP_PORT..=TRAP_PORT_LAST, width_bytes: 1, .. } => {
                 self.trap((port - TRAP_PORT) as u8).map(|()| None)

@@ -1,7 +1,8 @@
 //! Interrupting a vCPU from another thread, or from a signal handler, without losing a kick to a race.
 //!
 //! A signal alone would be lost between the last look at a flag and KVM_RUN. So the handler, which runs on the vCPU's
-//! own thread, sets `immediate_exit` in the structure that KVM_RUN looks at first.
+//! own thread, sets `immediate_exit` in the structure that KVM_RUN looks at first. A signal that comes too late, as the
+//! guest has left by itself, is taken before the thread does anything else: no other system call of it is interrupted.
 
 use std::cell::Cell;
 use std::ptr;
@@ -44,6 +45,20 @@ pub struct Kicker {
 struct State {
     kicked: bool,
     runner: Option<libc::pthread_t>,
+    /// The runner has been sent a signal.
+    is_signalled: bool,
+    /// How often the guest has left by itself.
+    exits: u64,
+}
+
+impl State {
+    fn signal_runner(&mut self) {
+        if let Some(runner) = self.runner {
+            self.is_signalled = true;
+            // SAFETY: the runner clears this field, under the same lock, before it can end.
+            unsafe { libc::pthread_kill(runner, kick_signal()) };
+        }
+    }
 }
 
 impl Kicker {
@@ -66,10 +81,18 @@ impl Kicker {
     pub fn kick(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.kicked = true;
-        if let Some(runner) = state.runner {
-            // SAFETY: the runner clears this field, under the same lock, before it can end.
-            unsafe { libc::pthread_kill(runner, kick_signal()) };
+        state.signal_runner();
+    }
+
+    /// Interrupts the guest where it has not left by itself since this returned `seen`. Returns how often it had left
+    /// when it was entered; `None` where it is not in there now.
+    pub(super) fn kick_if_still(&self, seen: Option<u64>) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let exits = state.runner.map(|_| state.exits)?;
+        if seen == Some(exits) {
+            state.signal_runner();
         }
+        Some(exits)
     }
 
     /// Marks the calling thread as the one that runs the vCPU; `None` where a kick came before.
@@ -82,7 +105,7 @@ impl Kicker {
         state.runner = Some(unsafe { libc::pthread_self() });
         drop(state);
         IMMEDIATE_EXIT.with(|cell| cell.set(immediate_exit));
-        let running = Running { kicker: self };
+        let running = Running { kicker: self, is_interrupted: false };
         // After the pointer is set: a signal from here on finds it, one from before has left its mark.
         if LEAVE_REQUESTED.with(|cell| cell.replace(false)) { None } else { Some(running) }
     }
@@ -91,12 +114,13 @@ impl Kicker {
 /// As long as this lives, a kick interrupts the thread.
 pub(super) struct Running<'a> {
     kicker: &'a Kicker,
+    is_interrupted: bool,
 }
 
 impl Running<'_> {
     /// The guest was left because of a kick, which is thereby used up.
-    pub fn was_interrupted(&self) {
-        self.kicker.state.lock().unwrap_or_else(PoisonError::into_inner).kicked = false;
+    pub fn was_interrupted(mut self) {
+        self.is_interrupted = true;
     }
 }
 
@@ -104,6 +128,18 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         let mut state = self.kicker.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.runner = None;
+        if self.is_interrupted {
+            state.kicked = false;
+        } else {
+            state.exits += 1;
+        }
+        let is_signalled = std::mem::take(&mut state.is_signalled);
+        drop(state);
+        if is_signalled {
+            // SAFETY: no preconditions. Whoever sent the signal held the lock, so that it is here by now: the thread
+            // takes it on its way back from any system call.
+            unsafe { libc::sched_yield() };
+        }
         IMMEDIATE_EXIT.with(|cell| cell.set(ptr::null_mut()));
     }
 }

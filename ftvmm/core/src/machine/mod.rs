@@ -14,7 +14,9 @@ mod monitor;
 mod page_tables;
 mod registers;
 mod request;
+mod starvation;
 mod vcpu;
+mod watchdog;
 
 pub use config::{COUNTER_FREQUENCY_HERTZ, DeviceConfig, MTU_BYTES, MachineConfig, SECTOR_BYTES};
 pub use cpuid::{CpuidLeaf, CpuidTable, Feature};
@@ -24,6 +26,7 @@ pub use kicker::{Kicker, leave_guest_from_signal_handler};
 pub use request::{
     Answer, BLOCK_TRANSFER_BYTES_MAX, CONSOLE_BYTES_MAX, ETHERNET_HEADER_BYTES, HypercallResult, Instruction, Request,
 };
+pub use starvation::Starvation;
 
 use std::collections::HashMap;
 
@@ -33,7 +36,9 @@ use crate::log::{Chain, Fingerprint};
 use boot::BOOT_INFO_ADDRESS;
 use hypercall::Place;
 use memory::{GuestMemory, PAGE_BYTES};
+use starvation::{Watch, processor_time};
 use vcpu::{Start, Vcpu};
+use watchdog::Watchdog;
 
 /// A VM: memory and one vCPU. Owned and run by one thread at a time.
 pub struct Machine {
@@ -48,6 +53,8 @@ pub struct Machine {
     /// Where the guest goes on, the same on every host whatever its KVM says.
     rip: u64,
     state: State,
+    watch: Option<Watch>,
+    watchdog: Option<Watchdog>,
 }
 
 #[derive(Debug)]
@@ -88,6 +95,8 @@ impl Machine {
             chain: Chain::new(Fingerprint::of(&origin)),
             rip: start.rip,
             state: State::Ready,
+            watch: Watch::of(image),
+            watchdog: None,
         })
     }
 
@@ -160,6 +169,26 @@ impl Machine {
             Err(_) => hasher.update(format!("unreadable, process {}", std::process::id()).as_bytes()),
         };
         Fingerprint::from_hash(hasher.finalize())
+    }
+
+    /// From now on, a packed program that does not leave the guest for long is interrupted, for [`Machine::starvation`] to
+    /// look at. Neither the guest nor its log knows of it.
+    ///
+    /// # Errors
+    /// Where the host has no thread for it.
+    pub fn interrupt_long_computing(&mut self) -> Result<(), MachineError> {
+        if self.watch.is_some() {
+            let no_thread = |error| MachineError::Host { reason: format!("no thread for its watchdog: {error}") };
+            self.watchdog = Some(Watchdog::start(self.vcpu.kicker()).map_err(no_thread)?);
+        }
+        Ok(())
+    }
+
+    /// After [`MachineError::Interrupted`]: the thread of a packed program that computes while others wait, each time that
+    /// this is worth a remark. `has_frames` says whether frames wait for the guest.
+    pub fn starvation(&mut self, has_frames: impl FnOnce() -> bool) -> Option<Starvation> {
+        let rip = self.vcpu.registers().rip;
+        self.watch.as_mut()?.look(&self.memory, rip, processor_time(), has_frames)
     }
 
     /// A handle by which another thread interrupts `run`.

@@ -175,7 +175,6 @@ impl Vcpu {
         };
         if matches!(exit, Ok(Exit::Interrupted)) {
             running.was_interrupted();
-            drop(running);
             self.vcpu.set_kvm_immediate_exit(0);
         }
         exit

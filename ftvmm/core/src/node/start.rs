@@ -125,7 +125,8 @@ impl RunningNode {
         let (image, image_digest) = read_image(&config)?;
         let world = Arc::new(World::new(&config.vm, &image));
         let machine_config = world.machine_config()?;
-        let machine = Machine::new(&image, &machine_config)?;
+        let mut machine = Machine::new(&image, &machine_config)?;
+        machine.interrupt_long_computing()?;
         let protocol_config = protocol_config(&config, image_digest, &machine_config)?;
         let incarnation = u64::from_le_bytes(thread::random().map_err(file("random numbers"))?).max(1);
         let directory = &config.node.directory;

@@ -239,7 +239,10 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
     fn step(&mut self) -> Ended<()> {
         self.control.wait_until_runnable().ok_or(None)?;
         let request = match self.machine.run() {
-            Err(MachineError::Interrupted) => return Ok(()),
+            Err(MachineError::Interrupted) => {
+                self.remark_starvation();
+                return Ok(());
+            }
             Err(MachineError::Trap(report)) => {
                 // The guest's own doing, so the other replica does it too. It ends like a guest that halts: what it
                 // said before leaves, and nobody takes over what cannot run.
@@ -261,6 +264,18 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             },
         };
         self.machine.answer(&answer).map_err(failed)
+    }
+
+    /// Says that a thread computes while others wait. A backup is quiet: its primary has said so before.
+    fn remark_starvation(&mut self) {
+        if self.control.mode() == Mode::Replaying {
+            return;
+        }
+        let devices = self.devices.lock().clone();
+        let has_frames = || devices.is_some_and(|devices| devices.poll(0) != 0);
+        if let Some(starvation) = self.machine.starvation(has_frames) {
+            remark(&format!("ftvmm node: {starvation}"));
+        }
     }
 
     fn position(&self) -> u64 {

@@ -283,16 +283,18 @@ fn write(
         writable: false,
         executable: false,
     });
-    let output = Output { entry: personality.image.entry, manifest: manifest(request), segments, symbols };
+    let output = Output {
+        entry: personality.image.entry,
+        manifest: manifest(request),
+        thread_record: Some(personality.record),
+        segments,
+        symbols,
+    };
     let image = output.write().map_err(|error| PackError::Encode(error.to_string()))?;
     let parsed = Image::parse(&image).map_err(|error| PackError::Encode(error.to_string()))?;
     match rewrite(&parsed) {
         Ok(_) => Ok(image),
-        Err(error) => {
-            let place = parsed.place_of(error.address);
-            let place = place.map(|(function, offset)| format!("{}+{offset:#x}", function.name));
-            Err(PackError::Unusable { place, error })
-        }
+        Err(error) => Err(PackError::Unusable { place: parsed.functions.place_of(error.address), error }),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader as _, Sym as _};
 use object::{LittleEndian, ReadRef as _};
-use package::{ENTRY_SYMBOL, PLACE_SYMBOL, Place};
+use package::{ENTRY_SYMBOL, PLACE_SYMBOL, Place, RECORD_SYMBOL, ThreadRecord};
 
 use super::error::PackError;
 use super::object::ENDIAN;
@@ -19,6 +19,8 @@ pub(super) struct Personality {
     pub image: Image,
     /// The function that a stub calls.
     pub entry: u64,
+    /// Where it keeps its record of the threads.
+    pub record: u64,
     /// Where it looks for the package.
     place: u64,
 }
@@ -51,16 +53,19 @@ impl Personality {
             let found = defined.find(|symbol| symbols.symbol_name(ENDIAN, symbol) == Ok(name.as_bytes()));
             found.map(|symbol| symbol.st_value(ENDIAN)).ok_or_else(|| format!("it has no symbol {name}"))
         };
-        let (entry, place) = (find(ENTRY_SYMBOL)?, find(PLACE_SYMBOL)?);
+        let (entry, place, record) = (find(ENTRY_SYMBOL)?, find(PLACE_SYMBOL)?, find(RECORD_SYMBOL)?);
         if !image.segments.iter().any(|segment| segment.executable && segment.content().contains(&entry)) {
             return Err(format!("{ENTRY_SYMBOL} at {entry:#x} is no code"));
         }
-        let place_end = place.checked_add(size_of::<Place>() as u64);
-        let holds = |segment: &Segment| place >= segment.address && place_end.is_some_and(|end| end <= segment.end());
-        if !image.segments.iter().any(holds) {
-            return Err(format!("{PLACE_SYMBOL} at {place:#x} is in no segment"));
+        let data = [(PLACE_SYMBOL, place, size_of::<Place>()), (RECORD_SYMBOL, record, ThreadRecord::BYTES)];
+        for (symbol, address, length) in data {
+            let end = address.checked_add(length as u64);
+            let holds = |segment: &Segment| address >= segment.address && end.is_some_and(|end| end <= segment.end());
+            if !image.segments.iter().any(holds) {
+                return Err(format!("{symbol} at {address:#x} is in no segment"));
+            }
         }
-        Ok(Personality { image, entry, place })
+        Ok(Personality { image, entry, record, place })
     }
 
     /// The segments, with the place of the package filled in.

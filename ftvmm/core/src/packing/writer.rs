@@ -7,7 +7,7 @@ use object::elf;
 use object::write::elf::{FileHeader, ProgramHeader, Sym, Writer};
 
 use super::object::PAGE_BYTES;
-use crate::image::{Manifest, Segment, abi_note, manifest_note};
+use crate::image::{Manifest, Segment, abi_note, manifest_note, thread_record_note};
 
 const INTERPRETER: &[u8] = b"/nonexistent/solo5/\0";
 /// The notes' own alignments are 4 and 8 bytes.
@@ -24,6 +24,8 @@ pub(super) struct Symbol {
 pub(super) struct Output {
     pub entry: u64,
     pub manifest: Manifest,
+    /// The guest address of the personality's record of the threads.
+    pub thread_record: Option<u64>,
     /// None of them overlap.
     pub segments: Vec<Segment>,
     pub symbols: Vec<Symbol>,
@@ -43,11 +45,12 @@ impl Output {
             e_entry: self.entry,
             ..FileHeader::default()
         })?;
-        let notes = [
+        let mut notes = vec![
             (elf::PT_INTERP, INTERPRETER.to_vec()),
             (elf::PT_NOTE, abi_note()),
             (elf::PT_NOTE, manifest_note(&self.manifest)),
         ];
+        notes.extend(self.thread_record.map(|address| (elf::PT_NOTE, thread_record_note(address))));
         writer.write_program_headers_placeholder((notes.len() + self.segments.len()) as u32);
         let mut headers = Vec::new();
         for (kind, content) in &notes {

@@ -39,10 +39,7 @@ pub(super) fn examine_image(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_,
         let one = PyDict::new(py);
         one.set_item("address", address)?;
         one.set_item("instruction", disassemble(&image, address).unwrap_or_default())?;
-        one.set_item(
-            "place",
-            image.place_of(address).map(|(function, offset)| format!("{}+{offset:#x}", function.name)),
-        )?;
+        one.set_item("place", image.functions.place_of(address))?;
         one.set_item("reason", reason)?;
         Ok(one)
     };

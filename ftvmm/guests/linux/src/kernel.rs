@@ -4,6 +4,8 @@ use alloc::boxed::Box;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
+use package::ThreadRecord;
+
 use crate::clock::Clock;
 use crate::entry::{self, Frame};
 use crate::files::Files;
@@ -41,6 +43,8 @@ pub struct Kernel {
     system_calls: SystemCalls,
     /// grows whenever a thread that waits should look again
     changes: u64,
+    /// the changes without the rounds in which only time went by
+    news: u64,
     /// calls since the devices were looked at
     calls: u32,
     vain_calls: u32,
@@ -71,6 +75,7 @@ impl Kernel {
             process,
             system_calls: SystemCalls::default(),
             changes: 0,
+            news: 0,
             calls: 0,
             vain_calls: 0,
         }
@@ -79,11 +84,19 @@ impl Kernel {
     /// Something has changed that a thread may be waiting for: data in a pipe, a closed socket, a counter.
     pub fn change(&mut self) {
         self.changes += 1;
+        self.news += 1;
     }
 
     /// The number of changes so far.
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Tells the VMM what it may know of the threads.
+    pub fn tell(&mut self, record: &mut ThreadRecord) {
+        self.threads.tell(record);
+        record.now = self.clock.now();
+        record.news = self.news;
     }
 
     /// A call that found nothing to do and did not wait.
@@ -122,7 +135,7 @@ impl Kernel {
                 }
                 self.threads.end_call(i64::from(number).wrapping_neg() as u64);
             }
-            Err(Stop::Wait(wait)) => self.threads.park(wait, self.changes),
+            Err(Stop::Wait(wait)) => self.threads.park(wait, self.changes, self.news),
             Err(Stop::Resume) => self.threads.resume(),
             Err(Stop::Ended) => {}
         }
@@ -158,7 +171,8 @@ impl Kernel {
         let write_back = self.files.tree.write_back_time().map(|time| self.clock.monotonic(time));
         let deadlines = [self.threads.first_deadline(), self.signals.first_deadline(), write_back];
         let waits = deadlines.into_iter().flatten().map(|deadline| deadline.saturating_sub(now));
-        let longest = waits.chain(self.stack.idle_nanoseconds(now)).chain(timeout).min();
+        let idle = self.stack.idle_nanoseconds(now);
+        let longest = waits.chain(idle).chain(timeout).min();
         let is_readable = sdk::poll::wait(longest);
         self.clock.refresh();
         let now = self.clock.now();
@@ -168,6 +182,7 @@ impl Kernel {
         self.expire_timers(now);
         self.files.tree.write_back(self.clock.wall(now));
         self.changes += 1;
+        self.news += u64::from(is_readable || idle == Some(0));
     }
 
     /// Ends the guest: closes what is open, and gives the last bytes a chance to leave.

@@ -304,8 +304,8 @@ pub fn prctl(kernel: &mut Kernel, call: Call) -> Outcome {
     match call.unsigned(0) {
         PR_SET_NAME => {
             let text = kernel.memory.text(call.word(1))?;
-            let name = &mut kernel.threads.current_mut().name;
-            *name = thread_name(text);
+            let name = thread_name(text);
+            kernel.threads.set_name(name);
             Ok(0)
         }
         PR_GET_NAME => {

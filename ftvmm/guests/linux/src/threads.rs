@@ -11,6 +11,7 @@ use linux_raw_sys::general::{
     FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_WAKE_OP,
     TIMER_ABSTIME,
 };
+use package::ThreadRecord;
 
 use crate::clock::duration;
 use crate::entry::{Frame, RED_ZONE_BYTES};
@@ -46,6 +47,8 @@ pub struct Waiting {
     pub wait: Wait,
     /// the changes that it has seen
     seen: u64,
+    /// those of them that were more than time
+    seen_news: u64,
     /// its place in the order in which threads began to wait
     order: u64,
 }
@@ -82,11 +85,14 @@ pub struct Threads {
     turn: u32,
     is_turn_over: bool,
     waits: u64,
+    /// who runs, who can and who waits may be otherwise than was told the VMM
+    is_untold: bool,
 }
 
 impl Threads {
     /// Adds a thread that is ready to run; returns its index.
     fn add(&mut self, frame: Box<Frame>, fs_base: u64, signals: ThreadSignals, name: [u8; 16]) -> usize {
+        self.is_untold = true;
         self.next_tid = self.next_tid.max(PROCESS) + 1;
         let tid = if self.threads.is_empty() { PROCESS } else { self.next_tid };
         self.threads.push(Thread {
@@ -153,6 +159,7 @@ impl Threads {
 
     /// Ends the call of the thread with that index, which may be parked.
     pub fn end_wait(&mut self, index: usize, value: u64) {
+        self.is_untold |= index != self.current;
         if let Some(thread) = self.threads.get_mut(index) {
             thread.frame.rax = value;
             thread.call = None;
@@ -169,9 +176,9 @@ impl Threads {
     }
 
     /// Parks the running thread.
-    pub fn park(&mut self, wait: Wait, changes: u64) {
+    pub fn park(&mut self, wait: Wait, changes: u64, news: u64) {
         self.waits += 1;
-        let waiting = Waiting { wait, seen: changes, order: self.waits };
+        let waiting = Waiting { wait, seen: changes, seen_news: news, order: self.waits };
         let thread = self.current_mut();
         thread.pending.has_waited = true;
         thread.wait = Some(waiting);
@@ -205,6 +212,7 @@ impl Threads {
     /// Makes that thread the running one.
     pub fn switch_to(&mut self, index: usize) {
         let is_other = index != self.current;
+        self.is_untold = true;
         self.current = index;
         self.turn = 0;
         self.is_turn_over = false;
@@ -220,6 +228,32 @@ impl Threads {
         }
     }
 
+    /// Gives the running thread a name.
+    pub fn set_name(&mut self, name: [u8; 16]) {
+        self.is_untold = true;
+        self.current_mut().name = name;
+    }
+
+    /// Tells the VMM of the running thread and of how many others there are, where that is news.
+    pub fn tell(&mut self, record: &mut ThreadRecord) {
+        if !core::mem::take(&mut self.is_untold) {
+            return;
+        }
+        let running = self.current();
+        let others = || self.iter().filter(|thread| thread.tid != running.tid);
+        let waits = || others().filter_map(|thread| thread.wait);
+        let listens = || waits().filter(|waiting| waiting.wait.on == WaitFor::Change);
+        *record = ThreadRecord {
+            first_end: waits().filter_map(|waiting| waiting.wait.until).min().unwrap_or(u64::MAX),
+            oldest_seen: listens().map(|waiting| waiting.seen_news).min().unwrap_or(u64::MAX),
+            thread: running.tid as u64,
+            ready: others().filter(|thread| thread.wait.is_none()).count() as u32,
+            listening: listens().count() as u32,
+            name: running.name,
+            ..*record
+        };
+    }
+
     /// When the first parked thread wants to run again, in nanoseconds.
     pub fn first_deadline(&self) -> Option<u64> {
         self.iter().filter_map(|thread| thread.wait?.wait.until).min()
@@ -229,6 +263,7 @@ impl Threads {
     fn wake(&mut self, address: u64, bits: u32, count: usize) -> usize {
         let mut waiting = self.waiting_for(address, bits);
         waiting.truncate(count);
+        self.is_untold |= !waiting.is_empty();
         for index in &waiting {
             let thread = &mut self.threads[*index];
             thread.wait = None;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use package::{Content, ENTRY_SYMBOL, PLACE_SYMBOL, Package};
+use package::{Content, ENTRY_SYMBOL, PLACE_SYMBOL, Package, RECORD_SYMBOL};
 
 use crate::determinism::{examine, rewrite};
 use crate::image::{DeviceKind, Image, Manifest, Segment};
@@ -14,8 +14,8 @@ const PERSONALITY_CODE: u64 = 0x10_0000;
 const PERSONALITY_DATA: u64 = 0x20_0000;
 const NUMBER_OF_BYTES: u64 = 64;
 
-/// A personality that is nothing but its two symbols, in a file of that name.
-fn personality(name: &str, end: u64, symbols: [&str; 2]) -> PathBuf {
+/// A personality that is nothing but its three symbols, in a file of that name.
+fn personality(name: &str, end: u64, symbols: [&str; 3]) -> PathBuf {
     let segment = |address, data: Vec<u8>, executable| Segment {
         address,
         memory_bytes: if executable { data.len() as u64 } else { end - address },
@@ -27,6 +27,7 @@ fn personality(name: &str, end: u64, symbols: [&str; 2]) -> PathBuf {
     let output = Output {
         entry: PERSONALITY_CODE,
         manifest: Manifest::default(),
+        thread_record: None,
         segments: vec![
             segment(PERSONALITY_CODE, vec![0xc3; NUMBER_OF_BYTES as usize], true),
             // The place lies in what is zero, and has no room in the file.
@@ -35,6 +36,7 @@ fn personality(name: &str, end: u64, symbols: [&str; 2]) -> PathBuf {
         symbols: vec![
             symbol(symbols[0], PERSONALITY_CODE + 16, true),
             symbol(symbols[1], PERSONALITY_DATA + 32, false),
+            symbol(symbols[2], PERSONALITY_DATA + 48, false),
         ],
     };
     let path = std::env::temp_dir().join(format!("ftvmm-packing-{}-{name}.hvt", std::process::id()));
@@ -56,7 +58,7 @@ fn mapped(name: &str) -> PathBuf {
 fn request(name: &str) -> Request {
     let file = |path: &str, content| RequestedFile { path: path.into(), permissions: 0o644, content };
     Request {
-        personality: personality(name, PERSONALITY_DATA + 0x1000, [ENTRY_SYMBOL, PLACE_SYMBOL]),
+        personality: personality(name, PERSONALITY_DATA + 0x1000, [ENTRY_SYMBOL, PLACE_SYMBOL, RECORD_SYMBOL]),
         program: "/bin/program".into(),
         program_file: "/bin/program".into(),
         loader_file: Some("/lib64/loader".into()),
@@ -96,6 +98,7 @@ fn a_program_with_its_loader_and_library_is_packed_whole() {
     with_package(&packed, |image, package| {
         assert!(rewrite(image).is_ok());
         assert_eq!(image.manifest.entries.len(), 1);
+        assert_eq!(image.thread_record, Some(PERSONALITY_DATA + 48));
         assert_eq!(
             (image.manifest.entries[0].name.as_str(), image.manifest.entries[0].kind),
             ("service", DeviceKind::Network)
@@ -117,7 +120,7 @@ fn a_program_with_its_loader_and_library_is_packed_whole() {
         }
         // The image's symbols name what `ftvmm verify` tells of.
         let libc = image.functions.iter().find(|function| function.name == "libc.so.6: fork").unwrap();
-        assert_eq!(image.place_of(libc.address + 1), Some((libc, 1)));
+        assert_eq!(image.functions.holding(libc.address + 1), Some((libc, 1)));
         assert!(!image.data_ranges.is_empty());
     });
     let _ = fs::remove_file(&request.personality);
@@ -153,10 +156,13 @@ fn a_personality_that_cannot_be_used_is_told_why() {
         let _ = fs::remove_file(&request.personality);
         error.to_string()
     };
-    let symbols = [ENTRY_SYMBOL, PLACE_SYMBOL];
+    let symbols = [ENTRY_SYMBOL, PLACE_SYMBOL, RECORD_SYMBOL];
     assert!(refused("large", 0x40_0001, symbols).contains("it ends at 0x400001, behind 0x400000"));
-    assert!(refused("entry", 0x30_0000, ["other", PLACE_SYMBOL]).contains("no symbol linux_system_call"));
-    assert!(refused("place", 0x30_0000, [ENTRY_SYMBOL, "other"]).contains("no symbol PACKAGE_PLACE"));
+    assert!(
+        refused("entry", 0x30_0000, ["other", PLACE_SYMBOL, RECORD_SYMBOL]).contains("no symbol linux_system_call")
+    );
+    assert!(refused("place", 0x30_0000, [ENTRY_SYMBOL, "other", RECORD_SYMBOL]).contains("no symbol PACKAGE_PLACE"));
+    assert!(refused("record", 0x30_0000, [ENTRY_SYMBOL, PLACE_SYMBOL, "other"]).contains("no symbol THREAD_RECORD"));
     let mut request = request("none");
     let _ = fs::remove_file(&request.personality);
     request.personality = "/nonexistent/linux.hvt".into();

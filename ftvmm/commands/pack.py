@@ -113,7 +113,7 @@ def _add_files(files: GuestFiles, given: tuple[str, ...], trees: tuple[str, ...]
         guest, host = _pair("--file", value)
         if not os.path.isfile(host):
             raise Failure(f"--file {value}: {host} is no file.")
-        files.put(guest, HostFile(os.path.abspath(host), os.stat(host).st_mode & 0o7777))
+        files.put(guest, HostFile.at(os.path.abspath(host)))
 
 
 @click.command("pack", epilog="Example: ftvmm pack /usr/bin/redis-server -o redis.hvt --arg --save --arg ''")
@@ -125,7 +125,7 @@ def _add_files(files: GuestFiles, given: tuple[str, ...], trees: tuple[str, ...]
 @click.option("--arg", "arguments", multiple=True, metavar="ARG", help="An argument of the program.")
 @click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable in its environment.")
 @click.option("--trace", "is_traced", is_flag=True,
-              help="Run the program on this host first, until it ends or Ctrl-C, and pack what it opens.")  # fmt: skip
+              help="Run the program here until it ends or Ctrl-C, and pack what it opens or looks at.")  # fmt: skip
 @click.option("--disk", "has_disk", is_flag=True,
               help="The VM has a block device, `storage`: an ext4 file system on /data.")  # fmt: skip
 @click.option("--no-network", is_flag=True, help="The VM has no network device, `service`.")

@@ -72,10 +72,24 @@ class HostFile:
     Args:
         host: its path on the host.
         permissions: the permission bits of its mode.
+        modified_s: when its content changed last, in whole seconds since 1970, which is what archives keep: the image
+            depends on it as on the content.
     """
 
     host: str
     permissions: int
+    modified_s: int
+
+    @classmethod
+    def at(cls, path: str) -> HostFile:
+        """The file at a path of the host, with what it says of itself.
+
+        Raises:
+            Failure: there is none.
+        """
+        status = _status(path)
+        # No clock in the guest knows a time before 1970.
+        return cls(_text(path), stat.S_IMODE(status.st_mode), max(0, int(status.st_mtime)))
 
 
 Entry = Directory | Link | Text | HostFile
@@ -199,7 +213,7 @@ class GuestFiles:
                 elif os.path.isdir(path):
                     self.put(place, Directory(_permissions(path)))
                 elif os.path.isfile(path):
-                    self.put(place, HostFile(path, _permissions(path)))
+                    self.put(place, HostFile.at(path))
                 else:
                     self.skipped.append(path)
 
@@ -230,6 +244,7 @@ class GuestFiles:
             {
                 "path": path,
                 "permissions": 0o777 if isinstance(entry, Link) else entry.permissions,
+                "modified_s": entry.modified_s if isinstance(entry, HostFile) else None,
                 "content": content(path, entry),
             }
             for path, entry in self._sorted()
@@ -239,17 +254,14 @@ class GuestFiles:
         return iter(sorted(self._entries.items()))
 
     def _add_file(self, guest: str, host: str) -> None:
-        try:
-            kind = stat.S_IFMT(os.stat(host).st_mode)
-        except OSError as error:
-            raise Failure(f"{host}: {error.strerror}.") from None
+        kind = stat.S_IFMT(_status(host).st_mode)
         if kind == stat.S_IFDIR:
             if guest:
                 self._make_directory(guest, _permissions(host))
         elif kind != stat.S_IFREG:
             raise Failure(f"{host} is neither a regular file nor a directory.")
         else:
-            self._entries.setdefault(guest, HostFile(_text(host), _permissions(host)))
+            self._entries.setdefault(guest, HostFile.at(host))
 
     def _make_directory(self, guest: str, permissions: int) -> None:
         if not isinstance(self._entries.setdefault(guest, Directory(permissions)), Directory):
@@ -281,11 +293,15 @@ def _one_more(links: int, path: str) -> int:
     return links + 1
 
 
-def _permissions(host: str) -> int:
+def _status(host: str) -> os.stat_result:
     try:
-        return stat.S_IMODE(os.stat(host).st_mode)
+        return os.stat(host)
     except OSError as error:
         raise Failure(f"{host}: {error.strerror}.") from None
+
+
+def _permissions(host: str) -> int:
+    return stat.S_IMODE(_status(host).st_mode)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Which files a program opens: it is run on this host, under strace(1), until it ends or the user interrupts it."""
+"""Which files a program opens or looks at: it is run on this host, under strace(1), until it ends or is interrupted."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from pathlib import Path
 from ftvmm.failure import Failure
 
 _OPENING = ("open", "openat", "openat2", "creat")
+# A file that is only looked at is needed too: Python reads no source that it has compiled, but for a look at its age.
+_LOOKING = ("access", "faccessat", "faccessat2", "lstat", "newfstatat", "stat", "statx")
 _MAKING = (
     "link", "linkat", "mkdir", "mkdirat", "mknod", "mknodat", "rename", "renameat", "renameat2", "symlink", "symlinkat",
 )  # fmt: skip
@@ -28,7 +30,7 @@ _SECONDS_TO_END = 5
 
 
 def trace(program: str, arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Runs a program and tells what it opened.
+    """Runs a program and tells what it opened or looked at.
 
     Args:
         program: the path of the program.
@@ -36,8 +38,8 @@ def trace(program: str, arguments: Sequence[str], environment: Mapping[str, str]
         environment: its environment, which has to be the one in the guest: locales, for one, hang on it.
 
     Returns:
-        Absolute paths of files and directories that were opened for reading, that the program did not make itself, and
-        that are there still; in order.
+        Absolute paths of files and directories that were opened for reading or looked at, that the program did not make
+        itself, and that are there still; in order.
 
     Raises:
         Failure: strace is not installed, or did not run the program.
@@ -47,7 +49,7 @@ def trace(program: str, arguments: Sequence[str], environment: Mapping[str, str]
         raise Failure("--trace needs strace, which is not installed: apt-get install strace")
     with tempfile.TemporaryDirectory(prefix="ftvmm-trace-") as directory:
         prefix = Path(directory, "trace")
-        calls = ",".join((*_OPENING, *_MAKING))
+        calls = ",".join((*_OPENING, *_LOOKING, *_MAKING))
         options = ("-ff", "-y", "-xx", "-qq", "-e", f"trace={calls}", "-e", "signal=none", "-o", str(prefix))
         process = subprocess.Popen(
             [strace, *options, "--", program, *arguments],
@@ -65,18 +67,19 @@ def trace(program: str, arguments: Sequence[str], environment: Mapping[str, str]
 
 
 def opened(lines: Iterable[str]) -> set[str]:
-    """What a trace says was opened for reading and not made by the program itself, as absolute paths."""
+    """What a trace says was opened for reading or looked at, and not made by the program itself, as absolute paths."""
     read: set[str] = set()
     made: set[str] = set()
     for line in lines:
         call = _CALL.match(line)
         if call is None:
             continue
-        paths = [_absolute(found) for found in _PATH.finditer(call["arguments"])]
+        # Without a path it is about an open file.
+        paths = [_absolute(found) for found in _PATH.finditer(call["arguments"]) if found["path"]]
         if not paths:
             continue
         flags = set(re.findall(r"O_\w+", call["arguments"]))
-        if call["call"] not in _OPENING or call["call"] == "creat" or "O_CREAT" in flags:
+        if call["call"] in _MAKING or call["call"] == "creat" or "O_CREAT" in flags:
             # Of two paths the last one is new.
             made.add(paths[-1])
         elif "O_WRONLY" not in flags:

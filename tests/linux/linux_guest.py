@@ -77,6 +77,7 @@ class Package:
         has_network: whether the image declares the network device.
         has_disk: whether it declares the block device.
         has_exact_clock: whether each look at the clock is a real one.
+        is_traced: whether the program is run first, and what it opens or looks at goes with it.
     """
 
     program: Path
@@ -87,6 +88,7 @@ class Package:
     has_network: bool = True
     has_disk: bool = False
     has_exact_clock: bool = False
+    is_traced: bool = False
 
     def command(self, image: Path) -> list[str]:
         """The command that writes the image."""
@@ -103,6 +105,8 @@ class Package:
             command.append("--disk")
         if self.has_exact_clock:
             command.append("--exact-clock")
+        if self.is_traced:
+            command.append("--trace")
         return command if self.has_network else [*command, "--no-network"]
 
 

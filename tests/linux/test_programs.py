@@ -281,6 +281,19 @@ def test_python_serves_with_a_thread_for_each_connection(
         assert ask(first, "/missing", b"") == (404, b"null")
 
 
+def test_python_finds_its_compiled_library_as_new_as_its_sources(packed: Packer) -> None:
+    if not PYTHON.exists():
+        pytest.skip("needs Debian's python3")
+    needed("strace", package="strace")
+    python = Package(PYTHON, ("-ISv", "-c", "import json"), has_network=False, is_traced=True)
+    native = subprocess.run([PYTHON, *python.arguments], capture_output=True, text=True, check=True, env={})
+    compiled = [line for line in native.stderr.splitlines() if " matches " in line]
+    assert any("json/decoder.py" in line for line in compiled)
+    in_vm = run_packed(packed(python))
+    assert [line for line in in_vm.lines if " matches " in line or "# wrote" in line] == compiled
+    assert in_vm.status == 0
+
+
 # Programs that compute, and end
 
 

@@ -134,9 +134,22 @@ def test_permissions_are_the_host_s(tmp_path: Path) -> None:
     (tmp_path / "file").chmod(0o4751)
     files = GuestFiles()
     files.add_host(f"{tmp_path}/file")
-    files.put("/given", HostFile(f"{tmp_path}/file", 0o600))
+    files.put("/given", HostFile(f"{tmp_path}/file", 0o600, 0))
     found = {one["path"]: one["permissions"] for one in files.document(set())}
     assert (found[f"{tmp_path}/file"], found["/given"]) == (0o4751, 0o600)
+
+
+def test_a_file_is_as_old_as_the_host_s_and_all_else_as_the_vm(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    os.utime(tmp_path / "file", ns=(0, 1_700_000_000_900_000_000))
+    (tmp_path / "old").write_text("")
+    os.utime(tmp_path / "old", (0, -5))
+    files = GuestFiles()
+    files.add_tree(f"{tmp_path}")
+    files.put("/text", Text("made up"))
+    modified = {os.path.basename(one["path"]): one["modified_s"] for one in files.document(set())}
+    assert (modified["file"], modified["old"], modified["text"]) == (1_700_000_000, 0, None)
+    assert modified[tmp_path.name] is None
 
 
 def _hexadecimal(text: str) -> str:
@@ -169,6 +182,13 @@ def test_a_trace_tells_what_was_read_and_what_was_made() -> None:
         _line("open", '"/var/directory/in it", O_RDONLY', "3"),
         _line("open", '"/proc/self/maps", O_RDONLY', "3"),
         _line("open", '"/process", O_RDONLY', "3"),
+        _line("newfstatat", 'AT_FDCWD</home>, "seen", {st_mode=S_IFREG|0644, st_size=3, ...}, 0', "0"),
+        _line("newfstatat", '3</var/open>, "", {st_mode=S_IFREG|0644, st_size=3, ...}, AT_EMPTY_PATH', "0"),
+        _line("access", '"/etc/allowed", R_OK', "0"),
+        _line("access", '"/etc/forbidden", R_OK', "-1 EACCES (Permission denied)"),
+        _line("stat", '"/var/made", {st_mode=S_IFREG|0644, st_size=3, ...}', "0"),
         "+++ exited with 0 +++",
     ]
-    assert opened(lines) == {"/home/a (b), c", "/home/sub/below", "/etc/both", "/etc/second", "/process"}
+    assert opened(lines) == {
+        "/home/a (b), c", "/home/sub/below", "/home/seen", "/etc/allowed", "/etc/both", "/etc/second", "/process",
+    }  # fmt: skip

@@ -41,6 +41,8 @@ pub struct RequestedFile {
     pub path: String,
     /// Permission bits.
     pub permissions: u16,
+    /// When its content changed last, in whole seconds since 1970; without it the file is as old as the VM.
+    pub modified_s: Option<u64>,
     pub content: RequestedContent,
 }
 

@@ -214,6 +214,7 @@ fn encode(
             .map(|file| File {
                 path: &file.path,
                 permissions: file.permissions,
+                modified_s: file.modified_s,
                 content: content(file, contents, objects.get(file.path.as_str()).copied()),
             })
             .collect(),

@@ -78,6 +78,8 @@ pub struct File<'a> {
     pub path: &'a str,
     /// permission bits of its mode
     pub permissions: u16,
+    /// when its content changed last, in whole seconds since 1970; None says that it is as old as the VM
+    pub modified_s: Option<u64>,
     /// what is in it
     #[serde(borrow)]
     pub content: Content<'a>,

@@ -45,7 +45,8 @@ fn personality(name: &str, end: u64, symbols: [&str; 3]) -> PathBuf {
 }
 
 fn object(path: &str, host: &Path) -> RequestedFile {
-    RequestedFile { path: path.into(), permissions: 0o755, content: RequestedContent::Object(host.into()) }
+    let content = RequestedContent::Object(host.into());
+    RequestedFile { path: path.into(), permissions: 0o755, modified_s: Some(1_700_000_000), content }
 }
 
 /// Where a library of this process lies: the kernel says what it has mapped.
@@ -56,7 +57,7 @@ fn mapped(name: &str) -> PathBuf {
 }
 
 fn request(name: &str) -> Request {
-    let file = |path: &str, content| RequestedFile { path: path.into(), permissions: 0o644, content };
+    let file = |path: &str, content| RequestedFile { path: path.into(), permissions: 0o644, modified_s: None, content };
     Request {
         personality: personality(name, PERSONALITY_DATA + 0x1000, [ENTRY_SYMBOL, PLACE_SYMBOL, RECORD_SYMBOL]),
         program: "/bin/program".into(),
@@ -108,6 +109,7 @@ fn a_program_with_its_loader_and_library_is_packed_whole() {
         let names: Vec<&str> = package.files.iter().map(|file| file.path).collect();
         assert_eq!(names, ["/bin/program", "/etc", "/etc/link", "/etc/text", "/lib/libc.so.6", "/lib64/loader"]);
         assert_eq!(package.files[3].content, Content::Bytes(b"hello\n"));
+        assert_eq!((package.files[0].modified_s, package.files[3].modified_s), (Some(1_700_000_000), None));
         let loader = package.program.loader;
         assert!((loader..loader + 0x10_0000).contains(&package.program.start));
         let (low, high) = package.objects;

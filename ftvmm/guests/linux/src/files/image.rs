@@ -144,7 +144,7 @@ mod tests {
     fn only_the_head_of_an_object_can_be_read() {
         let content =
             Content::Object { base: 0x1000, span_bytes: 0x2000, file_bytes: 100, head: b"\x7fELF", writable: vec![] };
-        let image = Image::new(&File { path: "/lib/x.so", permissions: 0o755, content }).unwrap();
+        let image = Image::new(&File { path: "/lib/x.so", permissions: 0o755, modified_s: None, content }).unwrap();
         let mut buffer = [0; 10];
         assert_eq!(image.read_at(1, &mut buffer), Ok(3));
         assert_eq!(&buffer[..3], b"ELF");

@@ -13,6 +13,7 @@ use super::proc::{proc_file_system, system_file_system};
 use super::ram::{Body, Ram};
 use super::special::Device;
 use super::tree::{Program, Tree};
+use crate::clock::NANOSECONDS;
 use crate::system_calls::{Errno, errno};
 
 /// Directories that are there before the packed files, and their permissions.
@@ -100,15 +101,17 @@ fn put_packed(ram: &mut Ram, images: &mut Vec<Rc<Image>>, file: &File<'static>, 
             Body::Image(image)
         }
     };
-    put(ram, file.path, body, u32::from(file.permissions), time)
+    let node = put(ram, file.path, body, u32::from(file.permissions), time)?;
+    let modified = file.modified_s.map(|seconds| seconds.saturating_mul(NANOSECONDS));
+    ram.change(node, &Change { modified, ..Change::default() }, time)
 }
 
 /// Puts a node at a path, through directories only; those that are missing are made. A directory that is there already
-/// gets the permissions.
+/// gets the permissions. Returns the node's number.
 ///
 /// # Errors
 /// ENOTDIR where something else is in the way, EEXIST, ENOSPC.
-pub fn put(ram: &mut Ram, path: &str, body: Body, permissions: u32, time: u64) -> Result<(), Errno> {
+pub fn put(ram: &mut Ram, path: &str, body: Body, permissions: u32, time: u64) -> Result<u64, Errno> {
     let path = path.trim_matches('/');
     let (parents, name) = path.rsplit_once('/').unwrap_or(("", path));
     let mut directory = ram.root();
@@ -120,9 +123,10 @@ pub fn put(ram: &mut Ram, path: &str, body: Body, permissions: u32, time: u64) -
     }
     let found = if name.is_empty() { Some(directory) } else { ram.lookup(directory, name)? };
     match (found, &body) {
-        (None, _) => ram.put(directory, name, body, permissions, time).map(|_| ()),
+        (None, _) => ram.put(directory, name, body, permissions, time),
         (Some(found), Body::Directory(_)) if ram.attributes(found)?.kind.is_directory() => {
-            ram.change(found, &Change { permissions: Some(permissions), ..Change::default() }, time)
+            ram.change(found, &Change { permissions: Some(permissions), ..Change::default() }, time)?;
+            Ok(found)
         }
         _ => Err(errno::EEXIST),
     }

@@ -15,7 +15,7 @@ fn package(files: Vec<File<'static>>) -> Package<'static> {
 }
 
 fn packed(path: &'static str, permissions: u16, content: Content<'static>) -> File<'static> {
-    File { path, permissions, content }
+    File { path, permissions, modified_s: None, content }
 }
 
 #[test]
@@ -43,6 +43,20 @@ fn packed_files_are_in_the_tree() {
     assert_eq!(program.size, 900);
     assert_eq!(tree.images().len(), 1);
     assert_eq!(tree.program.arguments, ["program", "-v"]);
+}
+
+#[test]
+fn a_packed_file_is_as_old_as_it_says_and_its_directory_as_the_vm() {
+    let mut dated = packed("/etc/dated", 0o644, Content::Bytes(b""));
+    dated.modified_s = Some(5);
+    let tree = Tree::new(&package(vec![dated, packed("/etc/new", 0o644, Content::Bytes(b""))]), u64::MAX, 7);
+    let times = |path| {
+        let attributes = tree.attributes(find(&tree, path).unwrap()).unwrap();
+        (attributes.modified, attributes.changed)
+    };
+    assert_eq!(times("/etc/dated"), (5_000_000_000, 7));
+    assert_eq!(times("/etc/new"), (7, 7));
+    assert_eq!(times("/etc"), (7, 7));
 }
 
 #[test]

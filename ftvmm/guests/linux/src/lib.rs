@@ -14,6 +14,7 @@ pub mod clock;
 pub mod entry;
 pub mod events;
 pub mod files;
+pub mod heap;
 pub mod kernel;
 pub mod memory;
 pub mod processes;

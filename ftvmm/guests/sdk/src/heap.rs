@@ -6,6 +6,13 @@ use talc::{TalcLock, source::Manual};
 #[global_allocator]
 static HEAP: TalcLock<RawSpinlock, Manual> = TalcLock::new(Manual);
 
+/// The size of the heap, and how much of it is free, in bytes.
+pub fn size() -> (usize, usize) {
+    let heap = HEAP.lock();
+    let counters = heap.counters();
+    (counters.claimed_bytes, counters.available_bytes)
+}
+
 /// Takes the memory from the end of the image to `end`, addresses in bytes. A guest with too little memory gets no heap,
 /// and its first allocation panics.
 pub(crate) fn claim(image_end: u64, end: u64) {

@@ -20,7 +20,7 @@ pub mod start;
 
 // On the host, tests have all of these from the standard library.
 #[cfg(feature = "bare")]
-mod heap;
+pub mod heap;
 #[cfg(feature = "bare")]
 mod memory;
 #[cfg(feature = "bare")]

@@ -4,6 +4,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use crate::heap;
 use crate::system_calls::{Errno, errno};
 
 /// The size of a chunk in bytes.
@@ -216,7 +217,7 @@ impl Chunks {
         if own.capacity() < needed {
             let wanted = needed.max(2 * own.capacity()).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES as usize);
             let is_affordable = (wanted - own.capacity()) as u64 <= *free;
-            if !is_affordable || own.try_reserve_exact(wanted - own.len()).is_err() {
+            if !is_affordable || heap::reserve(own, wanted - own.len()).is_err() {
                 return Err(errno::ENOSPC);
             }
         }

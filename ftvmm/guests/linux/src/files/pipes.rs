@@ -14,6 +14,7 @@ use linux_raw_sys::ioctl::FIONREAD;
 
 use super::Object;
 use super::file_system::empty_status;
+use crate::heap;
 use crate::kernel::Kernel;
 use crate::system_calls::{Call, Errno, Outcome, Stop, errno};
 
@@ -87,14 +88,14 @@ impl Pipe {
             && !last.is_packet
             && last.bytes.len() + odd <= SLOT_BYTES
         {
-            last.bytes.try_reserve(odd).map_err(|_| Refused::Memory)?;
+            heap::reserve(&mut last.bytes, odd).map_err(|_| Refused::Memory)?;
             last.bytes.extend_from_slice(&bytes[..odd]);
             written = odd;
         }
         while written < bytes.len() && !self.is_full() {
             let part = &bytes[written..bytes.len().min(written + SLOT_BYTES)];
             let mut own = Vec::new();
-            if own.try_reserve(part.len()).is_err() {
+            if heap::reserve(&mut own, part.len()).is_err() {
                 break;
             }
             own.extend_from_slice(part);

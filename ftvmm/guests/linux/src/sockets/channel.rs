@@ -14,6 +14,7 @@ use super::Directions;
 use super::address::NOWHERE;
 use super::mailbox::Mailbox;
 use super::stack::Stack;
+use crate::heap;
 use crate::system_calls::{Errno, Stop, errno};
 
 const HEADER_BYTES: usize = 20 + 8;
@@ -213,7 +214,7 @@ impl Channel {
 fn network_socket(local: SocketAddrV4) -> Option<Socket<'static>> {
     let buffer = |datagrams, bytes| {
         let mut storage = vec![];
-        storage.try_reserve_exact(bytes).ok()?;
+        heap::reserve(&mut storage, bytes).ok()?;
         storage.resize(bytes, 0);
         Some(PacketBuffer::new(vec![PacketMetadata::EMPTY; datagrams], storage))
     };

@@ -15,6 +15,7 @@ use super::Directions;
 use super::address::NOWHERE;
 use super::options::{KeepAlive, Options};
 use crate::clock::NANOSECONDS;
+use crate::heap;
 use crate::system_calls::{Errno, Stop, errno};
 
 /// A host of the own network that has not said its address for so long is not there: three questions.
@@ -85,7 +86,7 @@ fn address(endpoint: IpEndpoint) -> SocketAddrV4 {
 
 fn buffer(bytes: usize) -> Option<SocketBuffer<'static>> {
     let mut storage = Vec::new();
-    storage.try_reserve_exact(bytes).ok()?;
+    heap::reserve(&mut storage, bytes).ok()?;
     storage.resize(bytes, 0);
     Some(SocketBuffer::new(storage))
 }

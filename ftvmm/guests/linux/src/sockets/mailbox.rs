@@ -4,6 +4,8 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
+use crate::heap;
+
 /// What a datagram counts for beside its bytes: Linux counts its own structures too (`SKB_TRUESIZE(0)`), which keeps the
 /// number of empty datagrams in bounds.
 pub(super) const OVERHEAD_BYTES: usize = 768;
@@ -51,7 +53,7 @@ impl<A: Clone> Mailbox<A> {
     /// Puts a datagram in; false where there is no room.
     pub(super) fn put(&self, from: A, bytes: &[u8]) -> bool {
         let mut copy = Vec::new();
-        if !self.has_room() || copy.try_reserve_exact(bytes.len()).is_err() {
+        if !self.has_room() || heap::reserve(&mut copy, bytes.len()).is_err() {
             return false;
         }
         copy.extend_from_slice(bytes);

@@ -1,11 +1,12 @@
 //! Bytes on their way within the guest, with what goes with them: bounds of messages, and files that are handed over.
 
-use alloc::collections::{TryReserveError, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use super::mailbox::OVERHEAD_BYTES;
 use crate::files::OpenFile;
+use crate::heap::{self, Short};
 
 /// A message that is to be told from those around it.
 struct Mark {
@@ -61,8 +62,12 @@ impl Queue {
     ///
     /// # Errors
     /// Where memory is short.
-    pub(super) fn put(&mut self, bytes: &[u8], files: &[Rc<OpenFile>]) -> Result<(), TryReserveError> {
+    pub(super) fn put(&mut self, bytes: &[u8], files: &[Rc<OpenFile>]) -> Result<(), Short> {
+        let before = self.bytes.capacity();
         self.bytes.try_reserve(bytes.len())?;
+        if self.bytes.capacity() > before {
+            heap::check().inspect_err(|_| self.bytes.shrink_to(before))?;
+        }
         if self.keeps_bounds || !files.is_empty() {
             let start = self.taken + self.bytes.len() as u64;
             self.marks.push_back(Mark { start, end: start + bytes.len() as u64, files: files.to_vec() });

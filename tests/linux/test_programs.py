@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,12 @@ import pytest
 
 from ftvmm import _core
 from tests.command_line.command import ftvmm
+from tests.guests.conftest import GUEST_ADDRESS
 from tests.guests.guest import Guest
 from tests.linux.clients import (
     MEMCACHED_PORT,
     REDIS_PORT,
+    REPLY_S_MAX,
     MqttClient,
     ask,
     browser,
@@ -157,6 +160,27 @@ def test_memcached_with_four_threads_serves(packed: Packer, service_network: tup
         with first.makefile("rb") as reader:
             statistics = dict(line.split()[1:3] for line in iter(reader.readline, b"END\r\n"))
         assert (statistics[b"threads"], statistics[b"curr_items"]) == (b"4", b"8")
+
+
+def test_memcached_takes_datagrams_that_come_in_several_packets(
+    packed: Packer, service_network: tuple[str, ...]
+) -> None:
+    program = needed("memcached", package="memcached")
+    image = packed(Package(program, ("-u", "root", "-t", "1", "-U", str(MEMCACHED_PORT), "-l", "0.0.0.0", "-vv")))
+    with (
+        serving(image, *service_network, line=r"server listening \(udp\)"),
+        connect(MEMCACHED_PORT) as reader,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        sender.connect((GUEST_ADDRESS, MEMCACHED_PORT))
+        sender.settimeout(REPLY_S_MAX)
+        # The longest are of the length that IP can tell: 65,507 bytes.
+        for length in (1400, 1500, 10_000, 65_507 - 40):
+            value = random.Random(length).randbytes(length)
+            # In front of each datagram: the request's number, the datagram's, and how many there are.
+            sender.send(struct.pack("!4H", length, 0, 1, 0) + b"set key 0 0 %d\r\n%s\r\n" % (length, value))
+            assert sender.recv(100) == struct.pack("!4H", length, 0, 1, 0) + b"STORED\r\n"
+            assert memcached(reader, b"get key\r\n", length=length)[1:] == [value, b"END"]
 
 
 # nginx

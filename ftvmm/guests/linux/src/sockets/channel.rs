@@ -18,8 +18,8 @@ use crate::heap;
 use crate::system_calls::{Errno, Stop, errno};
 
 const HEADER_BYTES: usize = 20 + 8;
-/// What comes is collected after each frame, so that little room is enough.
-const RECEIVE_BYTES: usize = 8 * 1024;
+/// What comes is collected after each frame, so that room for one datagram of any length is enough.
+const RECEIVE_BYTES: usize = 64 * 1024;
 const RECEIVE_DATAGRAMS: usize = 4;
 const SEND_BYTES: usize = 32 * 1024;
 const SEND_DATAGRAMS: usize = 64;

@@ -246,6 +246,7 @@ def _timing(table: _Table) -> dict[str, int]:
         "detect_ms": table.natural("detect_ms", 150),
         "acknowledge_ms": table.natural("acknowledge_ms", 1000),
         "lag_ms": table.natural("lag_ms", 2000),
+        "write_bound_ms": table.natural("write_bound_ms", 50),
     }
     table.finish()
     if timing["lease_ms"] * (1 + 2 * CLOCK_RATE_ERROR) >= timing["detect_ms"]:

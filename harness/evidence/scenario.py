@@ -39,7 +39,6 @@ class Scenario(Promise):
     lease_ms: int = 100
     detect_ms: int = 150
     heartbeat_ms: int = 50
-    # W of R19, which no configuration changes.
     write_bound_ms: int = 50
     output_policy: OutputPolicy = OutputPolicy.RESEND
 

@@ -97,6 +97,7 @@ def _write_scenario(run: Run) -> None:
         lease_ms=run.pair.timing.lease_ms,
         detect_ms=run.pair.timing.detect_ms,
         heartbeat_ms=run.pair.timing.heartbeat_ms,
+        write_bound_ms=run.pair.timing.write_bound_ms,
         output_policy=run.pair.policy,
         faults=run.plan.fault_names,
         time_scale=run.lab.pace.factor,

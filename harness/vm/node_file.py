@@ -27,6 +27,7 @@ class Timing:
     detect_ms: int = 150
     acknowledge_ms: int = 1000
     lag_ms: int = 2000
+    write_bound_ms: int = 50
     arbiter_ms: int = 500
 
     def for_pace(self, pace: Pace) -> Timing:

@@ -16,6 +16,7 @@ from harness.evidence.wire.messages import (
     Farewell,
     Heartbeat,
     Hello,
+    Terms,
     Welcome,
     WireFormatError,
     decode_entry,
@@ -24,7 +25,7 @@ from harness.evidence.wire.messages import (
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "wire.md"
 KEY = bytes(range(32))
-DIGEST = "dd" * 32
+TERMS = Terms("dd" * 32, 50_000_000, 100_000_000, 150_000_000, 1_000_000_000, 2_000_000_000, 50_000_000, 1000)
 
 
 def example(name: str) -> bytes:
@@ -56,8 +57,8 @@ def test_the_frames_of_the_page_are_read() -> None:
 
 def test_the_messages_of_the_page_are_read() -> None:
     assert open_datagram(KEY, example("datagram")).body == Heartbeat(released=1)
-    assert decode_message(example("message-hello")).body == Hello("0" * 16, DIGEST)
-    assert decode_message(example("message-welcome")).body == Welcome(0, 0, DIGEST)
+    assert decode_message(example("message-hello")).body == Hello("0" * 16, TERMS)
+    assert decode_message(example("message-welcome")).body == Welcome(0, 0, TERMS)
     assert decode_message(example("message-farewell")).body == Farewell(-1)
 
 

@@ -67,6 +67,7 @@ def test_a_good_file_is_taken_with_its_defaults(write: Callable[[str], Path]) ->
         "detect_ms": 150,
         "acknowledge_ms": 1000,
         "lag_ms": 2000,
+        "write_bound_ms": 50,
     }
     assert config.document["output"] == {"policy": "resend"}
     assert config.document["logging"]["entries_per_message"] is None
@@ -104,6 +105,7 @@ def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_
         ),
         (":7001", ':7001"\nentries_per_message = 0 #', r"logging\.entries_per_message: must be from 1 to .*, found 0"),
         ("lease_ms = 100", "lease_ms = 150", r"timing\.lease_ms: must be below detect_ms .*R20"),
+        ("lease_ms = 100", "write_bound_ms = 0", r"timing\.write_bound_ms: must be from 1 to .*, found 0"),
         ("lease_ms = 100", "heartbeat_ms = 100", r"timing\.heartbeat_ms: must be below lease_ms"),
         ('kind = "file"', 'kind = "dice"', r"arbiter\.kind: must be 'file'"),
         ("[vm]", "[test]\nmutants = []\n[vm]", r"node\.toml: test: only the lab's build takes this table"),

@@ -27,7 +27,7 @@ from harness.evidence.recording import Recording
 from harness.evidence.replay import Replay, ReplayedOutput
 from harness.evidence.scenario import Scenario
 from harness.evidence.standstills import MachineRecord, Overdue, write_standstills
-from harness.evidence.wire.messages import Answer, Body, Commit, Entries, Heartbeat, Hello, LogEntry, Welcome
+from harness.evidence.wire.messages import Answer, Body, Commit, Entries, Heartbeat, Hello, LogEntry, Terms, Welcome
 from harness.evidence.wire.storage import StorageWrite
 from harness.evidence.wire.wire import Refused, Said, Wire
 from harness.promise import ClientKind, Expect
@@ -43,6 +43,7 @@ LOG, HEARTBEATS = "log", ("heartbeat-logging", "heartbeat-management")
 POLL, NETWORK_READ, COUNTER, WALLTIME = 2, 5, 6, 1
 KILL_MS, LIVE_MS, END_MS = 1000.0, 1230.0, 2000.0
 CLIENTS = 4
+TERMS = Terms("00" * 32, 50_000_000, 100_000_000, 150_000_000, 1_000_000_000, 2_000_000_000, 50_000_000, 1000)
 # CLOCK_REALTIME less CLOCK_BOOTTIME, on all hosts.
 PAIR_NS = WALL_NS - BOOT_NS
 
@@ -353,8 +354,8 @@ class Builder:
         run.trace(PRIMARY, 3, "role", 1, **{"from": "SPARE", "to": "ALONE", "reason": "bootstrap"})
         run.trace(PRIMARY, 4, "live", 1)
         run.trace(PRIMARY, 5, "session", 1, state="opened", session=1, reason=None)
-        run.say(PRIMARY, 5, Hello("0" * 16, "00"))
-        run.say(BACKUP, 5.2, Welcome(0, 0, "00"), echo_ms=5)
+        run.say(PRIMARY, 5, Hello("0" * 16, TERMS))
+        run.say(BACKUP, 5.2, Welcome(0, 0, TERMS), echo_ms=5)
         run.trace(PRIMARY, 6, "role", 1, **{"from": "ALONE", "to": "PROTECTED", "reason": "committed"})
         run.say(PRIMARY, 6.1, Commit(0, 0))
         run.trace(BACKUP, 6.5, "committed", 1, session=1, position=0)

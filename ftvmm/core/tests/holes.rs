@@ -174,6 +174,15 @@ fn h16_a_glitch_while_the_arbiter_is_down_heals() {
     closes("R12", schedules);
 }
 
+/// The first host believes in a lease that outlasts the patience of the second.
+#[test]
+fn nodes_of_different_leases_do_not_become_a_pair() {
+    for schedule in swept(moments(), reset_with_outputs_waiting) {
+        let coverage = run_schedule(&Schedule { terms_differ: true, ..schedule }, Rules::default()).unwrap();
+        assert_eq!((coverage.pairs_formed, coverage.terms_refused), (0, 1));
+    }
+}
+
 #[test]
 fn a_replay_that_stands_still_is_dropped() {
     let schedules = swept(moments(), |at| vec![Fault::new(FaultKind::ReplayStalls { host: 1 }, at, NEVER)])

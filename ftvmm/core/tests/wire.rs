@@ -9,7 +9,7 @@ use _core::node::authentication::{Key, Purpose};
 use _core::node::frame::{FrameWriter, Greeting, Kind};
 use _core::node::log_buffer::Batch;
 use _core::node::session::entries_payload;
-use _core::protocol::{Body, Header, Message};
+use _core::protocol::{Body, Config, Header, Message, Terms};
 
 const PAGE: &str = include_str!("../../../docs/wire.md");
 const DIALLER_NONCE: [u8; 16] = [0xd0; 16];
@@ -131,10 +131,10 @@ fn greetings_and_frames_are_as_the_page_has_them() {
 
 #[test]
 fn messages_and_datagrams_are_as_the_page_has_them() {
-    let digest = [0xdd; 32];
+    let terms = Terms { digest: [0xdd; 32], ..Config::new([0; 16], [0; 32]).terms() };
     for (name, body) in [
-        ("message-hello", Body::Hello { digest, backup: 0 }),
-        ("message-welcome", Body::Welcome { digest, stored: 0, replayed: 0 }),
+        ("message-hello", Body::Hello { terms, backup: 0 }),
+        ("message-welcome", Body::Welcome { terms, stored: 0, replayed: 0 }),
         ("message-farewell", Body::Farewell { exit_status: -1 }),
     ] {
         assert_example(name, &Message { header: header(1), body }.encode());

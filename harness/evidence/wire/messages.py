@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from blake3 import blake3
 
 _HEADER = struct.Struct("<B16s6Q")
+_TERMS = "32s7Q"
 _ENTRY = struct.Struct("<I4sQ16sB")
 _CHECKED_AT = 8
 _ENTRY_BODY_BYTES_MAX = 1_048_617
@@ -30,11 +31,25 @@ class LogEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What both nodes must be configured with alike: the machine's digest, intervals, the error of clocks."""
+
+    digest: str
+    heartbeat_ns: int
+    lease_ns: int
+    detect_ns: int
+    acknowledge_ns: int
+    lag_ns: int
+    write_bound_ns: int
+    clock_error_ppm: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
     """Primary, on a new connection. `backup` is the incarnation whose session is resumed, or 16 zeros."""
 
     backup: str
-    digest: str
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +58,7 @@ class Welcome:
 
     stored: int
     replayed: int
-    digest: str
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +138,13 @@ def _decode_body(kind: int, fields: bytes) -> Body:
 
 
 def _hello(fields: bytes) -> Hello:
-    backup, digest = struct.unpack("<Q32s", fields)
-    return Hello(f"{backup:016x}", digest.hex())
+    backup, digest, *bounds = struct.unpack(f"<Q{_TERMS}", fields)
+    return Hello(f"{backup:016x}", Terms(digest.hex(), *bounds))
 
 
 def _welcome(fields: bytes) -> Welcome:
-    stored, replayed, digest = struct.unpack("<QQ32s", fields)
-    return Welcome(stored, replayed, digest.hex())
+    stored, replayed, digest, *bounds = struct.unpack(f"<QQ{_TERMS}", fields)
+    return Welcome(stored, replayed, Terms(digest.hex(), *bounds))
 
 
 _BODIES: Mapping[int, Callable[[bytes], Body]] = {

@@ -157,6 +157,8 @@ pub struct TimingConfig {
     pub acknowledge_ms: u64,
     /// T_LAG: how long replay may stand still
     pub lag_ms: u64,
+    /// W of R19: within what a disk write completes after its release check
+    pub write_bound_ms: u64,
 }
 
 /// What becomes of uncertain outputs at a go-live.

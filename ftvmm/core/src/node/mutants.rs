@@ -252,7 +252,7 @@ pub fn alter_timing(timing: &mut Timing) {
         timing.detect += Duration::from_secs(1);
     }
     if is_on(Mutant::WriteEarly) {
-        timing.write_bound -= Duration::from_millis(20);
+        timing.write_bound = timing.write_bound.saturating_sub(Duration::from_millis(20));
     }
     if is_on(Mutant::AskOnce) {
         timing.retry = Duration::from_secs(3600);

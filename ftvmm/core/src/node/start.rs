@@ -161,7 +161,7 @@ impl RunningNode {
                 "vm": config.vm.uuid, "pid": std::process::id(), "build": BUILD, "mutants": config.mutants(),
                 "timing": {
                     "heartbeat_ms": config.timing.heartbeat_ms, "lease_ms": config.timing.lease_ms,
-                    "detect_ms": config.timing.detect_ms,
+                    "detect_ms": config.timing.detect_ms, "write_bound_ms": config.timing.write_bound_ms,
                 },
             }),
         );
@@ -268,6 +268,7 @@ fn timing(config: &TimingConfig) -> Timing {
         detect: milliseconds(config.detect_ms),
         acknowledge: milliseconds(config.acknowledge_ms),
         lag: milliseconds(config.lag_ms),
+        write_bound: milliseconds(config.write_bound_ms),
         grace: lease / 5,
         ..Timing::default()
     }

@@ -14,11 +14,11 @@ impl Node {
     pub(super) fn message(&mut self, path: Path, bytes: &[u8], outputs: &mut Vec<Output>) {
         let Ok(message) = Message::decode(bytes) else { return };
         match (message.body, path) {
-            (Body::Hello { digest, backup }, Path::Log { connection }) => {
-                self.hello(connection, &message, digest, backup, outputs);
+            (Body::Hello { terms, backup }, Path::Log { connection }) => {
+                self.hello(connection, &message, &terms, backup, outputs);
             }
-            (Body::Welcome { digest, stored, replayed }, _) => {
-                self.welcome(path, &message, digest, (stored, replayed), outputs);
+            (Body::Welcome { terms, stored, replayed }, _) => {
+                self.welcome(path, &message, &terms, (stored, replayed), outputs);
             }
             _ if !self.belongs(path, &message) => {}
             (Body::Commit { position, released }, _) => self.committed(path, &message, position, released, outputs),

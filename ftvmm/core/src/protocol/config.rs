@@ -43,6 +43,19 @@ impl Config {
         }
     }
 
+    /// What the peer must be configured with alike.
+    pub fn terms(&self) -> Terms {
+        let timing = &self.timing;
+        let intervals =
+            [timing.heartbeat, timing.lease, timing.detect, timing.acknowledge, timing.lag, timing.write_bound];
+        let mut bounds = [0; Terms::BOUNDS.len()];
+        for (bound, interval) in bounds.iter_mut().zip(intervals) {
+            *bound = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        }
+        bounds[intervals.len()] = u64::from(timing.clock_error_ppm);
+        Terms { digest: self.digest, bounds }
+    }
+
     /// Refuses intervals with which the protocol's promises would not hold (R10, R20).
     pub fn validate(&self) -> Result<(), ConfigError> {
         let timing = &self.timing;
@@ -62,6 +75,44 @@ impl Config {
             return Err(ConfigError::ZeroInterval);
         }
         Ok(())
+    }
+}
+
+/// What both nodes of a pair must be configured with alike, as `Hello` and `Welcome` say it: each relies on the other's lease, silence
+/// and write bound (R7, R10, R19), so two nodes that differ would both speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Digest of image and machine configuration.
+    pub digest: [u8; 32],
+    /// The bounds in the order of [`Terms::BOUNDS`]: intervals in nanoseconds, the clock error in millionths.
+    pub bounds: [u64; Terms::BOUNDS.len()],
+}
+
+impl Terms {
+    /// What the configuration calls each bound, and how many of its own units make one of the configuration's.
+    pub const BOUNDS: [(&'static str, f64); 7] = [
+        ("heartbeat_ms", 1e6),
+        ("lease_ms", 1e6),
+        ("detect_ms", 1e6),
+        ("acknowledge_ms", 1e6),
+        ("lag_ms", 1e6),
+        ("write_bound_ms", 1e6),
+        ("clock_error_ppm", 1.0),
+    ];
+
+    /// In what the peer's terms differ, by name; `None`: in nothing.
+    pub fn difference(&self, peer: &Terms) -> Option<String> {
+        if self.digest != peer.digest {
+            return Some("the peer runs another image or machine configuration".to_owned());
+        }
+        let pairs = Terms::BOUNDS.iter().zip(self.bounds.iter().zip(&peer.bounds));
+        let differences: Vec<String> = pairs
+            .filter(|(_, (own, theirs))| own != theirs)
+            .map(|((name, unit), (own, theirs))| {
+                format!("{name} is {} at the peer and {} here", *theirs as f64 / unit, *own as f64 / unit)
+            })
+            .collect();
+        (!differences.is_empty()).then(|| differences.join(", "))
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a pair forms and how its session is resumed: dialling, the handshake, COMMIT (R12, R14, R15).
 
+use super::config::Terms;
 use super::go_live::GoLive;
 use super::input::{ArbiterRecord, Path};
 use super::node::{Node, Session};
@@ -77,7 +78,7 @@ impl Node {
         let handshake_until = self.now.after(self.config.timing.acknowledge);
         self.session = Some(Session { connection, number: self.sessions, established: false, handshake_until });
         let backup = if self.role == Role::Protected { self.peer } else { 0 };
-        self.send_on_log(Body::Hello { digest: self.config.digest, backup }, outputs);
+        self.send_on_log(Body::Hello { terms: self.config.terms(), backup }, outputs);
     }
 
     pub(super) fn session_closed(&mut self, connection: u64, reason: String, outputs: &mut Vec<Output>) {
@@ -107,14 +108,16 @@ impl Node {
         &mut self,
         connection: u64,
         message: &Message,
-        digest: [u8; 32],
+        terms: &Terms,
         backup: u64,
         outputs: &mut Vec<Output>,
     ) {
         let header = &message.header;
         let same_vm = header.vm == self.config.vm;
-        if same_vm && digest != self.config.digest && self.role == Role::Spare {
-            self.halt(HaltReason::Mismatch, outputs);
+        let difference = self.config.terms().difference(terms);
+        let agreed = difference.is_none();
+        if let Some(difference) = difference.filter(|_| same_vm && self.role == Role::Spare) {
+            self.halt(HaltReason::Mismatch { difference }, outputs);
             return;
         }
         let joins = matches!(self.role, Role::Spare | Role::Joining) && backup == 0 && !self.arbitration.bootstraps();
@@ -125,7 +128,7 @@ impl Node {
             && header.generation == self.generation
             && header.session > self.session_number
             && !self.arbitration.is_committed();
-        if !same_vm || !(joins || resumes) {
+        if !same_vm || !agreed || !(joins || resumes) {
             outputs.push(Output::CloseSession { connection });
             return;
         }
@@ -146,7 +149,7 @@ impl Node {
             self.change_role(Role::Joining, "a primary says hello", outputs);
         }
         let (stored, replayed) = (self.log.stored, self.log.replayed);
-        self.send_on_log(Body::Welcome { digest: self.config.digest, stored, replayed }, outputs);
+        self.send_on_log(Body::Welcome { terms: self.config.terms(), stored, replayed }, outputs);
     }
 
     /// Primary: the peer has answered `Hello`.
@@ -154,7 +157,7 @@ impl Node {
         &mut self,
         path: Path,
         message: &Message,
-        digest: [u8; 32],
+        terms: &Terms,
         positions: (u64, u64),
         outputs: &mut Vec<Output>,
     ) {
@@ -169,8 +172,8 @@ impl Node {
         if session.established || (self.config.rules.message_identity && !identity) {
             return;
         }
-        if digest != self.config.digest {
-            self.close_session("the peer runs another image or machine configuration", outputs);
+        if let Some(difference) = self.config.terms().difference(terms) {
+            self.close_session(&difference, outputs);
             return;
         }
         if self.role == Role::Protected {

@@ -22,7 +22,7 @@ mod time;
 mod trace;
 mod wire;
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Terms};
 pub use input::{ArbiterRecord, AskResult, Input, OutputResult, Path, ReadResult};
 pub use node::{Node, Remembered};
 pub use output::{HaltReason, Output};

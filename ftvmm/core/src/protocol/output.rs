@@ -142,7 +142,10 @@ pub enum HaltReason {
         /// What differs.
         reason: String,
     },
-    /// The peer runs another image or configuration.
-    #[error("the peer runs another image or machine configuration")]
-    Mismatch,
+    /// The peer is configured otherwise in what both must have alike (R20).
+    #[error("{difference}")]
+    Mismatch {
+        /// In what, by name.
+        difference: String,
+    },
 }

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::config::Terms;
+
 /// What every message carries (R3, R4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -26,15 +28,15 @@ pub struct Header {
 pub enum Body {
     /// Primary, on a new session: who is there? With `backup` the incarnation it committed to (a session resumed, R12) or 0.
     Hello {
-        /// Digest of image and machine configuration.
-        digest: [u8; 32],
+        /// What the sender is configured with.
+        terms: Terms,
         /// Incarnation of the backup that is expected; 0 for a spare.
         backup: u64,
     },
     /// The answer to `Hello`.
     Welcome {
-        /// Digest of image and machine configuration.
-        digest: [u8; 32],
+        /// What the sender is configured with.
+        terms: Terms,
         /// Position of the last entry held.
         stored: u64,
         /// Position of the last entry replayed.
@@ -120,12 +122,20 @@ impl Reader<'_> {
     fn number(&mut self) -> Result<u64, WireError> {
         Ok(u64::from_le_bytes(self.take()?))
     }
+
+    fn terms(&mut self) -> Result<Terms, WireError> {
+        let mut terms = Terms { digest: self.take()?, bounds: [0; Terms::BOUNDS.len()] };
+        for bound in &mut terms.bounds {
+            *bound = self.number()?;
+        }
+        Ok(terms)
+    }
 }
 
 impl Message {
     /// The bytes of the message. Their number depends on the kind only.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(128);
+        let mut bytes = Vec::with_capacity(192);
         bytes.push(self.body.kind());
         bytes.extend_from_slice(&self.header.vm);
         let header = &self.header;
@@ -139,13 +149,13 @@ impl Message {
             }
         };
         match self.body {
-            Body::Hello { digest, backup } => {
+            Body::Hello { terms, backup } => {
                 numbers(&[backup]);
-                bytes.extend_from_slice(&digest);
+                terms.encode(&mut bytes);
             }
-            Body::Welcome { digest, stored, replayed } => {
+            Body::Welcome { terms, stored, replayed } => {
                 numbers(&[stored, replayed]);
-                bytes.extend_from_slice(&digest);
+                terms.encode(&mut bytes);
             }
             Body::Commit { position, released } => numbers(&[position, released]),
             Body::Heartbeat { released } => numbers(&[released]),
@@ -170,8 +180,8 @@ impl Message {
             echo: reader.number()?,
         };
         let body = match kind {
-            1 => Body::Hello { backup: reader.number()?, digest: reader.take()? },
-            2 => Body::Welcome { stored: reader.number()?, replayed: reader.number()?, digest: reader.take()? },
+            1 => Body::Hello { backup: reader.number()?, terms: reader.terms()? },
+            2 => Body::Welcome { stored: reader.number()?, replayed: reader.number()?, terms: reader.terms()? },
             3 => Body::Commit { position: reader.number()?, released: reader.number()? },
             4 => Body::Heartbeat { released: reader.number()? },
             5 => Body::Entries { released: reader.number()?, first: reader.number()?, through: reader.number()? },
@@ -183,6 +193,15 @@ impl Message {
             return Err(WireError::Length(bytes.len()));
         }
         Ok(Message { header, body })
+    }
+}
+
+impl Terms {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.digest);
+        for bound in self.bounds {
+            bytes.extend_from_slice(&bound.to_le_bytes());
+        }
     }
 }
 
@@ -206,11 +225,15 @@ mod tests {
 
     use super::*;
 
+    fn terms() -> impl Strategy<Value = Terms> {
+        (any::<[u8; 32]>(), any::<[u64; Terms::BOUNDS.len()]>()).prop_map(|(digest, bounds)| Terms { digest, bounds })
+    }
+
     fn bodies() -> impl Strategy<Value = Body> {
         prop_oneof![
-            (any::<[u8; 32]>(), any::<u64>()).prop_map(|(digest, backup)| Body::Hello { digest, backup }),
-            (any::<[u8; 32]>(), any::<u64>(), any::<u64>()).prop_map(|(digest, stored, replayed)| Body::Welcome {
-                digest,
+            (terms(), any::<u64>()).prop_map(|(terms, backup)| Body::Hello { terms, backup }),
+            (terms(), any::<u64>(), any::<u64>()).prop_map(|(terms, stored, replayed)| Body::Welcome {
+                terms,
                 stored,
                 replayed
             }),

@@ -75,7 +75,7 @@ impl World {
                     HaltReason::AlreadyBootstrapped { .. } => self.coverage.bootstraps_refused += 1,
                     HaltReason::Diverged { .. } => self.coverage.divergences += 1,
                     HaltReason::OutputFailed { .. } | HaltReason::Fenced { .. } => self.coverage.failed_writes += 1,
-                    HaltReason::Mismatch => {}
+                    HaltReason::Mismatch { .. } => self.coverage.terms_refused += 1,
                 }
                 self.end_process(host);
             }

@@ -62,6 +62,8 @@ coverage! {
     late_emissions,
     /// Bootstraps of a VM that exists.
     bootstraps_refused,
+    /// Nodes that a primary of other terms halted.
+    terms_refused,
     /// Divergences found.
     divergences,
     /// Nodes that a failed write halted.

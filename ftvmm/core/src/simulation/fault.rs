@@ -1,6 +1,7 @@
 //! Faults, and schedules of them drawn from a seed.
 
 use super::random::Random;
+use crate::protocol::Timing;
 
 /// A millisecond of simulated time.
 pub const MILLISECOND: u64 = 1_000_000;
@@ -94,6 +95,8 @@ pub struct Schedule {
     pub rides_out: bool,
     /// Whether clocks, delays and losses vary; a directed schedule may want them steady.
     pub noise: bool,
+    /// The first host is configured with ten times the others' lease and patience.
+    pub terms_differ: bool,
 }
 
 /// All faults are over by then.
@@ -108,12 +111,23 @@ impl Schedule {
         let count = random.between(0, 6);
         let mut faults: Vec<Fault> = (0..count).flat_map(|_| Fault::random(&mut random)).collect();
         faults.sort_by_key(|fault| fault.at);
-        Schedule { seed, hosts, faults, end: END, rides_out: false, noise: true }
+        let terms_differ = random.once_in(50);
+        Schedule { seed, hosts, faults, end: END, rides_out: false, noise: true, terms_differ }
     }
 
     /// A schedule of these faults and no others, without noise.
     pub fn directed(faults: Vec<Fault>) -> Schedule {
-        Schedule { seed: 1, hosts: 2, faults, end: END, rides_out: false, noise: false }
+        Schedule { seed: 1, hosts: 2, faults, end: END, rides_out: false, noise: false, terms_differ: false }
+    }
+
+    /// The intervals that a host is configured with.
+    pub fn timing(&self, host: usize) -> Timing {
+        let usual = Timing::default();
+        if self.terms_differ && host == 0 {
+            Timing { lease: 10 * usual.lease, detect: 10 * usual.detect, ..usual }
+        } else {
+            usual
+        }
     }
 }
 

@@ -225,6 +225,7 @@ impl World {
         let id = self.next_process;
         let mut config = Config::new([7; 16], [9; 32]);
         config.rules = self.rules;
+        config.timing = self.schedule.timing(host);
         config.log_buffer_entries = BUFFER_ENTRIES;
         config.lag_entries = BUFFER_ENTRIES;
         let node = match self.hosts[host].remembered {

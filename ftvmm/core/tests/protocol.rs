@@ -1,0 +1,87 @@
+//! Single steps of the state machine, where what a node says matters more than what becomes of the pair.
+
+use std::time::Duration;
+
+use _core::protocol::{AskResult, Body, Config, Header, Input, Instant, Message, Node, Output, Path};
+
+const VM: [u8; 16] = [7; 16];
+const DIGEST: [u8; 32] = [9; 32];
+const PRIMARY: u64 = 11;
+const SPARE: u64 = 22;
+
+fn config() -> Config {
+    Config::new(VM, DIGEST)
+}
+
+/// A node, its clock, and what it wants done.
+struct Stepped {
+    node: Node,
+    now: Instant,
+    outputs: Vec<Output>,
+    /// Messages that its peer has sent.
+    heard: u64,
+}
+
+impl Stepped {
+    fn new(incarnation: u64) -> Stepped {
+        let node = Node::new(config(), incarnation);
+        Stepped { node, now: Instant(1_000_000_000), outputs: Vec::new(), heard: 0 }
+    }
+
+    /// A primary that owns generation 1, on its first connection to a spare.
+    fn greeting() -> Stepped {
+        let mut primary = Stepped::new(PRIMARY);
+        primary.step(Input::BootstrapRequested);
+        let asked = primary.outputs.iter().find_map(|output| match output {
+            Output::AskArbiter { request, .. } => Some(*request),
+            _ => None,
+        });
+        primary.step(Input::ArbiterAsked { request: asked.unwrap(), result: AskResult::Won });
+        primary.step(Input::SessionOpened { connection: 1, dialled: true });
+        primary
+    }
+
+    fn step(&mut self, input: Input) {
+        self.outputs.clear();
+        self.node.step(self.now, input, &mut self.outputs);
+    }
+
+    /// The peer says something in the first session.
+    fn hear(&mut self, incarnation: u64, body: Body, echo: u64) {
+        self.heard += 1;
+        let (sequence, stamp) = (self.heard, 5_000_000_000 + self.heard);
+        let header = Header { vm: VM, generation: 1, incarnation, session: 1, sequence, stamp, echo };
+        let bytes = Message { header, body }.encode();
+        self.step(Input::Message { path: Path::Log { connection: 1 }, bytes });
+    }
+
+    /// The read of the arbiter that the last step began.
+    fn read_request(&self) -> Option<u64> {
+        self.outputs.iter().find_map(|output| match output {
+            Output::ReadArbiter { request } => Some(*request),
+            _ => None,
+        })
+    }
+
+    fn halt_reason(&self) -> String {
+        self.node.status(self.now).halt_reason.map(|reason| reason.to_string()).unwrap_or_default()
+    }
+}
+
+#[test]
+fn a_difference_of_terms_is_refused_by_name() {
+    let mut primary = config();
+    primary.timing.lease = Duration::from_millis(1000);
+    primary.timing.write_bound = Duration::from_millis(40);
+    let mut spare = Stepped::new(SPARE);
+    spare.step(Input::SessionOpened { connection: 1, dialled: false });
+    spare.hear(PRIMARY, Body::Hello { terms: primary.terms(), backup: 0 }, 0);
+    let difference = "lease_ms is 1000 at the peer and 100 here, write_bound_ms is 40 at the peer and 50 here";
+    assert_eq!(spare.halt_reason(), difference);
+
+    let mut other = Stepped::greeting();
+    other.hear(SPARE, Body::Welcome { terms: primary.terms(), stored: 0, replayed: 0 }, 0);
+    assert!(other.outputs.contains(&Output::CloseSession { connection: 1 }), "{:?}", other.outputs);
+    assert!(format!("{:?}", other.outputs).contains(difference), "{:?}", other.outputs);
+    assert_eq!(other.read_request(), None);
+}

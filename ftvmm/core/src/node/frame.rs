@@ -20,6 +20,7 @@ pub const MAGIC: [u8; 8] = *b"FTVMLOG2";
 /// Largest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 const NONCE_BYTES: usize = 16;
+const PLACE_BYTES: usize = 2 * NONCE_BYTES + 1 + 8;
 
 /// Why a connection cannot go on.
 #[derive(Debug, Error)]
@@ -105,18 +106,19 @@ impl Greeting {
         stream.write_all(&key.tag(Purpose::LogFrame, &[&nonces, &[u8::from(dialled)]]))?;
         let mut tag = [0u8; TAG_LENGTH];
         stream.read_exact(&mut tag)?;
-        let expected = key.tag(Purpose::LogFrame, &[&nonces, &[u8::from(!dialled)]]);
-        if tag != expected {
+        if !key.verify(Purpose::LogFrame, &[&nonces, &[u8::from(!dialled)]], &tag) {
             return Err(FrameError::Stranger);
         }
         Ok(greeting)
     }
 
-    fn tag(&self, key: &Key, from_dialler: bool, number: u64, kind: u8, payload: &[u8]) -> [u8; TAG_LENGTH] {
-        key.tag(
-            Purpose::LogFrame,
-            &[&self.nonces, &[u8::from(from_dialler) + 2], &number.to_le_bytes(), &[kind], payload],
-        )
+    /// What stands before the kind and payload of a frame in its tag: which connection, who speaks, which frame.
+    fn place(&self, from_dialler: bool, number: u64) -> [u8; PLACE_BYTES] {
+        let mut place = [0; PLACE_BYTES];
+        place[..2 * NONCE_BYTES].copy_from_slice(&self.nonces);
+        place[2 * NONCE_BYTES] = u8::from(from_dialler) + 2;
+        place[2 * NONCE_BYTES + 1..].copy_from_slice(&number.to_le_bytes());
+        place
     }
 }
 
@@ -140,7 +142,8 @@ impl<W: Write> FrameWriter<W> {
     /// # Errors
     /// The operating system's.
     pub fn write(&mut self, kind: Kind, payload: &[u8]) -> std::io::Result<()> {
-        let tag = self.greeting.tag(&self.key, self.greeting.dialled, self.number, kind as u8, payload);
+        let place = self.greeting.place(self.greeting.dialled, self.number);
+        let tag = self.key.tag(Purpose::LogFrame, &[&place, &[kind as u8], payload]);
         let mut frame = Vec::with_capacity(5 + payload.len() + TAG_LENGTH);
         frame.extend_from_slice(&((1 + payload.len() + TAG_LENGTH) as u32).to_le_bytes());
         frame.push(kind as u8);
@@ -218,7 +221,8 @@ impl<R: Read> FrameReader<R> {
         let tag = frame.split_off(length - TAG_LENGTH);
         let kind = frame[0];
         let payload = frame.split_off(1);
-        if tag != self.greeting.tag(&self.key, !self.greeting.dialled, number, kind, &payload) {
+        let place = self.greeting.place(!self.greeting.dialled, number);
+        if !self.key.verify(Purpose::LogFrame, &[&place, &[kind], &payload], &tag) {
             return Err(FrameError::Corrupted { number, offset });
         }
         match kind {

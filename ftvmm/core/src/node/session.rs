@@ -1,9 +1,10 @@
 //! One connection of the logging channel: its threads read and write frames, and decide nothing.
 
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
@@ -18,6 +19,7 @@ use super::frame::{FrameError, FrameReader, FrameWriter, Greeting, Kind};
 use super::log_buffer::{self, Batch, LogBuffer};
 use super::thread;
 
+/// A greeting is over by then, however the peer spreads its bytes: without the key nobody keeps the peer from being heard for longer.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// When the kernel begins to ask whether a connection without a byte is still there, how long it waits for an answer, and
@@ -75,6 +77,37 @@ pub enum SessionEvent {
         /// why
         reason: String,
     },
+}
+
+/// A connection on which nothing is waited for beyond a moment.
+struct Hurried<'a> {
+    stream: &'a TcpStream,
+    until: Instant,
+}
+
+impl Hurried<'_> {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Hurried<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Hurried<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 /// What waits for the wire, in order.
@@ -264,11 +297,10 @@ impl Channel {
         let _ = self.events.send(event);
     }
 
-    fn greet(&self, mut stream: TcpStream, dialled: bool) -> Result<(), FrameError> {
+    fn greet(&self, stream: TcpStream, dialled: bool) -> Result<(), FrameError> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
-        stream.set_write_timeout(Some(GREETING_TIMEOUT))?;
-        let greeting = Greeting::exchange(&mut stream, &self.key, thread::random()?, dialled)?;
+        let mut hurried = Hurried { stream: &stream, until: Instant::now() + GREETING_TIMEOUT };
+        let greeting = Greeting::exchange(&mut hurried, &self.key, thread::random()?, dialled)?;
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(None)?;
         SockRef::from(&stream).set_tcp_keepalive(
@@ -339,5 +371,56 @@ fn write_outgoing(session: &Session, outgoing: &Receiver<Outgoing>) {
             }
             Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+    use crate::node::frame::MAGIC;
+
+    /// Where a channel listens that takes anything with the key.
+    fn listening() -> SocketAddr {
+        let (events, _) = unbounded();
+        let channel = Channel {
+            key: Key::from_hexadecimal(&"5a".repeat(32)).unwrap(),
+            log: Arc::new(LogBuffer::new(1 << 20)),
+            events,
+            stamp: Arc::new(|_, _, _| None),
+            entries_per_message: usize::MAX,
+            numbers: Arc::new(AtomicU64::new(0)),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        channel.listen(listener);
+        address
+    }
+
+    /// Whether the other end closes the connection within this time.
+    fn is_closed_within(stream: &mut TcpStream, time: Duration) -> bool {
+        stream.set_read_timeout(Some(time)).unwrap();
+        loop {
+            match stream.read(&mut [0; 64]) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+            }
+        }
+    }
+
+    #[test]
+    fn a_stranger_that_drips_bytes_holds_no_greeting_beyond_its_deadline() {
+        let mut stranger = TcpStream::connect(listening()).unwrap();
+        let mut greeting = MAGIC.to_vec();
+        greeting.resize(39, 0);
+        // Each byte comes long before a wait for one byte ends; all but the last of them take thrice the deadline.
+        let turned_away = greeting.iter().any(|byte| {
+            stranger.write_all(&[*byte]).is_err() || is_closed_within(&mut stranger, GREETING_TIMEOUT / 13)
+        });
+        assert!(turned_away);
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use _core::protocol::{AskResult, Body, Config, Header, Input, Instant, Message, Node, Output, Path};
+use _core::protocol::{
+    ArbiterRecord, AskResult, Body, Config, Header, Input, Instant, Message, Node, Output, Path, ReadResult, Role,
+};
 
 const VM: [u8; 16] = [7; 16];
 const DIGEST: [u8; 32] = [9; 32];
@@ -41,6 +43,14 @@ impl Stepped {
         primary
     }
 
+    /// A primary whose spare has answered: it reads the arbiter under the number returned.
+    fn welcomed() -> (Stepped, u64) {
+        let mut primary = Stepped::greeting();
+        primary.hear(SPARE, Body::Welcome { terms: config().terms(), stored: 0, replayed: 0 }, 0);
+        let request = primary.read_request().unwrap();
+        (primary, request)
+    }
+
     fn step(&mut self, input: Input) {
         self.outputs.clear();
         self.node.step(self.now, input, &mut self.outputs);
@@ -55,6 +65,18 @@ impl Stepped {
         self.step(Input::Message { path: Path::Log { connection: 1 }, bytes });
     }
 
+    /// Time passes, as evenly as a node expects it; stops at the first tick upon which this is wanted.
+    fn until(&mut self, wanted: impl Fn(&Output) -> bool) {
+        for _ in 0..1000 {
+            self.now = Instant(self.now.0 + 10_000_000);
+            self.step(Input::Tick);
+            if self.outputs.iter().any(&wanted) {
+                return;
+            }
+        }
+        panic!("it never came");
+    }
+
     /// The read of the arbiter that the last step began.
     fn read_request(&self) -> Option<u64> {
         self.outputs.iter().find_map(|output| match output {
@@ -66,6 +88,11 @@ impl Stepped {
     fn halt_reason(&self) -> String {
         self.node.status(self.now).halt_reason.map(|reason| reason.to_string()).unwrap_or_default()
     }
+}
+
+/// The arbiter says that generation 1 is this one's.
+fn record(request: u64, incarnation: u64) -> Input {
+    Input::ArbiterRead { request, result: ReadResult::Record(ArbiterRecord { generation: 1, incarnation }) }
 }
 
 #[test]
@@ -84,4 +111,14 @@ fn a_difference_of_terms_is_refused_by_name() {
     assert!(other.outputs.contains(&Output::CloseSession { connection: 1 }), "{:?}", other.outputs);
     assert!(format!("{:?}", other.outputs).contains(difference), "{:?}", other.outputs);
     assert_eq!(other.read_request(), None);
+}
+
+#[test]
+fn a_handshake_that_was_given_up_leaves_no_peer_to_commit_to() {
+    let (mut primary, request) = Stepped::welcomed();
+    primary.until(|output| *output == Output::CloseSession { connection: 1 });
+    primary.step(Input::SessionOpened { connection: 2, dialled: true });
+    assert_eq!(primary.read_request(), None, "nobody has said welcome on this connection");
+    primary.step(record(request, PRIMARY));
+    assert_eq!(primary.node.role(), Role::Alone);
 }

@@ -92,8 +92,7 @@ impl Node {
             Role::Protected if !self.config.rules.one_commit && self.log.acknowledged == 0 => {
                 self.change_role(Role::Alone, "the join is given up without asking", outputs);
             }
-            Role::Alone => self.peer = 0,
-            _ => {}
+            _ => self.forget_joiner(),
         }
     }
 

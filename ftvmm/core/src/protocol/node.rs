@@ -309,6 +309,16 @@ impl Node {
             outputs
                 .push(Output::Trace(TraceEvent::SessionClosed { session: session.number, reason: reason.to_owned() }));
             outputs.push(Output::CloseSession { connection: session.connection });
+            self.forget_joiner();
+        }
+    }
+
+    /// Without a backup a primary has a peer in a handshake only, and what it asked the arbiter was for that one (R15): nobody is committed
+    /// to on a later connection before it has said welcome there.
+    pub(super) fn forget_joiner(&mut self) {
+        if self.role == Role::Alone {
+            self.peer = 0;
+            self.arbitration.withdraw();
         }
     }
 

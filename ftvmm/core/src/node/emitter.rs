@@ -8,9 +8,14 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::lab::{failpoint, mutant};
+use crate::protocol::{Instant, Node};
 
+#[cfg(feature = "lab")]
+use super::broken_emission;
 use super::config::OutputPolicy;
 use super::devices::Devices;
+#[cfg(feature = "lab")]
+use super::holding;
 use super::outputs::{Content, Next, OutputQueue, Produced};
 use super::trace::Trace;
 
@@ -21,6 +26,21 @@ pub enum Emitted {
     Well,
     /// the device failed; the guest was already told that it did not (R17)
     Failed,
+}
+
+/// Whether the protocol lets an output leave (R5). The clock is read under the protocol's lock: who has waited for it, or was stopped
+/// over it, asks by the time of now.
+pub fn may_release(protocol: &Mutex<Node>, output: &Produced, clock: impl Fn() -> Instant) -> bool {
+    let protocol = protocol.lock();
+    #[cfg(feature = "lab")]
+    if holding::outputs_are_held() {
+        return false;
+    }
+    #[cfg(not(feature = "lab"))]
+    let (depends_on, now) = (output.depends_on, clock());
+    #[cfg(feature = "lab")]
+    let (depends_on, now) = broken_emission::asked_as(output, clock());
+    protocol.may_release(output.index, depends_on, now)
 }
 
 /// Everything that an emission needs.
@@ -148,5 +168,27 @@ impl Emitter {
             }
             (_, None) => Emitted::Failed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::node::clock;
+    use crate::protocol::Config;
+
+    #[test]
+    fn an_output_is_looked_at_by_a_time_that_was_read_under_the_lock() {
+        let protocol = Mutex::new(Node::new(Config::new([7; 16], [9; 32]), 1));
+        let output = Produced { index: 1, depends_on: 0, content: Content::Console { bytes: Vec::new() } };
+        let under_the_lock = Cell::new(false);
+        let clock = || {
+            under_the_lock.set(protocol.is_locked());
+            clock::now()
+        };
+        may_release(&protocol, &output, clock);
+        assert!(under_the_lock.get());
     }
 }

@@ -19,11 +19,9 @@ use crate::machine::{Machine, MachineConfig, MachineError};
 use crate::protocol::{Config, ConfigError, Node, Timing};
 
 use super::authentication::{Key, KeyError};
-#[cfg(feature = "lab")]
-use super::broken_emission;
 use super::clock::{self, GuestClock};
 use super::config::{BUILD, NodeConfig, TimingConfig};
-use super::emitter::Emitter;
+use super::emitter::{self, Emitter};
 #[cfg(feature = "lab")]
 use super::failpoints;
 use super::heartbeat::Heartbeat;
@@ -305,17 +303,7 @@ fn start_emitter(
         waiting: Mutex::new(None),
     };
     let protocol = shared.protocol.clone();
-    let may_release = move |output: &Produced| {
-        let protocol = protocol.lock();
-        #[cfg(feature = "lab")]
-        if holding::outputs_are_held() {
-            return false;
-        }
-        let asked_as = (output.depends_on, clock::now());
-        #[cfg(feature = "lab")]
-        let asked_as = broken_emission::asked_as(output, asked_as.1);
-        protocol.may_release(output.index, asked_as.0, asked_as.1)
-    };
+    let may_release = move |output: &Produced| emitter::may_release(&protocol, output, clock::now);
     let protocol = shared.protocol.clone();
     let completed = move |index| protocol.lock().output_completed(index);
     thread::urgent("emitter", move || {

@@ -10,6 +10,7 @@ const VM: [u8; 16] = [7; 16];
 const DIGEST: [u8; 32] = [9; 32];
 const PRIMARY: u64 = 11;
 const SPARE: u64 = 22;
+const STRANGER: u64 = 33;
 
 fn config() -> Config {
     Config::new(VM, DIGEST)
@@ -51,6 +52,22 @@ impl Stepped {
         (primary, request)
     }
 
+    fn protected() -> Stepped {
+        let (mut primary, request) = Stepped::welcomed();
+        primary.step(record(request, PRIMARY));
+        assert_eq!(primary.node.role(), Role::Protected);
+        primary
+    }
+
+    fn backup() -> Stepped {
+        let mut backup = Stepped::new(SPARE);
+        backup.step(Input::SessionOpened { connection: 1, dialled: false });
+        backup.hear(PRIMARY, Body::Hello { terms: config().terms(), backup: 0 }, 0);
+        backup.hear(PRIMARY, Body::Commit { position: 0, released: 0 }, 0);
+        assert_eq!(backup.node.role(), Role::Backup);
+        backup
+    }
+
     fn step(&mut self, input: Input) {
         self.outputs.clear();
         self.node.step(self.now, input, &mut self.outputs);
@@ -75,6 +92,14 @@ impl Stepped {
             }
         }
         panic!("it never came");
+    }
+
+    /// The read of the arbiter that is due now, or comes with time.
+    fn awaited_read(&mut self) -> u64 {
+        if self.read_request().is_none() {
+            self.until(|output| matches!(output, Output::ReadArbiter { .. }));
+        }
+        self.read_request().unwrap()
     }
 
     /// The read of the arbiter that the last step began.
@@ -121,4 +146,32 @@ fn a_handshake_that_was_given_up_leaves_no_peer_to_commit_to() {
     assert_eq!(primary.read_request(), None, "nobody has said welcome on this connection");
     primary.step(record(request, PRIMARY));
     assert_eq!(primary.node.role(), Role::Alone);
+}
+
+#[test]
+fn a_generation_of_ones_own_under_another_incarnation_halts() {
+    let (mut joined, request) = Stepped::welcomed();
+    joined.step(record(request, STRANGER));
+    assert!(joined.halt_reason().contains("incarnation 0000000000000021"), "{:?}", joined.outputs);
+
+    let mut primary = Stepped::protected();
+    let request = primary.awaited_read();
+    primary.step(record(request, STRANGER));
+    assert!(primary.halt_reason().contains("incarnation 0000000000000021"), "{:?}", primary.outputs);
+
+    let mut candidate = Stepped::backup();
+    candidate.until(|output| matches!(output, Output::CloseLog { .. }));
+    candidate.step(Input::Drained { position: 0, outputs_produced: 0 });
+    let request = candidate.awaited_read();
+    candidate.step(record(request, STRANGER));
+    assert!(candidate.halt_reason().contains("incarnation 0000000000000021"), "{:?}", candidate.outputs);
+}
+
+#[test]
+fn an_arbiter_whose_record_settles_nothing_is_not_read_without_a_pause() {
+    let (mut primary, request) = Stepped::welcomed();
+    let older = ArbiterRecord { generation: 0, incarnation: PRIMARY };
+    primary.step(Input::ArbiterRead { request, result: ReadResult::Record(older) });
+    assert_eq!(primary.read_request(), None);
+    primary.until(|output| matches!(output, Output::ReadArbiter { .. }));
 }

@@ -164,7 +164,7 @@ impl Node {
         }
     }
 
-    fn arbiter_unreachable(&mut self) {
+    pub(super) fn arbiter_unreachable(&mut self) {
         self.arbitration.unreachable = true;
         self.arbitration.retry_at = self.now.after(self.config.timing.retry);
     }
@@ -188,10 +188,17 @@ impl Node {
         self.start_alone_at = self.config.start_alone_after.map(|duration| self.now.after(duration));
     }
 
+    /// Whose the generation is that this node belongs to: its own as the primary, its primary's as the backup.
+    fn owner(&self) -> u64 {
+        if self.role.is_primary() { self.incarnation } else { self.peer }
+    }
+
     fn takeover_read(&mut self, record: ArbiterRecord, outputs: &mut Vec<Output>) {
         let next = self.generation + 1;
         if record.generation == next && record.incarnation == self.incarnation {
             self.won(outputs);
+        } else if record.generation == self.generation && record.incarnation != self.owner() {
+            self.halt(HaltReason::Usurped { record }, outputs);
         } else if record.generation == self.generation {
             // Suspicion may have been withdrawn while the read was under way.
             if self.purpose() == Some(Purpose::Takeover) {

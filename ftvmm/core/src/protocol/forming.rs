@@ -193,8 +193,12 @@ impl Node {
     pub(super) fn commit_read(&mut self, record: ArbiterRecord, outputs: &mut Vec<Output>) {
         if record.generation > self.generation {
             self.halt(HaltReason::Lost { generation: record.generation }, outputs);
-        } else if record.generation == self.generation && record.incarnation == self.incarnation {
+        } else if record.generation < self.generation {
+            self.arbiter_unreachable();
+        } else if record.incarnation == self.incarnation {
             self.commit(outputs);
+        } else {
+            self.halt(HaltReason::Usurped { record }, outputs);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::input::Path;
+use super::input::{ArbiterRecord, Path};
 use super::trace::TraceEvent;
 
 /// One thing to be done, in the order given.
@@ -115,6 +115,12 @@ pub enum HaltReason {
     Lost {
         /// The generation that the arbiter holds.
         generation: u64,
+    },
+    /// The arbiter gives this node's generation to one that is not its primary: another VM's arbiter, or one that forgot (R8).
+    #[error("generation {} belongs to incarnation {:016x}, which is not this pair's primary", record.generation, record.incarnation)]
+    Usurped {
+        /// What the arbiter holds.
+        record: ArbiterRecord,
     },
     /// The VM exists already (R2).
     #[error("bootstrap refused: the arbiter holds generation {generation} of this VM")]

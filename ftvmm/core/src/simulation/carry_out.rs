@@ -76,6 +76,7 @@ impl World {
                     HaltReason::Diverged { .. } => self.coverage.divergences += 1,
                     HaltReason::OutputFailed { .. } | HaltReason::Fenced { .. } => self.coverage.failed_writes += 1,
                     HaltReason::Mismatch { .. } => self.coverage.terms_refused += 1,
+                    HaltReason::Usurped { .. } => {}
                 }
                 self.end_process(host);
             }

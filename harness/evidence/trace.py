@@ -104,6 +104,14 @@ class OutputWithheld(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrameRefused(Event):
+    # The network interface was down: the `output` line before this one did not come true.
+    index: int
+    reason: str
+    device: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiskError(Event):
     reason: str
 
@@ -205,6 +213,7 @@ KINDS: dict[str, type[Event]] = {
     "acknowledged": Acknowledged,
     "output": Output,
     "output-withheld": OutputWithheld,
+    "frame-refused": FrameRefused,
     "disk-error": DiskError,
     "output-done": OutputDone,
     "replayed-output": ReplayedOutput,
@@ -242,7 +251,7 @@ class Trace:
 
     @cached_property
     def emitted(self) -> list[Output]:
-        """The outputs that were let go: those withheld right before the send (R5) are left out."""
+        """The outputs that were let go, without those withheld right before the send (R5) or refused by the interface."""
         emitted: dict[tuple[str, int, int], Output] = {}
         newest: dict[tuple[str, int], tuple[str, int, int]] = {}
         for place, event in enumerate(self.events):
@@ -250,7 +259,7 @@ class Trace:
                 key = (event.incarnation, event.index, place)
                 emitted[key] = event
                 newest[event.incarnation, event.index] = key
-            elif isinstance(event, OutputWithheld):
+            elif isinstance(event, OutputWithheld | FrameRefused):
                 withheld = newest.pop((event.incarnation, event.index), None)
                 if withheld is not None:
                     del emitted[withheld]

@@ -61,11 +61,14 @@ def test_a_second_late_frame_is_one_too_many(run: Run, judge_run: JudgeRun) -> N
     assert codes == {"two-speakers", "alone-without-asking"}
 
 
-def test_a_withheld_output_was_not_emitted(run: Run, judge_run: JudgeRun) -> None:
+@pytest.mark.parametrize("event", [{"event": "output-withheld"}, {"event": "frame-refused", "reason": "it is down"}])
+def test_an_output_that_was_withheld_or_refused_was_not_emitted(
+    run: Run, judge_run: JudgeRun, event: dict[str, str]
+) -> None:
     original = run.events(PRIMARY, "output", kind="frame")[50]
     before = dict(original, monotonic_ns=original["monotonic_ns"] - 300_000, wall_ns=original["wall_ns"] - 300_000)
     withheld = {name: before[name] for name in ("node", "incarnation", "generation", "wall_ns")}
-    moment = {"event": "output-withheld", "index": before["index"], "monotonic_ns": before["monotonic_ns"] + 1}
+    moment = {**event, "index": before["index"], "monotonic_ns": before["monotonic_ns"] + 1}
     run.traces[PRIMARY] += [before, withheld | moment]
     assert judge_run(run)["output-rule"].findings == []
 

@@ -60,6 +60,21 @@ fn h4_a_refused_write_is_not_released() {
     closes("R5-completion", swept(moments(), |at| vec![Fault::new(FaultKind::WriteFails { host: 0 }, at, at)]));
 }
 
+/// The backup's interface may take what the primary's refuses; where there is no backup, nobody can.
+#[test]
+fn a_refused_frame_is_not_released() {
+    closes("R5-completion", swept(moments(), |at| vec![Fault::new(FaultKind::FrameRefused { host: 0 }, at, at)]));
+    for schedule in swept(moments(), |at| {
+        vec![
+            Fault::new(FaultKind::Kill { host: 1 }, at, at),
+            Fault::new(FaultKind::FrameRefused { host: 0 }, at + 400, at),
+        ]
+    }) {
+        let coverage = run_schedule(&schedule, Rules::default()).unwrap();
+        assert_eq!((coverage.primaries_alone, coverage.frames_refused, coverage.failovers), (1, 1, 0));
+    }
+}
+
 #[test]
 fn h5_outputs_are_held_before_the_joiner_can_be_a_backup() {
     let schedules = (10..50).map(|tenth| {

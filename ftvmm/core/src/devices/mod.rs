@@ -14,6 +14,8 @@ pub use readiness::{Readiness, wait};
 pub use tap::Tap;
 pub use world::World;
 
+use std::io;
+
 use thiserror::Error;
 
 /// A device cannot be opened, or fails.
@@ -24,8 +26,16 @@ pub enum DeviceError {
     Open { kind: &'static str, name: String, reason: String },
     /// A device failed while the VM ran.
     #[error("{kind} {name:?} failed to {operation}: {source}")]
-    Failed { kind: &'static str, name: String, operation: &'static str, source: std::io::Error },
+    Failed { kind: &'static str, name: String, operation: &'static str, source: io::Error },
     /// The guest asked for a device that is not attached.
     #[error("the guest asked for device {device}, which is not attached")]
     Missing { device: u8 },
+}
+
+impl DeviceError {
+    /// Whether a network interface took nothing because it is down.
+    pub fn is_down(&self) -> bool {
+        let DeviceError::Failed { kind, source, .. } = self else { return false };
+        *kind == tap::KIND && matches!(source.raw_os_error(), Some(libc::EIO | libc::ENETDOWN))
+    }
 }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::DeviceError;
 
-const KIND: &str = "TAP interface";
+pub(super) const KIND: &str = "TAP interface";
 const TUN_SET_INTERFACE: libc::c_ulong = 0x4004_54ca;
 const TUN_GET_INTERFACE: libc::c_ulong = 0x8004_54d2;
 /// An interface has its carrier within milliseconds; without it the frames are lost, as on any network.
 const CARRIER_WAIT_MAX: Duration = Duration::from_millis(100);
 const CARRIER_LOOK: Duration = Duration::from_micros(100);
-/// Nobody to send to for now: the frame is lost, as on a cable that is unplugged.
-const LOST: [i32; 4] = [libc::EAGAIN, libc::ENOBUFS, libc::EIO, libc::ENETDOWN];
+/// Nothing to read, or no room: a frame is lost there, as in any queue of a network.
+const NOT_NOW: [i32; 2] = [libc::EAGAIN, libc::ENOBUFS];
 
 /// An open TAP interface; reading does not block.
 #[derive(Debug)]
@@ -92,16 +92,22 @@ impl Tap {
                 frame.truncate(length);
                 Ok(Some(frame))
             }
-            Err(error) if error.raw_os_error().is_some_and(|number| LOST.contains(&number)) => Ok(None),
-            Err(source) => Err(self.failed("read", source)),
+            Err(error) if is_not_now(&error) => Ok(None),
+            Err(source) => match self.failed("read", source) {
+                down if down.is_down() => Ok(None),
+                error => Err(error),
+            },
         }
     }
 
-    /// Sends a frame; one that cannot be sent now is lost, as on any network.
+    /// Sends a frame. One that finds a full queue is lost, as on any network.
+    ///
+    /// # Errors
+    /// The operating system's; [`DeviceError::is_down`] where the interface is down, and the frame has not left.
     pub fn write(&self, frame: &[u8]) -> Result<(), DeviceError> {
         match (&self.file).write(frame) {
             Ok(_) => Ok(()),
-            Err(error) if error.raw_os_error().is_some_and(|number| LOST.contains(&number)) => Ok(()),
+            Err(error) if is_not_now(&error) => Ok(()),
             Err(source) => Err(self.failed("write", source)),
         }
     }
@@ -115,6 +121,10 @@ impl AsFd for Tap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+fn is_not_now(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|number| NOT_NOW.contains(&number))
 }
 
 fn request_for(name: &CString) -> libc::ifreq {
@@ -151,7 +161,34 @@ fn flags_of(name: &CString) -> io::Result<libc::c_short> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    fn ip(arguments: &str) {
+        assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
+    }
+
+    /// Runs in a network of its own, where the TAP `tap0` is down.
+    fn beside_a_tap(test: fn()) {
+        let thread = std::thread::spawn(move || {
+            // SAFETY: the call moves this thread alone to a new network, and the thread ends with the test.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "{}", io::Error::last_os_error());
+            ip("tuntap add tap0 mode tap");
+            test();
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn an_interface_that_is_down_takes_no_frame() {
+        beside_a_tap(|| {
+            let tap = Tap::open("tap0").unwrap();
+            assert!(tap.write(&[0; 60]).unwrap_err().is_down());
+            ip("link set tap0 up");
+            tap.write(&[0; 60]).unwrap();
+        });
+    }
 
     #[test]
     fn an_interface_that_does_not_exist_is_not_created() {

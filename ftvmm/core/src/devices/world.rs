@@ -44,8 +44,11 @@ impl World {
                 Answer::Done
             }
             Request::NetworkWrite { device, frame } => {
-                self.tap(*device)?.write(frame)?;
-                Answer::Done
+                match self.tap(*device)?.write(frame) {
+                    // No other host could send it: to this guest it is a cable that is unplugged.
+                    Err(error) if !error.is_down() => return Err(error),
+                    _ => Answer::Done,
+                }
             }
             Request::Halt { .. } => Answer::Done,
         }))

@@ -1,10 +1,10 @@
 //! What mutants make of outputs on their way out (`mutants.rs`).
 
 use crate::lab::{mutant, rule};
-use crate::protocol::Instant;
+use crate::protocol::{Instant, OutputResult};
 
 use super::config::OutputPolicy;
-use super::emitter::{Emitted, Emitter};
+use super::emitter::Emitter;
 use super::outputs::{Content, Next, Produced};
 
 /// As what the protocol is asked whether an output may leave: the position that it depends on, and the time.
@@ -53,10 +53,10 @@ impl Emitter {
     }
 
     /// One of the re-issued outputs, as it is emitted.
-    pub(super) fn reissue_broken(&self, mut output: Produced) -> Emitted {
+    pub(super) fn reissue_broken(&self, mut output: Produced) -> OutputResult {
         if matches!(output.content, Content::Frame { .. }) {
             if mutant!(ReissueOneTooFew, once) {
-                return Emitted::Well;
+                return OutputResult::Completed;
             }
             if mutant!(AlterReissue) || mutant!(AlterAFrame, once) {
                 alter(&mut output.content);
@@ -66,7 +66,7 @@ impl Emitter {
     }
 
     /// Emits an output, or what becomes of it.
-    pub(super) fn deliver_broken(&self, output: &Produced) -> Emitted {
+    pub(super) fn deliver_broken(&self, output: &Produced) -> OutputResult {
         let mut altered = output.clone();
         match &mut altered.content {
             Content::Frame { bytes, .. } => {
@@ -87,7 +87,7 @@ impl Emitter {
             }
             Content::Block { offset, bytes, .. } => {
                 if mutant!(LoseWrites) || mutant!(LoseAWrite, once after_go_live) {
-                    return Emitted::Well;
+                    return OutputResult::Completed;
                 }
                 if mutant!(TearAWrite, once after_go_live) {
                     bytes.truncate(512);
@@ -98,7 +98,7 @@ impl Emitter {
             }
             Content::Console { .. } => {
                 if mutant!(LoseConsole, once after_go_live) {
-                    return Emitted::Well;
+                    return OutputResult::Completed;
                 }
                 if mutant!(RepeatConsole, once after_go_live) {
                     self.deliver(output);
@@ -109,18 +109,18 @@ impl Emitter {
     }
 
     /// Outputs of which some change places with their neighbours.
-    fn deliver_in_turn(&self, output: &Produced) -> Emitted {
+    fn deliver_in_turn(&self, output: &Produced) -> OutputResult {
         let is_write = matches!(output.content, Content::Block { .. });
         let mut waiting = self.waiting.lock();
         if let Some(earlier) = waiting.take_if(|_| is_write || !rule!(output_order)) {
             let emitted = self.deliver(output);
-            return if self.deliver(&earlier) == Emitted::Well { emitted } else { Emitted::Failed };
+            return if self.deliver(&earlier) == OutputResult::Completed { emitted } else { OutputResult::Failed };
         }
         let waits = (is_write && mutant!(SwapWrites, once after_go_live))
             || (!rule!(output_order) && output.index.is_multiple_of(20));
         if waits {
             *waiting = Some(output.clone());
-            return Emitted::Well;
+            return OutputResult::Completed;
         }
         drop(waiting);
         self.deliver(output)

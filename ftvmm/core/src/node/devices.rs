@@ -25,14 +25,15 @@ impl Devices {
         self
     }
 
-    /// Puts a frame on the wire. A frame that the host refuses is a frame that the network loses.
-    pub fn send_frame(&self, device: u8, frame: &[u8]) {
-        if let Some(tap) = self.taps.get(&device) {
-            let _ = tap.write(frame);
-        }
+    /// Puts a frame on the wire.
+    ///
+    /// # Errors
+    /// What the interface says, or that there is none: the frame has not left.
+    pub fn send_frame(&self, device: u8, frame: &[u8]) -> Result<(), DeviceError> {
+        self.taps.get(&device).ok_or(DeviceError::Missing { device })?.write(frame)
     }
 
-    /// Puts a frame on every wire.
+    /// Puts a frame on every wire that takes it.
     pub fn send_frame_everywhere(&self, frame: &[u8]) {
         for tap in self.taps.values() {
             let _ = tap.write(frame);

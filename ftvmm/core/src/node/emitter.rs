@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::lab::{failpoint, mutant};
-use crate::protocol::{Instant, Node};
+use crate::protocol::{Instant, Node, OutputResult};
 
 #[cfg(feature = "lab")]
 use super::broken_emission;
@@ -18,15 +18,6 @@ use super::devices::Devices;
 use super::holding;
 use super::outputs::{Content, Next, OutputQueue, Produced};
 use super::trace::Trace;
-
-/// What became of an emission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Emitted {
-    /// the system call completed well
-    Well,
-    /// the device failed; the guest was already told that it did not (R17)
-    Failed,
-}
 
 /// Whether the protocol lets an output leave (R5). The clock is read under the protocol's lock: who has waited for it, or was stopped
 /// over it, asks by the time of now.
@@ -65,7 +56,12 @@ impl Emitter {
     ///
     /// # Arguments
     /// `may_release` is the protocol's pure look; `completed` tells it at once that an output has left well; `done` takes each completed output's index and what became of it.
-    pub fn run(&self, may_release: impl Fn(&Produced) -> bool, completed: impl Fn(u64), done: impl Fn(u64, Emitted)) {
+    pub fn run(
+        &self,
+        may_release: impl Fn(&Produced) -> bool,
+        completed: impl Fn(u64),
+        done: impl Fn(u64, OutputResult),
+    ) {
         loop {
             let next = self.queue.next(&may_release);
             #[cfg(feature = "lab")]
@@ -78,7 +74,7 @@ impl Emitter {
                     let dropped = dropped || self.is_left_out(&output);
                     let emitted = if dropped {
                         self.record(&output, "drop");
-                        Emitted::Well
+                        OutputResult::Completed
                     } else {
                         self.record(&output, "re-issue");
                         #[cfg(feature = "lab")]
@@ -104,7 +100,7 @@ impl Emitter {
                         completed(output.index);
                     }
                     let emitted = self.emit(&output);
-                    if emitted == Emitted::Well {
+                    if emitted == OutputResult::Completed {
                         completed(output.index);
                     }
                     self.finish(output.index, emitted, &done);
@@ -113,8 +109,9 @@ impl Emitter {
         }
     }
 
-    fn finish(&self, index: u64, emitted: Emitted, done: &impl Fn(u64, Emitted)) {
-        if emitted == Emitted::Well {
+    fn finish(&self, index: u64, emitted: OutputResult, done: &impl Fn(u64, OutputResult)) {
+        // What the interface refused is not tried again here: another host emits it, or nobody does.
+        if matches!(emitted, OutputResult::Completed | OutputResult::Refused) {
             self.queue.complete();
         }
         done(index, emitted);
@@ -131,42 +128,46 @@ impl Emitter {
         );
     }
 
-    pub(super) fn emit(&self, output: &Produced) -> Emitted {
+    pub(super) fn emit(&self, output: &Produced) -> OutputResult {
         #[cfg(feature = "lab")]
         return self.deliver_broken(output);
         #[cfg(not(feature = "lab"))]
         self.deliver(output)
     }
 
-    pub(super) fn deliver(&self, output: &Produced) -> Emitted {
+    pub(super) fn deliver(&self, output: &Produced) -> OutputResult {
         let devices = self.devices.lock().clone();
         match (&output.content, devices) {
             (Content::Console { bytes }, _) => {
                 // The console is for people; a full disk under it must not stop the VM.
                 let _ = self.console.lock().write_all(bytes);
-                Emitted::Well
+                OutputResult::Completed
             }
             (Content::Frame { device, bytes }, Some(devices)) => {
-                devices.send_frame(*device, bytes);
-                Emitted::Well
+                let Err(error) = devices.send_frame(*device, bytes) else { return OutputResult::Completed };
+                self.trace.write(
+                    "frame-refused",
+                    json!({ "index": output.index, "device": device, "reason": error.to_string() }),
+                );
+                OutputResult::Refused
             }
             (Content::Block { device, offset, bytes }, Some(devices)) => {
                 failpoint!(BlockWriteBegun, output.index, "block");
                 match devices.write_block(*device, *offset, bytes) {
                     Ok(()) => {
                         failpoint!(BlockWriteEnded, output.index, "block");
-                        Emitted::Well
+                        OutputResult::Completed
                     }
                     Err(error) => {
                         self.trace.write(
                             "disk-error",
                             json!({ "device": device, "offset": offset, "reason": error.to_string() }),
                         );
-                        Emitted::Failed
+                        OutputResult::Failed
                     }
                 }
             }
-            (_, None) => Emitted::Failed,
+            (_, None) => OutputResult::Failed,
         }
     }
 }

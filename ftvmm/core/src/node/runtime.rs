@@ -16,7 +16,6 @@ use crate::protocol::{
 };
 
 use super::clock;
-use super::emitter::Emitted;
 use super::heartbeat::{Datagram, Heartbeat};
 #[cfg(feature = "lab")]
 use super::holding::Holding;
@@ -75,7 +74,7 @@ pub struct Inbox {
     /// from the guest's thread
     pub cpu: Receiver<CpuEvent>,
     /// from the emitter
-    pub done: Receiver<(u64, Emitted)>,
+    pub done: Receiver<(u64, OutputResult)>,
     /// from Python and the operator
     pub commands: Receiver<Command>,
 }
@@ -87,7 +86,7 @@ enum Event {
     Command(Command),
     Datagram(Datagram),
     Session(SessionEvent),
-    Done((u64, Emitted)),
+    Done((u64, OutputResult)),
     Cpu(CpuEvent),
 }
 
@@ -177,18 +176,17 @@ impl Runtime {
     }
 
     /// Outputs leave in order: where several have left well, the newest speaks for all.
-    fn done(&mut self, (mut index, emitted): (u64, Emitted), more: &Receiver<(u64, Emitted)>) -> Input {
-        if emitted == Emitted::Failed {
-            return Input::OutputDone { index, result: OutputResult::Failed };
-        }
-        while let Ok((next, emitted)) = more.try_recv() {
-            if emitted == Emitted::Failed {
-                self.followed.push_back(Input::OutputDone { index: next, result: OutputResult::Failed });
+    fn done(&mut self, (mut index, result): (u64, OutputResult), more: &Receiver<(u64, OutputResult)>) -> Input {
+        while result == OutputResult::Completed
+            && let Ok((next, result)) = more.try_recv()
+        {
+            if result != OutputResult::Completed {
+                self.followed.push_back(Input::OutputDone { index: next, result });
                 break;
             }
             index = next;
         }
-        Input::OutputDone { index, result: OutputResult::Completed }
+        Input::OutputDone { index, result }
     }
 
     /// R7: this node was paused. The sockets' threads are given the time to hand over what waits, and all of it is

@@ -16,7 +16,7 @@ use crate::devices::DeviceError;
 use crate::image::{Image, ImageError};
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
-use crate::protocol::{Config, ConfigError, Node, Timing};
+use crate::protocol::{Config, ConfigError, Node, OutputResult, Timing};
 
 use super::authentication::{Key, KeyError};
 use super::clock::{self, GuestClock};
@@ -287,12 +287,7 @@ fn start_recording(
     })
 }
 
-fn start_emitter(
-    config: &NodeConfig,
-    shared: &Shared,
-    console: std::fs::File,
-    done: Sender<(u64, super::emitter::Emitted)>,
-) {
+fn start_emitter(config: &NodeConfig, shared: &Shared, console: std::fs::File, done: Sender<(u64, OutputResult)>) {
     let emitter = Emitter {
         queue: shared.outputs.clone(),
         devices: shared.world.attached(),

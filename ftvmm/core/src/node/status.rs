@@ -42,7 +42,7 @@ pub fn json(node: &RunningNode) -> Value {
             "appended": status.appended, "stored": status.stored,
             "acknowledged": status.acknowledged, "replayed": status.replayed,
         },
-        "output": { "produced": status.produced, "released": status.released },
+        "output": { "produced": status.produced, "released": status.released, "frames_lost": status.frames_lost },
         "lag_entries": lag_entries,
         "lag_ms": lag_ms,
         "may_speak": status.may_speak,

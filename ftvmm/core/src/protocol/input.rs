@@ -53,6 +53,9 @@ pub enum OutputResult {
     Completed,
     /// The write failed: the guest was told "ok", so the node halts (R17). A frame that a full queue refused is retried by the sender.
     Failed,
+    /// The network interface took no frame: it is down, and the frame has not left. A backup's may take it (R17); alone, it is a
+    /// cable that is unplugged.
+    Refused,
     /// The storage refused the write: another node owns the disk (RESERVATION CONFLICT).
     Fenced,
 }

@@ -67,6 +67,8 @@ pub struct Node {
     pub(super) traced_done: u64,
     /// Index of the newest output produced, live or in replay.
     pub(super) produced: u64,
+    /// Frames that the network interface refused while there was no backup: lost.
+    pub(super) frames_lost: u64,
     pub(super) go_live: GoLive,
     pub(super) guest_exit_status: Option<i32>,
     pub(super) halt_reason: Option<HaltReason>,
@@ -112,6 +114,7 @@ impl Node {
             released: 0,
             traced_done: 0,
             produced: 0,
+            frames_lost: 0,
             go_live: GoLive::Not,
             guest_exit_status: None,
             halt_reason: None,

@@ -140,6 +140,12 @@ pub enum HaltReason {
         /// Index of the failed output.
         index: u64,
     },
+    /// A frame could not leave here, and the backup can let it out (R17).
+    #[error("the network interface refused output {index}: the VM is the backup's")]
+    FrameRefused {
+        /// Index of the refused output.
+        index: u64,
+    },
     /// Replay differs from the log.
     #[error("diverged at position {position}: {reason}")]
     Diverged {

@@ -64,6 +64,11 @@ impl Node {
                 self.halt(HaltReason::Fenced { index }, outputs);
                 return;
             }
+            OutputResult::Refused if self.role == Role::Protected && self.config.rules.output_completed => {
+                self.halt(HaltReason::FrameRefused { index }, outputs);
+                return;
+            }
+            OutputResult::Refused => self.frames_lost += 1,
             _ => {}
         }
         let first = self.traced_done + 1;
@@ -94,6 +99,7 @@ impl Node {
             replayed: self.log.replayed,
             produced: self.produced,
             released: self.released,
+            frames_lost: self.frames_lost,
             session: self.session.map_or(0, |session| session.number),
             heard_log,
             heard_heartbeat: heard,

@@ -26,6 +26,8 @@ pub struct Status {
     pub produced: u64,
     /// Index of the last output completed: R on the primary, the R it knows on the backup.
     pub released: u64,
+    /// Frames that the network interface refused while there was no backup.
+    pub frames_lost: u64,
     /// The session, as the primary counts them; 0 outside of one.
     pub session: u64,
     /// Age of the newest message on the log path; `None`: none yet.

@@ -76,7 +76,7 @@ impl World {
                     HaltReason::Diverged { .. } => self.coverage.divergences += 1,
                     HaltReason::OutputFailed { .. } | HaltReason::Fenced { .. } => self.coverage.failed_writes += 1,
                     HaltReason::Mismatch { .. } => self.coverage.terms_refused += 1,
-                    HaltReason::Usurped { .. } => {}
+                    HaltReason::Usurped { .. } | HaltReason::FrameRefused { .. } => {}
                 }
                 self.end_process(host);
             }
@@ -286,6 +286,12 @@ impl World {
         }
         if matches!(output.destination, Destination::Block(_)) && std::mem::take(&mut self.hosts[host].write_fails) {
             let done = Input::OutputDone { index, result: OutputResult::Failed };
+            self.local_now(host, 0, Local::Input(done));
+            return;
+        }
+        if output.destination == Destination::Frame && std::mem::take(&mut self.hosts[host].frame_refused) {
+            self.coverage.frames_refused += 1;
+            let done = Input::OutputDone { index, result: OutputResult::Refused };
             self.local_now(host, 0, Local::Input(done));
             return;
         }

@@ -68,4 +68,6 @@ coverage! {
     divergences,
     /// Nodes that a failed write halted.
     failed_writes,
+    /// Frames that a network interface refused.
+    frames_refused,
 }

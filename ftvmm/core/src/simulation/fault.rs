@@ -44,6 +44,8 @@ pub enum FaultKind {
     ArbiterLate { host: usize },
     /// This host's next block write fails.
     WriteFails { host: usize },
+    /// This host's network interface refuses its next frame.
+    FrameRefused { host: usize },
     /// The arbiter answers this host's requests when the fault is over, and not even a time-out comes before.
     ArbiterHangs { host: usize },
     /// This host's block writes take nearly as long as R19's bound allows.
@@ -75,6 +77,7 @@ impl FaultKind {
             FaultKind::Kill { .. }
                 | FaultKind::PowerOff { .. }
                 | FaultKind::WriteFails { .. }
+                | FaultKind::FrameRefused { .. }
                 | FaultKind::Diverge { .. }
         )
     }
@@ -187,11 +190,9 @@ impl Fault {
             15 => one(FaultKind::ArbiterAnswersLost { host }),
             16 => one(FaultKind::ArbiterLate { host }),
             17 => {
-                if random.once_in(2) {
-                    one(FaultKind::WriteFails { host })
-                } else {
-                    one(FaultKind::SlowWrites { host })
-                }
+                let kinds =
+                    [FaultKind::WriteFails { host }, FaultKind::FrameRefused { host }, FaultKind::SlowWrites { host }];
+                one(kinds[random.between(0, 3) as usize])
             }
             18 => {
                 if random.once_in(2) {

@@ -74,6 +74,7 @@ pub struct Host {
     pub arbiter_hangs_until: u64,
     pub slow_writes_until: u64,
     pub write_fails: bool,
+    pub frame_refused: bool,
     pub replay_stalled_until: u64,
 }
 
@@ -94,6 +95,7 @@ impl Host {
             arbiter_hangs_until: 0,
             slow_writes_until: 0,
             write_fails: false,
+            frame_refused: false,
             replay_stalled_until: 0,
         }
     }

@@ -31,6 +31,7 @@ impl World {
             FaultKind::ArbiterAnswersLost { host } => self.hosts[host].answers_lost_until = fault.until,
             FaultKind::ArbiterLate { host } => self.hosts[host].arbiter_late_until = fault.until,
             FaultKind::WriteFails { host } => self.hosts[host].write_fails = true,
+            FaultKind::FrameRefused { host } => self.hosts[host].frame_refused = true,
             FaultKind::ArbiterHangs { host } => self.hosts[host].arbiter_hangs_until = fault.until,
             FaultKind::SlowWrites { host } => self.hosts[host].slow_writes_until = fault.until,
             FaultKind::ReplayStalls { host } => self.hosts[host].replay_stalled_until = fault.until,

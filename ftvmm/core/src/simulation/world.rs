@@ -12,7 +12,7 @@ use super::guest::{BLOCKS, Destination, GuestRequest};
 use super::host::{Host, Process};
 use super::network::Network;
 use super::random::Random;
-use crate::protocol::{AskResult, Config, Input, Node, OutputResult, Path, ReadResult, Rules};
+use crate::protocol::{AskResult, Config, Input, Node, OutputResult, Path, ReadResult, Role, Rules};
 
 /// The modelled guest asks for nothing more in the last part of a run, so that everything held can leave.
 const QUIET_BEFORE_END: u64 = 300 * MILLISECOND;
@@ -277,8 +277,13 @@ impl World {
         match what {
             Local::Input(Input::OutputDone { index, result }) => {
                 running.emitting = false;
-                if result == OutputResult::Completed {
-                    running.held.remove(&index);
+                let lost = result == OutputResult::Refused && running.node.role() == Role::Alone;
+                if (result == OutputResult::Completed || lost)
+                    && let Some(output) = running.held.remove(&index)
+                    && lost
+                {
+                    self.contents.lose(index, output.content);
+                    self.released_mark.complete(index);
                 }
                 self.step(host, Input::OutputDone { index, result });
                 self.local_now(host, 0, Local::Release);

@@ -17,6 +17,13 @@ impl Contents {
         self.emitted.len() as u64
     }
 
+    /// An output is lost for good; nobody may emit another content in its place.
+    pub fn lose(&mut self, index: u64, content: u64) {
+        if index == self.newest() + 1 {
+            self.emitted.push(content);
+        }
+    }
+
     /// An output leaves.
     pub fn emit(&mut self, index: u64, content: u64, incarnation: u64) -> Verdict {
         if !self.by.insert((index, incarnation)) {

@@ -175,3 +175,31 @@ fn an_arbiter_whose_record_settles_nothing_is_not_read_without_a_pause() {
     assert_eq!(primary.read_request(), None);
     primary.until(|output| matches!(output, Output::ReadArbiter { .. }));
 }
+
+#[test]
+fn a_primary_announces_itself_while_its_lease_lasts_and_no_longer() {
+    let mut primary = Stepped::protected();
+    assert!(!primary.node.may_announce(primary.now), "no answer has come yet");
+    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0 }, primary.now.0);
+    assert!(primary.node.may_announce(primary.now));
+    let lease = config().timing.lease;
+    assert!(!primary.node.may_announce(primary.now.after(lease)), "it slept, and its backup may be live");
+}
+
+#[test]
+fn a_winner_announces_itself_once_it_is_attached() {
+    let mut winner = Stepped::backup();
+    assert!(!winner.node.may_announce(winner.now));
+    winner.until(|output| matches!(output, Output::CloseLog { .. }));
+    winner.step(Input::Drained { position: 0, outputs_produced: 0 });
+    let request = winner.awaited_read();
+    winner.step(record(request, PRIMARY));
+    let asked = winner.outputs.iter().find_map(|output| match output {
+        Output::AskArbiter { request, .. } => Some(*request),
+        _ => None,
+    });
+    winner.step(Input::ArbiterAsked { request: asked.unwrap(), result: AskResult::Won });
+    assert!(!winner.node.may_announce(winner.now));
+    winner.step(Input::Attached);
+    assert!(winner.node.may_announce(winner.now));
+}

@@ -452,10 +452,10 @@ impl Runtime {
             for at_ms in ANNOUNCEMENTS_MS {
                 std::thread::sleep(Duration::from_millis(at_ms - waited_ms));
                 waited_ms = at_ms;
-                if !matches!(shared.protocol.lock().role(), Role::Won | Role::Alone | Role::Protected) {
-                    return;
+                // Right before the send, as an output is looked at: who was frozen since its go-live may have been superseded.
+                if shared.protocol.lock().may_announce(clock::now()) {
+                    shared.world.announce();
                 }
-                shared.world.announce();
             }
         });
     }

@@ -33,6 +33,16 @@ impl Node {
         echo != 0 && now.since(Instant(echo)) < self.config.timing.lease
     }
 
+    /// Whether this node may tell the network that the VM is here (R16): a winner from its attaching on, whatever it waits for before its
+    /// first output; a primary with a backup while its lease lasts, for the backup may be live by now (R5).
+    pub fn may_announce(&self, now: Instant) -> bool {
+        match self.role {
+            Role::Alone => self.go_live != GoLive::Not,
+            Role::Protected => self.lease_valid(now),
+            _ => false,
+        }
+    }
+
     /// R moves as soon as an output has left, so that the next one need not wait for a step. Called by the sender right behind the system
     /// call that completed well; `OutputDone` follows, for this output or for a later one.
     pub fn output_completed(&mut self, index: u64) {

@@ -12,6 +12,8 @@ pub use clock::Clock;
 pub use console::Console;
 pub use readiness::{Readiness, wait};
 pub use tap::Tap;
+#[cfg(test)]
+pub(crate) use tap::tests::{beside_a_tap, ip};
 pub use world::World;
 
 use std::io;

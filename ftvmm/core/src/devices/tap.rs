@@ -5,9 +5,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::DeviceError;
+use crate::node::remark::remark;
 
 pub(super) const KIND: &str = "TAP interface";
 const TUN_SET_INTERFACE: libc::c_ulong = 0x4004_54ca;
@@ -24,6 +26,8 @@ pub struct Tap {
     file: File,
     name: String,
     mtu_bytes: u16,
+    /// That a frame was too long has been said.
+    told: AtomicBool,
 }
 
 impl Tap {
@@ -32,16 +36,9 @@ impl Tap {
     /// # Errors
     /// Where there is none, it is no TAP, another process has it, or the rights are lacking.
     pub fn open(name: &str) -> Result<Tap, DeviceError> {
-        let wrong = |reason: String| DeviceError::Open { kind: KIND, name: name.to_owned(), reason };
-        let c_name = CString::new(name)
-            .ok()
-            .filter(|name| (1..libc::IFNAMSIZ).contains(&name.as_bytes().len()))
-            .ok_or_else(|| wrong("that is no name of an interface".into()))?;
+        let wrong = |reason: String| unopened(name, reason);
         // Attaching to a name that does not exist would create an interface, which nobody would know of.
-        // SAFETY: the name is a valid C string.
-        if unsafe { libc::if_nametoindex(c_name.as_ptr()) } == 0 {
-            return Err(wrong(format!("there is none: create it with `ip tuntap add {name} mode tap`")));
-        }
+        let c_name = existing(name)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -55,7 +52,7 @@ impl Tap {
             return Err(wrong(io::Error::last_os_error().to_string()));
         }
         let mtu_bytes = mtu_of(&c_name).map_err(|error| wrong(error.to_string()))?;
-        let tap = Tap { file, name: name.to_owned(), mtu_bytes };
+        let tap = Tap { file, name: name.to_owned(), mtu_bytes, told: AtomicBool::new(false) };
         tap.wait_for_carrier(&c_name).map_err(|error| wrong(error.to_string()))?;
         Ok(tap)
     }
@@ -84,10 +81,28 @@ impl Tap {
         self.mtu_bytes
     }
 
-    /// The next frame, cut to `capacity` bytes; `None` where there is none yet.
+    /// The MTU of the interface of this name, which stays unattached.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn mtu_of(name: &str) -> Result<u16, DeviceError> {
+        mtu_of(&existing(name)?).map_err(|error| unopened(name, error.to_string()))
+    }
+
+    /// The next frame; `None` where there is none yet, and where it is longer than `capacity` bytes: such a frame is dropped whole, as a
+    /// network card drops what exceeds its MTU. What is left of a frame that was cut would be another frame.
     pub fn read(&self, capacity: u32) -> Result<Option<Vec<u8>>, DeviceError> {
-        let mut frame = vec![0; capacity as usize];
+        let mut frame = vec![0; capacity as usize + 1];
         match (&self.file).read(&mut frame) {
+            Ok(length) if length > capacity as usize => {
+                if !self.told.swap(true, Ordering::Relaxed) {
+                    let name = &self.name;
+                    remark(&format!(
+                        "ftvmm: {KIND} {name:?}: frames of more than {capacity} bytes come and are dropped"
+                    ));
+                }
+                Ok(None)
+            }
             Ok(length) => {
                 frame.truncate(length);
                 Ok(Some(frame))
@@ -127,6 +142,23 @@ fn is_not_now(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|number| NOT_NOW.contains(&number))
 }
 
+fn unopened(name: &str, reason: String) -> DeviceError {
+    DeviceError::Open { kind: KIND, name: name.to_owned(), reason }
+}
+
+/// The name of an interface that exists.
+fn existing(name: &str) -> Result<CString, DeviceError> {
+    let c_name = CString::new(name)
+        .ok()
+        .filter(|name| (1..libc::IFNAMSIZ).contains(&name.as_bytes().len()))
+        .ok_or_else(|| unopened(name, "that is no name of an interface".into()))?;
+    // SAFETY: the name is a valid C string.
+    match unsafe { libc::if_nametoindex(c_name.as_ptr()) } {
+        0 => Err(unopened(name, format!("there is none: create it with `ip tuntap add {name} mode tap`"))),
+        _ => Ok(c_name),
+    }
+}
+
 fn request_for(name: &CString) -> libc::ifreq {
     // SAFETY: all fields of ifreq are integers, arrays and pointers, for which zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -160,17 +192,17 @@ fn flags_of(name: &CString) -> io::Result<libc::c_short> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::process::Command;
 
     use super::*;
 
-    fn ip(arguments: &str) {
+    pub(crate) fn ip(arguments: &str) {
         assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
     }
 
     /// Runs in a network of its own, where the TAP `tap0` is down.
-    fn beside_a_tap(test: fn()) {
+    pub(crate) fn beside_a_tap(test: fn()) {
         let thread = std::thread::spawn(move || {
             // SAFETY: the call moves this thread alone to a new network, and the thread ends with the test.
             assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "{}", io::Error::last_os_error());
@@ -187,6 +219,29 @@ mod tests {
             assert!(tap.write(&[0; 60]).unwrap_err().is_down());
             ip("link set tap0 up");
             tap.write(&[0; 60]).unwrap();
+        });
+    }
+
+    /// The lengths of the UDP datagrams' frames that come out of the interface.
+    fn lengths_read(tap: &Tap, capacity: u32) -> Vec<usize> {
+        let frames = (0..100).filter_map(|_| tap.read(capacity).unwrap());
+        frames.filter(|frame| frame[12..14] == [8, 0] && frame[23] == 17).map(|frame| frame.len()).collect()
+    }
+
+    #[test]
+    fn a_frame_longer_than_the_guest_takes_is_dropped_whole() {
+        beside_a_tap(|| {
+            ip("link set tap0 mtu 1400 up");
+            let tap = Tap::open("tap0").unwrap();
+            assert_eq!(tap.mtu_bytes(), 1400);
+            ip("link set tap0 mtu 9000");
+            ip("address add 10.9.0.1/24 dev tap0");
+            ip("neighbor add 10.9.0.2 lladdr 02:00:00:00:00:02 dev tap0");
+            let socket = std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
+            for length in [5000, 1372, 1373, 100] {
+                socket.send_to(&vec![7; length], "10.9.0.2:9").unwrap();
+            }
+            assert_eq!(lengths_read(&tap, 1414), [1414, 142]);
         });
     }
 

@@ -40,7 +40,7 @@ impl Devices {
         }
     }
 
-    /// The next frame, cut to `capacity` bytes; `None` when there is none now.
+    /// The next frame; `None` when there is none of at most `capacity` bytes now.
     pub fn receive_frame(&self, device: u8, capacity: u32) -> Option<Vec<u8>> {
         // A TAP that fails is a cable that is unplugged.
         self.taps.get(&device)?.read(capacity).ok()?

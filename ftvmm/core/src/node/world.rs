@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::devices::{BlockFile, DeviceError, Tap};
 use crate::image::{DeviceKind, Image, ManifestEntry};
-use crate::machine::MachineConfig;
+use crate::machine::{DeviceConfig, MachineConfig};
 
 use super::announce;
 use super::config::VmConfig;
@@ -34,12 +34,13 @@ impl World {
     /// What the guest sees of its devices: equal on both hosts, or the pair does not form.
     ///
     /// # Errors
-    /// [`DeviceError`] when a disk's size cannot be read.
+    /// [`DeviceError`] when a disk's size or an interface's MTU cannot be read.
     pub fn machine_config(&self) -> Result<MachineConfig, DeviceError> {
         let mut config = MachineConfig::new(self.vm.memory_mib << 20).with_features(&self.vm.features);
         config.command_line = self.vm.arguments.join(" ");
         for device in &self.vm.network {
-            config = config.with_network(&device.name, device.mac);
+            let interface = DeviceConfig::Network { mac: device.mac, mtu_bytes: Tap::mtu_of(&device.tap)? };
+            config.devices.insert(device.name.clone(), interface);
         }
         for device in &self.vm.block {
             let file = BlockFile::open(&device.path)?;
@@ -88,5 +89,32 @@ impl World {
                 devices.send_frame_everywhere(&frame);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::{beside_a_tap, ip};
+    use crate::node::config::NetworkConfig;
+
+    #[test]
+    fn the_guest_is_told_the_mtu_of_its_tap() {
+        beside_a_tap(|| {
+            ip("link set tap0 mtu 1400");
+            let mac = [2, 0, 0, 0, 0, 7];
+            let vm = VmConfig {
+                uuid: String::new(),
+                image: "image.hvt".into(),
+                memory_mib: 2,
+                features: Vec::new(),
+                arguments: Vec::new(),
+                network: vec![NetworkConfig { name: "service".into(), tap: "tap0".into(), mac }],
+                block: Vec::new(),
+            };
+            let world = World { vm, declared: Vec::new(), attached: Arc::default() };
+            let device = DeviceConfig::Network { mac, mtu_bytes: 1400 };
+            assert_eq!(world.machine_config().unwrap().devices.get("service"), Some(&device));
+        });
     }
 }

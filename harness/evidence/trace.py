@@ -251,7 +251,7 @@ class Trace:
 
     @cached_property
     def emitted(self) -> list[Output]:
-        """The outputs that were let go, without those withheld right before the send (R5) or refused by the interface."""
+        """The outputs that left, without those withheld right before the send (R5) or refused by the interface."""
         emitted: dict[tuple[str, int, int], Output] = {}
         newest: dict[tuple[str, int], tuple[str, int, int]] = {}
         for place, event in enumerate(self.events):

@@ -18,7 +18,7 @@ pub enum Request {
     Poll { timeout_nanoseconds: u64 },
     /// Input: `length` bytes at `offset`, both multiples of the sector size and within the device.
     BlockRead { device: u8, offset: u64, length: u32 },
-    /// Input: the next received frame, cut to `capacity` bytes.
+    /// Input: the next received frame that has at most `capacity` bytes; a longer one is dropped whole.
     NetworkRead { device: u8, capacity: u32 },
     /// Input: the result of a non-deterministic instruction.
     Instruction(Instruction),

@@ -34,7 +34,7 @@ fn an_image_may_say_where_the_record_of_its_threads_lies() {
     assert_eq!(Image::parse(&with_thread_record(valid(), u64::MAX)).unwrap().thread_record, Some(u64::MAX));
     let (mut short, name) = (file, b"ftvmm\0");
     let at = short.windows(name.len()).position(|bytes| bytes == name).unwrap();
-    short[at - 8] = 8;
+    short[at - 8] -= 4;
     let error = Image::parse(&short).unwrap_err();
     assert!(error.reason.contains("THR1 note has 4 bytes"), "{error}");
 }

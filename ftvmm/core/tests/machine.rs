@@ -380,6 +380,7 @@ fn a_kick_from_another_thread_interrupts_a_spinning_guest() {
 fn run_starving_guest(is_watched: bool) -> (Machine, Vec<String>) {
     let record = DATA + 64;
     let file = image(&DEVICES, |a| {
+        store(a, record + 24, u64::MAX);
         store(a, record + 40, 3);
         store(a, record + 48, 1);
         // A multiplication takes three cycles: seconds on any processor.

@@ -92,12 +92,15 @@ pub fn with_symbols(mut file: Vec<u8>, symbols: &[Symbol]) -> Vec<u8> {
 
 /// The image with a note that says where the record of the threads lies.
 pub fn with_thread_record(mut file: Vec<u8>, address: u64) -> Vec<u8> {
-    let name_and_kind = [b"ftvmm\0\0\0".as_slice(), &[0; 4]].concat();
-    let note = [words(&[6, 12, 0x3152_4854]), name_and_kind, address.to_le_bytes().to_vec()].concat();
     // Behind the notes that are there, in both program headers that they have; up to the code there is room.
     let length_at = |header: usize| 64 + 56 * header + 32;
     let length = file[length_at(3)..].first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
-    let end = (0x1000 + length).next_multiple_of(8) as usize;
+    let end = 0x1000 + length as usize;
+    let padding = (end + 20).next_multiple_of(8) - (end + 20);
+    let mut note = words(&[6, (padding + 8) as u32, 0x3152_4854]);
+    note.extend(b"ftvmm\0\0\0");
+    note.resize(20 + padding, 0);
+    note.extend(address.to_le_bytes());
     file[end..end + note.len()].copy_from_slice(&note);
     let length = (end + note.len() - 0x1000) as u64;
     for at in [length_at(2), length_at(2) + 8, length_at(3), length_at(3) + 8] {

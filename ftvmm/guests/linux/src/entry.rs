@@ -165,9 +165,10 @@ static ENTRY: unsafe extern "C" fn() = linux_system_call;
 
 /// Serves the system call whose registers are in the frame of the running thread; returns the frame that goes on.
 extern "C" fn serve(frame: *mut Frame) -> *mut Frame {
+    let record = &raw mut THREAD_RECORD;
     // SAFETY: this function, the only one that uses the record, runs once at a time. The VMM reads it while the guest
     // stands still.
-    let record = unsafe { &mut *(&raw mut THREAD_RECORD) };
+    let record = unsafe { &mut *record };
     count_turn(record);
     kernel::with(|kernel| {
         let frame = kernel.serve(frame);

@@ -112,6 +112,24 @@ def test_redis_serves_many_clients_at_once(redis_image: Path, service_network: t
     assert sorted(number for of_one in replies for number in of_one) == list(range(1, CONNECTIONS * 50 + 1))
 
 
+def test_redis_serves_connections_in_the_order_of_their_requests(
+    redis_image: Path, service_network: tuple[str, ...]
+) -> None:
+    with (
+        serving(redis_image, *service_network, line="Ready to accept connections"),
+        connect(REDIS_PORT) as first,
+        connect(REDIS_PORT) as second,
+        first.makefile("rb") as of_first,
+        second.makefile("rb") as of_second,
+    ):
+        for number in range(REQUESTS):
+            # Nobody waits for an answer before both have asked.
+            second.sendall(b"SET number %d\r\n" % number)
+            first.sendall(b"INCRBY number 0\r\n")
+            assert of_first.readline() == b":%d\r\n" % number
+            assert of_second.readline() == b"+OK\r\n"
+
+
 def test_redis_is_replayed_to_the_same_state(
     redis_image: Path, service_network: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -239,6 +239,78 @@ static void with_tcp(void) {
     CHECK(epoll_wait(set, events, 2, 0));
 }
 
+/* Prints the events by their data, in the order in which they come, at most `count_max` at a time. */
+static void wait_for_order(const char *text, int count_max) {
+    struct epoll_event events[8];
+    int count = epoll_wait(set, events, count_max, 0);
+    printf("%s:", text);
+    for (int i = 0; i < count; i++)
+        printf(" %lu", (unsigned long)events[i].data.u64);
+    printf("\n");
+}
+
+enum { QUEUED = 4 };
+
+static void tell(int pairs[QUEUED][2], const char *order) {
+    for (; *order != 0; order++)
+        require(write(pairs[*order - '0'][1], "abc", 3) == 3, "write");
+}
+
+static void read_all(int pairs[QUEUED][2]) {
+    char text[64];
+    for (int i = 0; i < QUEUED; i++)
+        while (read(pairs[i][0], text, sizeof text) > 0) {
+        }
+    wait_for_order("none", 8);
+}
+
+/* What became ready first is reported first, and what is reported goes to the end. */
+static void in_order(int are_pipes) {
+    int pairs[QUEUED][2];
+    char text[2];
+    for (int i = 0; i < QUEUED; i++) {
+        require(are_pipes ? pipe2(pairs[i], O_NONBLOCK) == 0
+                          : socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pairs[i]) == 0, "a pair");
+        CHECK(control(EPOLL_CTL_ADD, pairs[i][0], i == 3 ? EPOLLIN | EPOLLET : EPOLLIN, (unsigned)i));
+    }
+    wait_for_order("none", 8);
+    tell(pairs, "2031");
+    wait_for_order("as they came", 8);
+    wait_for_order("the one by edge no more", 8);
+    read_all(pairs);
+    tell(pairs, "3120");
+    wait_for_order("another order", 8);
+    tell(pairs, "3");
+    wait_for_order("an edge comes last", 8);
+    read_all(pairs);
+    tell(pairs, "120");
+    tell(pairs, "1");
+    wait_for_order("more of the first", 8);
+    read_all(pairs);
+    tell(pairs, "210");
+    for (int i = 0; i < 4; i++)
+        wait_for_order("one at a time", 1);
+    tell(pairs, "3");
+    wait_for_order("two at a time", 2);
+    wait_for_order("the others", 2);
+    CHECK(read(pairs[1][0], text, 1));
+    CHECK(control(EPOLL_CTL_MOD, pairs[1][0], EPOLLIN, 11));
+    CHECK(control(EPOLL_CTL_MOD, pairs[3][0], EPOLLIN | EPOLLET, 13));
+    tell(pairs, "2");
+    wait_for_order("some read, two changed", 8);
+    read_all(pairs);
+    for (int i = 0; i < QUEUED; i++)
+        CHECK(close(pairs[i][0]) + close(pairs[i][1]));
+}
+
+static void sockets_in_order(void) {
+    in_order(0);
+}
+
+static void pipes_in_order(void) {
+    in_order(1);
+}
+
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
     set = CHECK(epoll_create1(0));
@@ -251,5 +323,7 @@ int main(void) {
     RUN(errors);
     RUN(other_ways_to_wait);
     RUN(with_tcp);
+    RUN(sockets_in_order);
+    RUN(pipes_in_order);
     return 0;
 }

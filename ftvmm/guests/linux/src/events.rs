@@ -14,6 +14,7 @@ use crate::clock::{of_timespec, timespec};
 use crate::files::Object;
 use crate::files::file_system::empty_status;
 use crate::kernel::Kernel;
+use crate::readiness::{Activity, Arrivals};
 use crate::signals::timer::Timer;
 use crate::signals::{Information, SignalSet, set_of_program};
 use crate::system_calls::{Call, Errno, Outcome, Stop, errno};
@@ -56,7 +57,7 @@ struct EventCounter {
     count: Cell<u64>,
     /// a read takes one, not all
     is_semaphore: bool,
-    activity: Cell<u64>,
+    arrivals: Arrivals,
 }
 
 impl EventCounter {
@@ -76,7 +77,7 @@ impl EventCounter {
         let taken = if self.is_semaphore { count.min(1) } else { count };
         if self.events() & EPOLLOUT == 0 {
             // There is room again.
-            self.activity.set(self.activity.get() + 1);
+            self.arrivals.note(true);
         }
         self.count.set(count - taken);
         (taken > 0).then_some(taken)
@@ -88,7 +89,7 @@ impl EventCounter {
         let has_room = u64::MAX - count > value;
         if has_room {
             self.count.set(count + value);
-            self.activity.set(self.activity.get() + 1);
+            self.arrivals.note(count > 0);
         }
         has_room
     }
@@ -118,8 +119,8 @@ impl Object for EventCounter {
         self.events()
     }
 
-    fn activity(&self, _: &Kernel) -> u64 {
-        self.activity.get()
+    fn activity(&self, _: &Kernel) -> Activity {
+        self.arrivals.activity()
     }
 
     anonymous!();
@@ -146,7 +147,7 @@ fn open_counter(kernel: &mut Kernel, count: u32, flags: u32) -> Outcome {
         return Err(errno::EINVAL.into());
     }
     let is_semaphore = flags & EFD_SEMAPHORE != 0;
-    let counter = EventCounter { count: Cell::new(u64::from(count)), is_semaphore, activity: Cell::new(0) };
+    let counter = EventCounter { count: Cell::new(u64::from(count)), is_semaphore, arrivals: Arrivals::default() };
     open(kernel, counter, flags & !EFD_SEMAPHORE)
 }
 
@@ -167,6 +168,9 @@ struct TimerFile {
     expirations: Cell<u64>,
     /// how often it was due and somebody took that away
     rounds: Cell<u64>,
+    /// how often it had expired when it was looked at last
+    noted: Cell<u64>,
+    arrivals: Arrivals,
 }
 
 impl TimerFile {
@@ -196,7 +200,7 @@ impl TimerFile {
     }
 
     /// As with any timer of Linux, it expires once and not again before that was read: one arrival.
-    fn arrivals(&self, now: u64) -> u64 {
+    fn times_expired(&self, now: u64) -> u64 {
         self.rounds.get() + u64::from(self.is_due(now))
     }
 
@@ -230,8 +234,12 @@ impl Object for TimerFile {
         self.timer.get().next.filter(|next| *next > kernel.clock.now())
     }
 
-    fn activity(&self, kernel: &Kernel) -> u64 {
-        self.arrivals(kernel.clock.now())
+    fn activity(&self, kernel: &Kernel) -> Activity {
+        let expired = self.times_expired(kernel.clock.now());
+        if self.noted.replace(expired) != expired {
+            self.arrivals.note(false);
+        }
+        self.arrivals.activity()
     }
 
     anonymous!();
@@ -350,8 +358,8 @@ impl Object for SignalFile {
         if kernel.pending_signals().and(self.mask.get()).is_empty() { 0 } else { EPOLLIN }
     }
 
-    fn activity(&self, kernel: &Kernel) -> u64 {
-        kernel.signals.arrivals()
+    fn activity(&self, kernel: &Kernel) -> Activity {
+        kernel.signals.activity()
     }
 
     anonymous!();
@@ -411,22 +419,22 @@ mod tests {
         assert!(!counter.add(u64::MAX - 1));
         assert!(counter.add(u64::MAX - 2) && counter.events() == EPOLLIN);
         assert!(!counter.add(1) && counter.add(0));
-        let before = counter.activity.get();
+        let before = counter.arrivals.activity();
         assert_eq!(counter.take(), Some(u64::MAX - 1));
-        assert_eq!(counter.activity.get(), before + 1);
+        assert!(counter.arrivals.activity() > before);
     }
 
     #[test]
     fn expirations_are_read_once() {
         let file = TimerFile::default();
-        assert_eq!((file.take(50), file.arrivals(50)), (0, 0));
+        assert_eq!((file.take(50), file.times_expired(50)), (0, 0));
         file.set(Timer { next: Some(100), interval: 10 }, 50);
         assert!(!file.is_due(99) && file.is_due(100));
-        assert_eq!((file.arrivals(99), file.arrivals(100), file.arrivals(125)), (0, 1, 1));
-        assert_eq!((file.take(125), file.take(125), file.arrivals(125)), (3, 0, 1));
-        assert_eq!((file.arrivals(130), file.setting(131).it_value.tv_nsec), (2, 9));
+        assert_eq!((file.times_expired(99), file.times_expired(100), file.times_expired(125)), (0, 1, 1));
+        assert_eq!((file.take(125), file.take(125), file.times_expired(125)), (3, 0, 1));
+        assert_eq!((file.times_expired(130), file.setting(131).it_value.tv_nsec), (2, 9));
         assert!(file.is_due(131));
-        assert_eq!((file.arrivals(139), file.take(139)), (2, 1));
+        assert_eq!((file.times_expired(139), file.take(139)), (2, 1));
     }
 
     #[test]
@@ -436,7 +444,7 @@ mod tests {
         assert_eq!(file.setting(20).it_value.tv_nsec, 0);
         file.set(Timer { next: Some(30), interval: 0 }, 20);
         assert!(!file.is_due(29));
-        assert_eq!((file.arrivals(29), file.arrivals(30), file.take(30)), (1, 2, 1));
+        assert_eq!((file.times_expired(29), file.times_expired(30), file.take(30)), (1, 2, 1));
         file.set(Timer::default(), 40);
         assert_eq!((file.is_due(u64::MAX), file.timer.get().next), (false, None));
     }

@@ -9,13 +9,13 @@ pub mod arguments;
 pub mod block;
 pub mod boot;
 pub mod clock;
-mod connection_request;
 pub mod console;
 pub mod hypercall;
 pub mod manifest;
 pub mod network;
 pub mod poll;
 mod resolution;
+mod segments;
 pub mod start;
 
 // On the host, tests have all of these from the standard library.

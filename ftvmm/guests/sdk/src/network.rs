@@ -10,13 +10,13 @@ use alloc::vec::Vec;
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpEndpoint, Ipv4Address};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Address};
 
 use crate::arguments::Addresses;
 use crate::boot::BootInfo;
-use crate::connection_request::{connection_request, is_repeated_request};
 use crate::hypercall;
 use crate::resolution::Resolution;
+use crate::segments::{Segment, is_repeated_request, segment};
 
 const ETHERNET_HEADER_BYTES: usize = 14;
 /// Frames fetched in one go, so that a flood cannot starve the sockets.
@@ -223,9 +223,9 @@ impl Network {
         self.interface.poll_maintenance(instant(now_nanoseconds));
     }
 
-    /// Who asks for a connection in the frame that is next, and to which port.
-    pub fn next_request(&self) -> Option<(IpEndpoint, u16)> {
-        connection_request(self.device.received.front()?)
+    /// The TCP segment in the frame that is next, where there is one.
+    pub fn next_segment(&self) -> Option<Segment> {
+        segment(self.device.received.front()?)
     }
 
     /// Drops the next frame, as if the network had lost it.

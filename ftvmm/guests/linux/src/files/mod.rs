@@ -34,6 +34,7 @@ use core::cell::Cell;
 use linux_raw_sys::general::{EPOLLIN, EPOLLOUT, O_NONBLOCK, O_PATH, stat};
 
 use crate::kernel::Kernel;
+use crate::readiness::Activity;
 use crate::system_calls::{Errno, Outcome, Stop, errno};
 
 /// Descriptors go up to here (RLIMIT_NOFILE).
@@ -94,10 +95,9 @@ pub trait Object: Any {
         None
     }
 
-    /// A number that grows with every arrival of data or room, for edge-triggered epoll. Zero for a file that is always
-    /// ready.
-    fn activity(&self, _kernel: &Kernel) -> u64 {
-        0
+    /// What has arrived, data or room, for epoll: whether something has since it looked, and in which order.
+    fn activity(&self, _kernel: &Kernel) -> Activity {
+        Activity::default()
     }
 
     /// What fstat says.

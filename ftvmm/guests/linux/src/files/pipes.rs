@@ -16,6 +16,7 @@ use super::Object;
 use super::file_system::empty_status;
 use crate::heap;
 use crate::kernel::Kernel;
+use crate::readiness::{Activity, Arrivals};
 use crate::system_calls::{Call, Errno, Outcome, Stop, errno};
 
 /// What one slot holds, in bytes: a page.
@@ -51,15 +52,22 @@ struct Pipe {
     slots_max: usize,
     readers: usize,
     writers: usize,
-    /// how often something came, or the last writer went
-    arrivals: u64,
-    /// how often a full pipe got room, or the last reader went
-    rooms: u64,
+    /// something came, or the last writer went
+    arrivals: Arrivals,
+    /// a full pipe got room, or the last reader went
+    rooms: Arrivals,
 }
 
 impl Default for Pipe {
     fn default() -> Pipe {
-        Pipe { slots: VecDeque::new(), slots_max: SLOTS, readers: 0, writers: 0, arrivals: 0, rooms: 0 }
+        Pipe {
+            slots: VecDeque::new(),
+            slots_max: SLOTS,
+            readers: 0,
+            writers: 0,
+            arrivals: Arrivals::default(),
+            rooms: Arrivals::default(),
+        }
     }
 }
 
@@ -81,6 +89,7 @@ impl Pipe {
         if self.readers == 0 {
             return Err(Refused::Broken);
         }
+        let was_filled = !self.slots.is_empty();
         let mut written = 0;
         let odd = bytes.len() % SLOT_BYTES;
         if let Some(last) = self.slots.back_mut()
@@ -106,7 +115,7 @@ impl Pipe {
             0 if self.is_full() => Err(Refused::Now),
             0 => Err(Refused::Memory),
             _ => {
-                self.arrivals += 1;
+                self.arrivals.note(was_filled);
                 Ok(written)
             }
         }
@@ -135,7 +144,9 @@ impl Pipe {
                 break;
             }
         }
-        self.rooms += u64::from(was_full && !self.is_full());
+        if was_full && !self.is_full() {
+            self.rooms.note(false);
+        }
         match count {
             0 if self.writers > 0 => Err(Refused::Now),
             count => Ok(count),
@@ -215,9 +226,9 @@ impl PipeEnd {
 impl Object for PipeEnd {
     fn read(&self, kernel: &mut Kernel, buffer: &mut [u8]) -> Result<usize, Stop> {
         let mut pipe = self.pipe.borrow_mut();
-        let rooms = pipe.rooms;
+        let rooms = pipe.rooms.activity();
         let outcome = pipe.read(buffer);
-        if pipe.rooms != rooms {
+        if pipe.rooms.activity() != rooms {
             kernel.change();
         }
         outcome.map_err(|refused| self.refuse(kernel, refused))
@@ -241,9 +252,9 @@ impl Object for PipeEnd {
         }
     }
 
-    fn activity(&self, _: &Kernel) -> u64 {
+    fn activity(&self, _: &Kernel) -> Activity {
         let pipe = self.pipe.borrow();
-        if self.is_writer { pipe.rooms } else { pipe.arrivals }
+        if self.is_writer { pipe.rooms.activity() } else { pipe.arrivals.activity() }
     }
 
     fn metadata(&self, _: &Kernel) -> stat {
@@ -264,10 +275,14 @@ impl Object for PipeEnd {
         let mut pipe = self.pipe.borrow_mut();
         if self.is_writer {
             pipe.writers -= 1;
-            pipe.arrivals += u64::from(pipe.writers == 0);
+            if pipe.writers == 0 {
+                pipe.arrivals.note(!pipe.slots.is_empty());
+            }
         } else {
             pipe.readers -= 1;
-            pipe.rooms += u64::from(pipe.readers == 0);
+            if pipe.readers == 0 {
+                pipe.rooms.note(!pipe.is_full());
+            }
         }
         kernel.change();
     }
@@ -403,19 +418,20 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_and_rooms_are_counted() {
+    fn arrivals_and_rooms_are_noted() {
         let mut pipe = pipe_with_ends();
         pipe.write(b"a", false).unwrap();
         pipe.write(b"b", false).unwrap();
-        assert_eq!((pipe.arrivals, pipe.rooms), (2, 0));
+        let (arrivals, rooms) = (pipe.arrivals.activity(), pipe.rooms.activity());
+        assert!(arrivals.last > arrivals.since && rooms == Activity::default());
         let mut buffer = [0; SLOT_BYTES];
         pipe.read(&mut buffer).unwrap();
-        assert_eq!(pipe.rooms, 0);
+        assert_eq!(pipe.rooms.activity(), rooms);
         fill(&mut pipe, SLOT_BYTES);
         pipe.read(&mut buffer[..10]).unwrap();
-        assert_eq!(pipe.rooms, 0);
+        assert_eq!(pipe.rooms.activity(), rooms);
         pipe.read(&mut buffer).unwrap();
-        assert_eq!(pipe.rooms, 1);
+        assert!(pipe.rooms.activity() > rooms);
     }
 
     #[test]

@@ -5,7 +5,6 @@ use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::cell::{Cell, RefCell};
-use core::ops::Bound;
 
 use linux_raw_sys::general::{
     __NR_epoll_pwait as EPOLL_PWAIT, __NR_epoll_pwait2 as EPOLL_PWAIT2, __NR_epoll_wait as EPOLL_WAIT,
@@ -18,6 +17,7 @@ use crate::clock::optional_duration;
 use crate::events::anonymous_metadata;
 use crate::files::{Object, OpenFile};
 use crate::kernel::Kernel;
+use crate::readiness::arrivals::{Activity, Arrivals, next_moment};
 use crate::readiness::{earlier, mask_for_call, milliseconds, nothing, ready, with_mask};
 use crate::system_calls::{Call, Errno, Outcome, errno};
 
@@ -38,7 +38,7 @@ struct Interest {
     /// the program's own word
     data: u64,
     /// the file's activity when it was looked at last, None where it was not
-    seen_activity: Option<u64>,
+    seen_activity: Option<Activity>,
     /// the events that were ready then
     seen_events: u32,
     /// it has been reported, and was to be once
@@ -52,7 +52,7 @@ impl Interest {
 
     /// What is to be reported of a file with these events ready. Where the interest is edge-triggered, that is nothing but
     /// for an arrival since the last look, or an event that was not ready then.
-    fn reportable(&self, ready: u32, activity: u64) -> u32 {
+    fn reportable(&self, ready: u32, activity: Activity) -> u32 {
         let wanted = ready & self.events;
         let is_edge = self.seen_activity != Some(activity) || wanted & !self.seen_events != 0;
         let is_silent = self.is_spent || (self.events & EPOLLET != 0 && !is_edge);
@@ -60,7 +60,7 @@ impl Interest {
     }
 
     /// The same, and remembers that it is reported.
-    fn report(&mut self, ready: u32, activity: u64) -> u32 {
+    fn report(&mut self, ready: u32, activity: Activity) -> u32 {
         let reported = self.reportable(ready, activity);
         (self.seen_activity, self.seen_events) = (Some(activity), ready & self.events);
         self.is_spent |= reported != 0 && self.events & EPOLLONESHOT != 0;
@@ -75,6 +75,17 @@ type Key = (i32, u64);
 struct Entry {
     file: Weak<OpenFile>,
     interest: Interest,
+    /// the moment when it was added or reported last, or changed from edge-triggered
+    since: u64,
+}
+
+impl Entry {
+    /// Its place among those that are ready: as in Linux's queue, where a file comes in as it becomes ready, and goes to the
+    /// end when it is reported.
+    fn place(&self, activity: Activity) -> u64 {
+        let arrival = if self.interest.events & EPOLLET == 0 { activity.since } else { activity.last };
+        arrival.max(self.since)
+    }
 }
 
 /// What a look at all entries has found.
@@ -82,7 +93,7 @@ struct Entry {
 struct Look {
     /// the kernel's changes at that time; None where it has not been at all of them
     changes: Option<u64>,
-    /// those that were ready, and those that have come or changed since
+    /// those that were ready, in their order, and those that have come or changed since
     ready: Vec<Key>,
     /// when another one becomes ready by itself
     next: Option<u64>,
@@ -93,9 +104,9 @@ struct Look {
 pub struct Epoll {
     entries: RefCell<BTreeMap<Key, Entry>>,
     last: RefCell<Look>,
-    /// the last one that was reported: the next look starts behind it, so that all get their turn
-    reported: Cell<Key>,
     serials: Cell<u64>,
+    /// files have been added
+    additions: Arrivals,
     /// it has been put into another one
     is_nested: Cell<bool>,
 }
@@ -111,7 +122,8 @@ impl Epoll {
         let serial = self.serials.get() + 1;
         self.serials.set(serial);
         let key = (descriptor, serial);
-        self.entries.borrow_mut().insert(key, Entry { file: Rc::downgrade(file), interest });
+        self.additions.note(true);
+        self.entries.borrow_mut().insert(key, Entry { file: Rc::downgrade(file), interest, since: next_moment() });
         self.may_be_ready(key);
     }
 
@@ -128,18 +140,34 @@ impl Epoll {
         self.entries.borrow().values().filter_map(|entry| entry.file.upgrade()).collect()
     }
 
-    /// The keys in the order in which they are looked at. As long as nothing has changed, only what was ready at the last
-    /// look can be ready now.
-    fn keys(&self, kernel: &Kernel) -> (Vec<Key>, bool) {
+    /// Those that may be ready, as long as nothing has changed since the last look.
+    fn known(&self, kernel: &Kernel) -> Option<Vec<Key>> {
         let last = self.last.borrow();
-        if last.changes == Some(kernel.changes()) && last.next.is_none_or(|next| kernel.clock.now() < next) {
-            return (last.ready.clone(), false);
-        }
-        let entries = self.entries.borrow();
-        let reported = self.reported.get();
-        let behind = entries.range((Bound::Excluded(reported), Bound::Unbounded));
-        let before = entries.range((Bound::Unbounded, Bound::Included(reported)));
-        (behind.chain(before).map(|(key, _)| *key).collect(), true)
+        let is_valid = last.changes == Some(kernel.changes()) && last.next.is_none_or(|next| kernel.clock.now() < next);
+        is_valid.then(|| last.ready.clone())
+    }
+
+    /// Looks at all entries.
+    fn look(&self, kernel: &Kernel) -> Vec<Key> {
+        let mut found = Vec::new();
+        let mut next = None;
+        self.entries.borrow_mut().retain(|key, entry| {
+            let Some(file) = entry.file.upgrade() else { return false };
+            let object = &*file.object;
+            next = earlier(next, object.next_deadline(kernel));
+            let events = ready(kernel, object, entry.interest.events);
+            let activity = object.activity(kernel);
+            if entry.interest.reportable(events, activity) == 0 {
+                entry.interest.report(events, activity);
+            } else {
+                found.push((entry.place(activity), *key));
+            }
+            true
+        });
+        found.sort_unstable();
+        let ready: Vec<Key> = found.into_iter().map(|(_, key)| key).collect();
+        *self.last.borrow_mut() = Look { changes: Some(kernel.changes()), ready: ready.clone(), next };
+        ready
     }
 
     /// Writes up to `count_max` events to the program; returns how many, and when a file becomes ready by itself.
@@ -147,19 +175,13 @@ impl Epoll {
     /// # Errors
     /// EFAULT where not even the first one can be written.
     fn report(&self, kernel: &Kernel, address: u64, count_max: u64) -> Result<(u64, Option<u64>), Errno> {
-        let (keys, is_full_look) = self.keys(kernel);
+        let keys = self.known(kernel).unwrap_or_else(|| self.look(kernel));
         let mut last = self.last.borrow_mut();
         let mut entries = self.entries.borrow_mut();
-        if is_full_look {
-            *last = Look { changes: Some(kernel.changes()), ..Look::default() };
-        }
         let mut count = 0;
         for key in keys {
             let Some(entry) = entries.get_mut(&key) else { continue };
-            let Some(file) = entry.file.upgrade() else {
-                entries.remove(&key);
-                continue;
-            };
+            let Some(file) = entry.file.upgrade() else { continue };
             let object = &*file.object;
             last.next = earlier(last.next, object.next_deadline(kernel));
             let events = ready(kernel, object, entry.interest.events);
@@ -170,17 +192,14 @@ impl Epoll {
             }
             let place = address.wrapping_add(count * EVENT_BYTES);
             if count == count_max || kernel.memory.bytes_mut(place, EVENT_BYTES).is_err() {
-                // The others keep what they have, and come first at the next look.
+                // The others keep what they have and their places, which are before those that were reported.
                 last.changes = None;
                 return if count > 0 { Ok((count, None)) } else { Err(errno::EFAULT) };
             }
             let events = entry.interest.report(events, activity);
             kernel.memory.put(place, epoll_event { events, data: entry.interest.data })?;
-            self.reported.set(key);
+            entry.since = next_moment();
             count += 1;
-            if is_full_look {
-                last.ready.push(key);
-            }
         }
         Ok((count, last.next))
     }
@@ -204,23 +223,28 @@ impl Object for Epoll {
     }
 
     fn ready(&self, kernel: &Kernel) -> u32 {
-        let (keys, _) = self.keys(kernel);
+        let known = self.known(kernel);
         let entries = self.entries.borrow();
-        let is_ready = keys.iter().filter_map(|key| entries.get(key)).any(|entry| {
+        let is_ready = |entry: &Entry| {
             entry.file.upgrade().is_some_and(|file| {
                 let events = ready(kernel, &*file.object, entry.interest.events);
                 entry.interest.reportable(events, file.object.activity(kernel)) != 0
             })
-        });
-        if is_ready { EPOLLIN } else { 0 }
+        };
+        let any_is_ready = match known {
+            Some(keys) => keys.iter().filter_map(|key| entries.get(key)).any(is_ready),
+            None => entries.values().any(is_ready),
+        };
+        if any_is_ready { EPOLLIN } else { 0 }
     }
 
     fn next_deadline(&self, kernel: &Kernel) -> Option<u64> {
         self.files().iter().filter_map(|file| file.object.next_deadline(kernel)).min()
     }
 
-    fn activity(&self, kernel: &Kernel) -> u64 {
-        self.files().iter().fold(self.serials.get(), |sum, file| sum.wrapping_add(file.object.activity(kernel)))
+    fn activity(&self, kernel: &Kernel) -> Activity {
+        let files = self.files();
+        files.iter().fold(self.additions.activity(), |latest, file| latest.max(file.object.activity(kernel)))
     }
 
     fn metadata(&self, _: &Kernel) -> stat {
@@ -349,6 +373,10 @@ fn change(
                 if entry.interest.events & EPOLLEXCLUSIVE != 0 {
                     return Err(errno::EINVAL);
                 }
+                // By level it stands in the queue as long as it was ready; else it comes in now.
+                if entry.interest.events & (EPOLLET | EPOLLONESHOT) != 0 {
+                    entry.since = next_moment();
+                }
                 entry.interest = Interest::new(event);
             }
             epoll.may_be_ready(key);
@@ -403,94 +431,4 @@ pub fn epoll_pwait2(kernel: &mut Kernel, call: Call) -> Outcome {
 }
 
 #[cfg(test)]
-mod tests {
-    use linux_raw_sys::general::EPOLLRDHUP;
-
-    use super::*;
-
-    /// A file as epoll sees it.
-    #[derive(Default)]
-    struct Fake {
-        ready: u32,
-        activity: u64,
-    }
-
-    impl Fake {
-        fn arrive(&mut self, events: u32) {
-            self.ready |= events;
-            self.activity += 1;
-        }
-
-        fn look(&self, interest: &mut Interest) -> u32 {
-            interest.report(self.ready, self.activity)
-        }
-    }
-
-    fn interest(events: u32) -> Interest {
-        Interest::new(&epoll_event { events, data: 0 })
-    }
-
-    #[test]
-    fn a_level_is_reported_as_long_as_it_lasts() {
-        let (mut file, mut level) = (Fake::default(), interest(EPOLLIN));
-        assert_eq!(file.look(&mut level), 0);
-        file.arrive(EPOLLIN | EPOLLOUT);
-        assert_eq!([file.look(&mut level), file.look(&mut level)], [EPOLLIN; 2]);
-        file.ready = EPOLLOUT;
-        assert_eq!(file.look(&mut level), 0);
-    }
-
-    #[test]
-    fn an_edge_is_reported_once_an_arrival() {
-        let (mut file, mut edge) = (Fake::default(), interest(EPOLLIN | EPOLLET));
-        file.arrive(EPOLLIN);
-        assert_eq!([file.look(&mut edge), file.look(&mut edge)], [EPOLLIN, 0]);
-        // More arrives, though not all was read.
-        file.arrive(EPOLLIN);
-        assert_eq!([file.look(&mut edge), file.look(&mut edge)], [EPOLLIN, 0]);
-        // All was read, and a new arrival is read before anybody looks.
-        file.ready = 0;
-        assert_eq!(file.look(&mut edge), 0);
-        file.arrive(EPOLLIN);
-        file.ready = 0;
-        assert_eq!(file.look(&mut edge), 0);
-        file.arrive(EPOLLIN);
-        assert_eq!(file.look(&mut edge), EPOLLIN);
-    }
-
-    #[test]
-    fn what_is_ready_when_it_is_added_or_changed_is_an_edge() {
-        let file = Fake { ready: EPOLLIN | EPOLLOUT, activity: 7 };
-        let mut edge = interest(EPOLLIN | EPOLLET);
-        assert_eq!([file.look(&mut edge), file.look(&mut edge)], [EPOLLIN, 0]);
-        edge = interest(EPOLLOUT | EPOLLET);
-        assert_eq!([file.look(&mut edge), file.look(&mut edge)], [EPOLLOUT, 0]);
-    }
-
-    #[test]
-    fn an_event_that_was_not_there_is_an_edge_without_an_arrival() {
-        let (mut file, mut edge) = (Fake::default(), interest(EPOLLIN | EPOLLRDHUP | EPOLLET));
-        file.arrive(EPOLLIN);
-        assert_eq!(file.look(&mut edge), EPOLLIN);
-        file.ready |= EPOLLHUP | EPOLLRDHUP;
-        assert_eq!([file.look(&mut edge), file.look(&mut edge)], [EPOLLIN | EPOLLHUP | EPOLLRDHUP, 0]);
-    }
-
-    #[test]
-    fn one_shot_is_reported_once_until_it_is_changed() {
-        let (mut file, mut once) = (Fake::default(), interest(EPOLLIN | EPOLLONESHOT));
-        assert_eq!(file.look(&mut once), 0);
-        file.arrive(EPOLLIN);
-        assert_eq!(file.look(&mut once), EPOLLIN);
-        file.arrive(EPOLLIN | EPOLLHUP);
-        assert_eq!(file.look(&mut once), 0);
-        once = interest(EPOLLIN | EPOLLONESHOT);
-        assert_eq!(file.look(&mut once), EPOLLIN | EPOLLHUP);
-    }
-
-    #[test]
-    fn errors_are_reported_also_where_nobody_asked() {
-        let mut nothing = interest(0);
-        assert_eq!(Fake { ready: EPOLLERR | EPOLLIN, activity: 0 }.look(&mut nothing), EPOLLERR);
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 //! Nobody tells these calls what has become ready: they ask the files ([`crate::files::Object::ready`]) again whenever
 //! something has changed.
 
+mod arrivals;
 mod epoll;
 mod poll;
 mod select;
@@ -12,6 +13,7 @@ use linux_raw_sys::general::{
     O_PATH,
 };
 
+pub use arrivals::{Activity, Arrivals};
 pub use epoll::{epoll_create, epoll_create1, epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait};
 pub use poll::{poll, ppoll};
 pub use select::{pselect6, select};

@@ -26,6 +26,7 @@ pub use queue::Information;
 pub use sets::SignalSet;
 
 use crate::kernel::Kernel;
+use crate::readiness::{Activity, Arrivals};
 use crate::system_calls::{Errno, errno};
 use crate::threads::Thread;
 use actions::Actions;
@@ -46,8 +47,8 @@ pub struct Signals {
     queue: Queue,
     /// ITIMER_REAL
     alarm: Timer,
-    /// how many signals have been queued so far
-    arrivals: u64,
+    /// when signals have been queued
+    arrivals: Arrivals,
     /// nothing is pending anywhere, and nobody has to look, while this is false
     may_be_pending: bool,
     /// the signal that ends the process as soon as no handler runs
@@ -61,9 +62,9 @@ impl Signals {
         self.alarm.next
     }
 
-    /// A number that grows with every signal that is queued.
-    pub fn arrivals(&self) -> u64 {
-        self.arrivals
+    /// When signals have been queued.
+    pub fn activity(&self) -> Activity {
+        self.arrivals.activity()
     }
 }
 
@@ -175,7 +176,7 @@ impl Kernel {
     }
 
     fn note_arrival(&mut self) {
-        self.signals.arrivals += 1;
+        self.signals.arrivals.note(false);
         self.signals.may_be_pending = true;
         // Somebody may read it from a signalfd or wait for it.
         self.change();

@@ -16,6 +16,7 @@ use super::address::NOWHERE;
 use super::options::{KeepAlive, Options};
 use crate::clock::NANOSECONDS;
 use crate::heap;
+use crate::readiness::{Activity, Arrivals};
 use crate::system_calls::{Errno, Stop, errno};
 
 /// A host of the own network that has not said its address for so long is not there: three questions.
@@ -67,7 +68,7 @@ pub(super) struct Connection {
     unsent: Cell<usize>,
     /// when that last changed, in nanoseconds
     quiet_since: Cell<u64>,
-    activity: Cell<u64>,
+    arrivals: Arrivals,
     lacks_room: Cell<bool>,
     error: Cell<Option<Errno>>,
     has_ended: Cell<bool>,
@@ -115,7 +116,7 @@ impl Connection {
             received: Cell::default(),
             unsent: Cell::default(),
             quiet_since: Cell::new(now),
-            activity: Cell::default(),
+            arrivals: Arrivals::default(),
             lacks_room: Cell::default(),
             error: Cell::default(),
             has_ended: Cell::default(),
@@ -162,8 +163,10 @@ impl Connection {
         matches!(self.state.get(), State::Closed | State::TimeWait)
     }
 
-    fn touch(&self) {
-        self.activity.set(self.activity.get() + 1);
+    /// Whether it is one between these: where its segments come from, and the guest's port.
+    pub(super) fn is_between(&self, from: IpEndpoint, port: u16) -> bool {
+        let (local, remote) = self.addresses.get();
+        local.port() == port && remote.port() == from.port && IpAddress::Ipv4(*remote.ip()) == from.addr
     }
 
     /// Takes over what concerns the connection itself.
@@ -178,7 +181,8 @@ impl Connection {
         let socket = sockets.get_mut::<Socket>(self.handle);
         let (state, received, unsent) = (socket.state(), socket.recv_queue(), socket.send_queue());
         let before = self.state.replace(state);
-        let has_arrived = received > self.received.replace(received);
+        let received_before = self.received.replace(received);
+        let has_arrived = received > received_before;
         let has_left = unsent < self.unsent.replace(unsent);
         let has_room = has_left && self.lacks_room.get();
         if before != state || has_arrived || has_left {
@@ -195,10 +199,10 @@ impl Connection {
         }
         if has_room && is_writable(socket) {
             self.lacks_room.set(false);
-            self.touch();
+            self.arrivals.note(received_before > 0);
         }
         if before != state || has_arrived {
-            self.touch();
+            self.arrivals.note(received_before > 0);
         }
         before != state || has_arrived || has_room
     }
@@ -260,7 +264,7 @@ impl Connection {
         self.state.set(State::Closed);
         self.error.set(Some(error));
         self.shut.set(Directions::BOTH);
-        self.touch();
+        self.arrivals.note(self.received.get() > 0);
     }
 
     /// Asks a quiet connection whether it lives, and sets how long the other end may keep silent.
@@ -347,7 +351,7 @@ impl Connection {
             socket.close();
             self.state.set(socket.state());
         }
-        self.touch();
+        self.arrivals.note(self.received.get() > 0);
     }
 
     /// The descriptor is closed. The other end learns that bytes were lost where some were not read, or where it is to
@@ -406,9 +410,9 @@ impl Connection {
         self.unsent.get()
     }
 
-    /// Grows with each arrival, room and change of state.
-    pub(super) fn activity(&self) -> u64 {
-        self.activity.get()
+    /// What has arrived: data, room, changes of state.
+    pub(super) fn activity(&self) -> Activity {
+        self.arrivals.activity()
     }
 
     /// What poll says. As tcp_poll in Linux's net/ipv4/tcp.c.

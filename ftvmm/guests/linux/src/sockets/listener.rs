@@ -12,6 +12,7 @@ use sdk::smoltcp::socket::tcp::{Socket, State};
 use super::connection::Connection;
 use super::options::Options;
 use super::stream::End;
+use crate::readiness::{Activity, Arrivals};
 
 /// Connections that wait to be accepted at most (net.core.somaxconn).
 const BACKLOG_MAX: usize = 4096;
@@ -54,7 +55,7 @@ pub(super) struct Listener {
     opening: RefCell<Vec<Rc<Connection>>>,
     /// connections that are open, in the order in which they came
     pub visitors: RefCell<VecDeque<Visitor>>,
-    activity: Cell<u64>,
+    arrivals: Arrivals,
 }
 
 impl Listener {
@@ -66,7 +67,7 @@ impl Listener {
             options: RefCell::new(options.clone()),
             opening: RefCell::default(),
             visitors: RefCell::default(),
-            activity: Cell::default(),
+            arrivals: Arrivals::default(),
         }
     }
 
@@ -93,13 +94,14 @@ impl Listener {
 
     /// Takes up a connection.
     pub(super) fn welcome(&self, visitor: Visitor) {
-        self.visitors.borrow_mut().push_back(visitor);
-        self.activity.set(self.activity.get() + 1);
+        let mut visitors = self.visitors.borrow_mut();
+        self.arrivals.note(!visitors.is_empty());
+        visitors.push_back(visitor);
     }
 
-    /// Grows with each connection.
-    pub(super) fn activity(&self) -> u64 {
-        self.activity.get()
+    /// What has arrived.
+    pub(super) fn activity(&self) -> Activity {
+        self.arrivals.activity()
     }
 
     /// Whether it listens at that address of the guest.

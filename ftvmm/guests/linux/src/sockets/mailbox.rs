@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use crate::heap;
+use crate::readiness::{Activity, Arrivals};
 
 /// What a datagram counts for beside its bytes: Linux counts its own structures too (`SKB_TRUESIZE(0)`), which keeps the
 /// number of empty datagrams in bounds.
@@ -15,7 +16,7 @@ pub(super) struct Mailbox<A> {
     letters: RefCell<VecDeque<(A, Vec<u8>)>>,
     charged_bytes: Cell<usize>,
     capacity: Cell<usize>,
-    arrivals: Cell<u64>,
+    arrivals: Arrivals,
 }
 
 /// The first datagram, as far as it fitted.
@@ -36,7 +37,7 @@ impl<A: Clone> Mailbox<A> {
             letters: RefCell::default(),
             charged_bytes: Cell::default(),
             capacity: Cell::new(capacity),
-            arrivals: Cell::default(),
+            arrivals: Arrivals::default(),
         }
     }
 
@@ -58,8 +59,8 @@ impl<A: Clone> Mailbox<A> {
         }
         copy.extend_from_slice(bytes);
         self.charged_bytes.set(self.charged_bytes.get() + bytes.len() + OVERHEAD_BYTES);
-        self.letters.borrow_mut().push_back((from, copy));
         self.touch();
+        self.letters.borrow_mut().push_back((from, copy));
         true
     }
 
@@ -93,14 +94,14 @@ impl<A: Clone> Mailbox<A> {
         self.letters.take().into_iter().map(|(from, _)| from).collect()
     }
 
-    /// Something else has changed that poll tells of.
+    /// Something changes that poll tells of.
     pub(super) fn touch(&self) {
-        self.arrivals.set(self.arrivals.get() + 1);
+        self.arrivals.note(self.count() > 0);
     }
 
-    /// Grows with each arrival.
-    pub(super) fn activity(&self) -> u64 {
-        self.arrivals.get()
+    /// What has arrived.
+    pub(super) fn activity(&self) -> Activity {
+        self.arrivals.activity()
     }
 }
 
@@ -128,9 +129,10 @@ mod tests {
         let mailbox = Mailbox::new(2 * OVERHEAD_BYTES);
         assert!(mailbox.put((), b"") && mailbox.put((), &[1; 100]));
         assert!(!mailbox.put((), b""));
-        assert_eq!((mailbox.count(), mailbox.activity()), (2, 2));
+        let before = mailbox.activity();
+        assert!(mailbox.count() == 2 && before.last > before.since);
         mailbox.take(&mut [], false);
-        assert!(mailbox.put((), b""));
+        assert!(mailbox.put((), b"") && mailbox.activity() > before);
         assert_eq!(mailbox.clear().len(), 2);
         assert!(mailbox.has_room());
         assert_eq!(mailbox.count(), 0);

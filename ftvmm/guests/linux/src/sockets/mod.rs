@@ -47,6 +47,7 @@ use options::Options;
 use crate::files::file_system::{Node, empty_status};
 use crate::files::{Object, OpenFile};
 use crate::kernel::Kernel;
+use crate::readiness::Activity;
 use crate::system_calls::{Errno, Outcome, Stop, errno};
 
 /// The device number of sockets, which have no place in the file system (sockfs).
@@ -194,7 +195,7 @@ trait Transport {
     fn ready(&self, stack: &Stack) -> u32;
 
     /// As [`Object::activity`].
-    fn activity(&self) -> u64;
+    fn activity(&self) -> Activity;
 
     /// Bytes that can be read now; of datagrams those of the first.
     ///
@@ -313,7 +314,7 @@ impl Object for Socket {
         self.transport.ready(&kernel.stack)
     }
 
-    fn activity(&self, _: &Kernel) -> u64 {
+    fn activity(&self, _: &Kernel) -> Activity {
         self.transport.activity()
     }
 

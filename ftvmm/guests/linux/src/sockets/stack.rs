@@ -144,14 +144,22 @@ impl Stack {
     }
 
     fn take_next_frame(&mut self) -> bool {
-        let request = self.network.as_ref().and_then(Network::next_request);
-        let is_dropped = request.is_some_and(|(from, port)| !self.prepare(from, port));
+        let segment = self.network.as_ref().and_then(Network::next_segment);
+        let is_dropped = segment.is_some_and(|segment| segment.is_request && !self.prepare(segment.from, segment.port));
         let Some(network) = &mut self.network else { return false };
         if is_dropped {
             network.drop_next();
             return true;
         }
-        network.take_next(self.now, &mut self.sockets)
+        let is_taken = network.take_next(self.now, &mut self.sockets);
+        // What has come first is to be found first.
+        let of_segment = |connection: &&Rc<Connection>| {
+            segment.is_some_and(|segment| connection.is_between(segment.from, segment.port))
+        };
+        if let Some(connection) = self.connections.iter().find(of_segment) {
+            connection.look(&mut self.sockets, self.now, Cause::Frames);
+        }
+        is_taken
     }
 
     /// Makes ready for a connection that is asked for: a socket that listens. False where the request is to be dropped,

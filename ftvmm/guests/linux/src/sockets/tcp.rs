@@ -17,6 +17,7 @@ use super::ports::{Claim, Hold};
 use super::stack::{Route, Stack};
 use super::stream::{End, Rules, pair};
 use super::{Directions, Message, Received, Transport};
+use crate::readiness::{Activity, Arrivals};
 use crate::system_calls::{Errno, Stop, errno};
 
 /// So many bytes may be on the way within the guest where nothing is set: what Linux's loopback interface comes to.
@@ -54,9 +55,9 @@ enum Link {
 }
 
 impl Link {
-    fn activity(&self) -> u64 {
+    fn activity(&self) -> Activity {
         match self {
-            Link::None | Link::Refused => 0,
+            Link::None | Link::Refused => Activity::default(),
             Link::Listening(listener) => listener.activity(),
             Link::Network(connection) => connection.activity(),
             Link::Local(end) => end.activity(),
@@ -74,8 +75,8 @@ pub(super) struct Tcp {
     remote: Cell<Option<SocketAddrV4>>,
     hold: Cell<Option<Hold>>,
     error: Cell<Option<Errno>>,
-    /// what has changed under earlier links
-    activity: Cell<u64>,
+    /// when the link has changed
+    changes: Arrivals,
 }
 
 fn claim(address: Ipv4Addr, options: &Options) -> Claim {
@@ -93,13 +94,13 @@ impl Tcp {
             remote: Cell::default(),
             hold: Cell::default(),
             error: Cell::default(),
-            activity: Cell::default(),
+            changes: Arrivals::default(),
         }
     }
 
     fn set_link(&self, link: Link) {
-        let before = self.link.replace(link);
-        self.activity.set(self.activity.get() + before.activity() + 1);
+        self.link.replace(link);
+        self.changes.note(false);
     }
 
     fn link(&self) -> Link {
@@ -316,7 +317,7 @@ impl Transport for Tcp {
             remote: Cell::new(Some(remote)),
             hold: Cell::new(Some(hold)),
             error: Cell::default(),
-            activity: Cell::default(),
+            changes: Arrivals::default(),
         }))
     }
 
@@ -400,8 +401,8 @@ impl Transport for Tcp {
         }
     }
 
-    fn activity(&self) -> u64 {
-        self.activity.get() + self.link.borrow().activity()
+    fn activity(&self) -> Activity {
+        self.changes.activity().max(self.link.borrow().activity())
     }
 
     fn readable(&self) -> Result<usize, Errno> {

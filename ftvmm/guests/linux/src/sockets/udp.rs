@@ -12,6 +12,7 @@ use super::options::Options;
 use super::ports::{Claim, Hold};
 use super::stack::{Route, Stack};
 use super::{Directions, Kind, Message, Received, Transport};
+use crate::readiness::Activity;
 use crate::system_calls::{Errno, Stop, errno};
 
 /// The most that IP carries behind its header and UDP's.
@@ -221,7 +222,7 @@ impl Transport for Udp {
         self.channel.ready(stack)
     }
 
-    fn activity(&self) -> u64 {
+    fn activity(&self) -> Activity {
         self.channel.mailbox.activity()
     }
 

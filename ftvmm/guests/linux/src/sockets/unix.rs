@@ -18,6 +18,7 @@ use super::stream::{End, Rules, pair};
 use super::unix_datagram::Postbox;
 use super::{Directions, Kind, Message, Received, Transport};
 use crate::files::file_system::Node;
+use crate::readiness::{Activity, Arrivals};
 use crate::system_calls::{Errno, Stop, errno};
 
 /// Connections that wait to be accepted at most (net.core.somaxconn).
@@ -122,12 +123,12 @@ pub(super) struct Door {
     name: RefCell<Name>,
     /// the listener's SO_SNDBUF
     capacity: Cell<usize>,
-    activity: Cell<u64>,
+    arrivals: Arrivals,
 }
 
 impl Door {
     fn touch(&self) {
-        self.activity.set(self.activity.get() + 1);
+        self.arrivals.note(!self.visitors.borrow().is_empty());
     }
 }
 
@@ -237,8 +238,8 @@ impl Transport for UnixStream {
         }
         let (end, other) = pair(rules(self.style()), (capacity(options), door.capacity.get()));
         end.shut_down(self.shut.get());
-        door.visitors.borrow_mut().push_back((other, self.name()));
         door.touch();
+        door.visitors.borrow_mut().push_back((other, self.name()));
         *self.end.borrow_mut() = Some(end);
         *self.peer.borrow_mut() = Some(door.name.borrow().clone());
         self.door.touch();
@@ -327,8 +328,9 @@ impl Transport for UnixStream {
         mask
     }
 
-    fn activity(&self) -> u64 {
-        self.door.activity.get() + self.end.borrow().as_ref().map_or(0, |end| end.activity())
+    fn activity(&self) -> Activity {
+        let of_door = self.door.arrivals.activity();
+        self.end.borrow().as_ref().map_or(of_door, |end| of_door.max(end.activity()))
     }
 
     fn readable(&self) -> Result<usize, Errno> {

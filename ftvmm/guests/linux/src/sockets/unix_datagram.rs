@@ -14,6 +14,7 @@ use super::stack::Stack;
 use super::unix::Owner;
 use super::{Directions, Kind, Message, Received, Transport};
 use crate::files::OpenFile;
+use crate::readiness::Activity;
 use crate::system_calls::{Errno, Stop, errno};
 
 /// Datagrams that wait to be read at most (net.unix.max_dgram_qlen, as systemd sets it).
@@ -243,7 +244,7 @@ impl Transport for UnixDatagram {
         mask
     }
 
-    fn activity(&self) -> u64 {
+    fn activity(&self) -> Activity {
         self.own.mailbox.activity()
     }
 

@@ -1,12 +1,23 @@
-//! Requests for a TCP connection that come a second time.
+//! TCP segments that come, and requests for a connection that come a second time.
 
 use smoltcp::iface::SocketSet;
 use smoltcp::socket::Socket;
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{EthernetFrame, EthernetProtocol, IpEndpoint, IpProtocol, Ipv4Packet, TcpPacket};
 
-/// Who asks for a connection, and to which port; `None` when the frame is anything but a SYN without an ACK.
-pub(crate) fn connection_request(frame: &[u8]) -> Option<(IpEndpoint, u16)> {
+/// What a TCP segment tells by its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// who has sent it
+    pub from: IpEndpoint,
+    /// the guest's port
+    pub port: u16,
+    /// it asks for a connection: a SYN without an ACK
+    pub is_request: bool,
+}
+
+/// The segment in a frame; `None` when the frame is anything else.
+pub(crate) fn segment(frame: &[u8]) -> Option<Segment> {
     let ethernet = EthernetFrame::new_checked(frame).ok()?;
     if ethernet.ethertype() != EthernetProtocol::Ipv4 {
         return None;
@@ -17,7 +28,7 @@ pub(crate) fn connection_request(frame: &[u8]) -> Option<(IpEndpoint, u16)> {
     }
     let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
     let from = IpEndpoint::new(ip.src_addr().into(), tcp.src_port());
-    (tcp.syn() && !tcp.ack()).then_some((from, tcp.dst_port()))
+    Some(Segment { from, port: tcp.dst_port(), is_request: tcp.syn() && !tcp.ack() })
 }
 
 /// Whether a frame asks for a connection that a socket is opening already.
@@ -25,7 +36,7 @@ pub(crate) fn connection_request(frame: &[u8]) -> Option<(IpEndpoint, u16)> {
 /// smoltcp gives it to the first socket that would have it, which may be one that listens: then two answer, and the client
 /// resets them both. The socket that is opening sends its answer again by itself.
 pub(crate) fn is_repeated_request(frame: &[u8], sockets: &SocketSet) -> bool {
-    let Some((from, port)) = connection_request(frame) else { return false };
+    let Some(Segment { from, port, is_request: true }) = segment(frame) else { return false };
     sockets.iter().any(|(_, socket)| match socket {
         Socket::Tcp(socket) => {
             socket.state() == State::SynReceived
@@ -64,15 +75,17 @@ mod tests {
     #[test]
     fn only_a_syn_without_an_ack_asks_for_a_connection() {
         let from = IpEndpoint::new(Ipv4Address::new(10, 0, 0, 1).into(), 59626);
-        assert_eq!(connection_request(&frame(|tcp| tcp.set_syn(true))), Some((from, 6379)));
+        let request = Segment { from, port: 6379, is_request: true };
+        assert_eq!(segment(&frame(|tcp| tcp.set_syn(true))), Some(request));
+        let other = Some(Segment { is_request: false, ..request });
         let answer = frame(|tcp| {
             tcp.set_syn(true);
             tcp.set_ack(true);
         });
-        assert_eq!(connection_request(&answer), None);
-        assert_eq!(connection_request(&frame(|tcp| tcp.set_ack(true))), None);
+        assert_eq!(segment(&answer), other);
+        assert_eq!(segment(&frame(|tcp| tcp.set_ack(true))), other);
         for length in 0..54 {
-            assert_eq!(connection_request(&frame(|tcp| tcp.set_syn(true))[..length]), None);
+            assert_eq!(segment(&frame(|tcp| tcp.set_syn(true))[..length]), None);
         }
     }
 }

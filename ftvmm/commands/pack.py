@@ -186,18 +186,20 @@ def pack(
         report = _core.pack(json.dumps(request), image)
     except _core.CoreError as error:
         raise failure_of(error) from None
-    _tell(image, report, time.monotonic() - started)
+    _tell(image, report, traced, time.monotonic() - started)
     for note in [*_notes(program, files), *libraries.notes]:
         click.echo(f"ftvmm: note: {note}", err=True)
 
 
-def _tell(image: str, report: _core.PackReport, seconds: float) -> None:
+def _tell(image: str, report: _core.PackReport, traced: list[str], seconds: float) -> None:
     mebibytes = report["end"] / (1 << 20)
     click.echo(f"{image}: {report['image_bytes'] / _MEGABYTE:.1f} MB, for a VM with more than {mebibytes:.0f} MiB")
     click.echo(f"  objects (program, loader, libraries): {report['objects']}")
     click.echo(f"  system calls made calls of the personality: {report['system_calls']}")
     click.echo(f"  other instructions made undefined: {report['undefined']}")
     click.echo(f"  files, directories and links: {report['files']}")
+    for path in traced:
+        click.echo(f"    found by --trace: {path}")
     click.echo(f"  {seconds:.1f} s")
 
 

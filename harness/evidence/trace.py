@@ -260,9 +260,10 @@ class Trace:
                 emitted[key] = event
                 newest[event.incarnation, event.index] = key
             elif isinstance(event, OutputWithheld | FrameRefused):
-                withheld = newest.pop((event.incarnation, event.index), None)
-                if withheld is not None:
-                    del emitted[withheld]
+                withheld = newest.get((event.incarnation, event.index))
+                # An interface refuses frames and nothing else.
+                if withheld is not None and (isinstance(event, OutputWithheld) or emitted[withheld].kind == "frame"):
+                    del emitted[withheld], newest[event.incarnation, event.index]
         return list(emitted.values())
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.faults import LOSING_POWER
 from harness.evidence.replay import ReplayedOutput as Replayed
-from harness.evidence.trace import Acknowledged, Committed, Output, ReplayedOutput, Trace
+from harness.evidence.trace import Acknowledged, Committed, FrameRefused, Output, ReplayedOutput, Trace
 from harness.evidence.verdicts import Finding
 from harness.lab.topology import CLIENT, STORAGE
 from harness.oracles.emissions import Spoken
@@ -22,6 +22,7 @@ def judge_traces(evidence: EvidenceDirectory, said: Mapping[str, Spoken]) -> Ite
         yield from _judge_acknowledged(evidence, host, trace)
         if host in said:
             yield from _judge_seen(evidence, trace, said[host])
+            yield from _judge_refused(evidence, trace, said[host])
 
 
 def _judge_repetition(traces: Mapping[str, Trace]) -> Iterator[Finding]:
@@ -122,3 +123,18 @@ def _judge_seen(evidence: EvidenceDirectory, trace: Trace, said: Spoken) -> Iter
             continue
         message = f"{trace.host} says that it let the {output.kind} output {output.index} go, and nobody saw it"
         yield Finding("traced-not-seen", message, at_ns=output.monotonic_ns, position=output.index)
+
+
+def _judge_refused(evidence: EvidenceDirectory, trace: Trace, said: Spoken) -> Iterator[Finding]:
+    """A frame that the node says its interface refused was not seen, and a fault at that time names the reason."""
+    seen = {one.output.index for one in said.emissions}
+    emitted = {(one.incarnation, one.index) for one in trace.emitted}
+    for refused in trace.of(FrameRefused):
+        since_ns, until_ns = refused.earliest_wall_ns, refused.latest_wall_ns
+        what = f"{trace.host} says that its interface refused output {refused.index} ({refused.reason})"
+        if refused.index in seen and (refused.incarnation, refused.index) not in emitted:
+            message = f"{what}, and the output was seen"
+            yield Finding("refused-but-seen", message, at_ns=refused.monotonic_ns, position=refused.index)
+        elif evidence.disturbances.network(trace.host, CLIENT, since_ns, until_ns) is None:
+            message = f"{what}, and no fault was there"
+            yield Finding("refused-without-cause", message, at_ns=refused.monotonic_ns, position=refused.index)

@@ -254,14 +254,14 @@ class Run:
 def judge(directory: Path) -> list[Judgement]:
     """Lets every oracle that applies judge the evidence, and shows all of it in the report."""
     evidence = EvidenceDirectory(directory)
-    with _without_haste():
+    with _at_low_priority():
         judgements = registry.judge(evidence)
         allure_report.report(evidence, judgements)
     return judgements
 
 
 @contextlib.contextmanager
-def _without_haste() -> Iterator[None]:
+def _at_low_priority() -> Iterator[None]:
     """Lets the labs that run beside this process have the processor first: their bounds on time are tight."""
     usual = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, 0, usual + _NICER)

@@ -1,6 +1,7 @@
 """Nothing of a command outlives the build, and what made results differ from day to day is fixed."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,8 +31,13 @@ def test_an_interrupted_command_cleans_up_and_nothing_of_it_is_left(commands: Co
         kill -INT "$PPID"
         wait
     """
-    with pytest.raises(KeyboardInterrupt):
-        commands.run(["sh", "-c", script], failure="unused")
+    # Whoever started these tests in the background has left SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            commands.run(["sh", "-c", script], failure="unused")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "cleaned up" in (tmp_path / "log").read_text()
     group = int((tmp_path / "group").read_text())
     while _living(group):

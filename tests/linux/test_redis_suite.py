@@ -1,4 +1,4 @@
-"""Redis's own test suite against a server on another host: natively, and in the VM.
+"""Redis's own test suite against a server on another host: natively, in the VM, and on a pair whose primary is killed.
 
 It needs the sources of the version that is installed: `REDIS_SOURCE=DIR`, as `apt-get source redis` unpacks them, and
 tclsh. A packed program starts no other process, so that natively fork is refused as well: the same tests fail then.
@@ -6,19 +6,24 @@ tclsh. A packed program starts no other process, so that natively fork is refuse
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from bench.deployment import fresh_lab, running_pair
 from harness.lab.waiting import wait_until
+from harness.promise import Workload
+from harness.vm.guests import key_value
 from tests.guests.conftest import GUEST_ADDRESS, HOST_ADDRESS
+from tests.guests.guest import IMAGES
 from tests.linux.clients import REDIS_PORT
 from tests.linux.linux_guest import FILES, Package, boot, needed, pack
 
@@ -61,17 +66,28 @@ UNITS = (
 natively it fails now and then, as it does not wait for what is freed in the background."""
 MEASURED = "unit/latency-monitor"
 """It measures how long the server computes, which takes the exact clock."""
+KILLED_UNITS = (
+    "unit/type/incr",
+    "unit/type/string",
+    "unit/type/list",
+    "unit/type/set",
+    "unit/keyspace",
+    "unit/tracking",
+)
+KILLED_AFTER_TESTS = 200
 SUITE_S_MAX = 900.0
 BOOT_S_MAX = 30.0
 MEMORY_MIB = 1024
 
 LINE = re.compile(r"\[(ok|err|exception|TIMEOUT)\]:? ?(.*?)(?: \(\d+ ms\))?")
+END = "The End"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 WITHOUT_FORK = "#include <errno.h>\nint fork(void) { errno = ENOSYS; return -1; }\n"
 OTHER_HOST = """
+set -e
 echo up
-read -r _
+read -r _ || exit
 ip link set lo up
 ip address add "$1" dev service
 ip link set service up
@@ -92,9 +108,10 @@ class Outcome:
 
     @classmethod
     def of(cls, output: str) -> "Outcome":
+        """What there is so far; the suite says at its end once more what failed."""
         passed: list[str] = []
         failed: list[str] = []
-        for line in COLOUR.sub("", output).partition("The End")[0].splitlines():
+        for line in COLOUR.sub("", output).partition(END)[0].splitlines():
             if match := LINE.fullmatch(line):
                 (passed if match[1] == "ok" else failed).append(match[2])
         return cls(passed, failed)
@@ -134,7 +151,10 @@ def run_suite(directory: Path, unit: str) -> Outcome:
         command(GUEST_ADDRESS, unit), cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, timeout=SUITE_S_MAX, check=False,
     )  # fmt: skip
-    return Outcome.of(done.stdout.decode(errors="replace"))
+    output = done.stdout.decode(errors="replace")
+    # Equally few tests of a suite that breaks off on both sides would say nothing.
+    assert END in output, output[-2000:]
+    return Outcome.of(output)
 
 
 def is_serving() -> bool:
@@ -163,24 +183,25 @@ def native_server(directory: Path) -> Iterator[None]:
     with process:
         assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stdout.readline() == b"up\n"
-        for line in (
-            f"link add cable type veth peer name service netns {process.pid}",
-            f"address add {HOST_ADDRESS}/24 dev cable",
-            "link set cable up",
-            "link set lo up",
-        ):
-            subprocess.run(["ip", *line.split()], check=True)
-        process.stdin.write(b"\n")
-        process.stdin.close()
         try:
+            assert process.stdout.readline() == b"up\n"
+            for line in (
+                f"link add cable type veth peer name service netns {process.pid}",
+                f"address add {HOST_ADDRESS}/24 dev cable",
+                "link set cable up",
+                "link set lo up",
+            ):
+                subprocess.run(["ip", *line.split()], check=True)
+            process.stdin.write(b"\n")
+            process.stdin.close()
             assert wait_until(is_serving, timeout_seconds=BOOT_S_MAX, interval_seconds=0.05)
             yield
         finally:
             process.kill()
             process.wait()
-            for line in ("link delete cable", "link set tap0 up"):
-                subprocess.run(["ip", *line.split()], check=True)
+            # Where the cable was never laid there is none to take away.
+            subprocess.run(["ip", "link", "delete", "cable"], check=False)
+            subprocess.run(["ip", "link", "set", "tap0", "up"], check=True)
 
 
 def package(*, has_exact_clock: bool = False) -> Package:
@@ -211,3 +232,32 @@ def test_the_same_tests_fail_as_natively(
     with boot(image, *service_network, memory_mib=MEMORY_MIB) as guest:
         guest.expect("Ready to accept connections")
         assert run_suite(suite, unit) == native
+
+
+def packed_suite(directory: Path) -> bytes:
+    """The suite as an archive, for a host that does not see this one's files."""
+    return subprocess.run(["tar", "-C", directory, "-c", "."], check=True, capture_output=True).stdout
+
+
+def test_the_same_tests_fail_when_the_primary_is_killed(suite: Path, service_network: tuple[str, ...]) -> None:
+    native = [run_native(suite, unit) for unit in KILLED_UNITS]
+    expected = Outcome([name for one in native for name in one.passed], [name for one in native for name in one.failed])
+    image = pack(package(), IMAGES / "redis-suite.hvt")
+    guest = replace(key_value(Workload.REDIS), image=image.name, memory_mib=MEMORY_MIB, block=False)
+    with fresh_lab() as lab, running_pair(lab, guest) as pair:
+        client, log = lab.client_host, "/var/log/suite.log"
+        client.run("mkdir /var/suite && tar -C /var/suite -x", input=packed_suite(suite), check=True)
+        running = client.start(f"cd /var/suite && exec {shlex.join(command(GUEST_ADDRESS, *KILLED_UNITS))}", log=log)
+
+        def passed() -> int:
+            return len(Outcome.of(client.read_file(log).decode(errors="replace")).passed)
+
+        survivor = pair.backup
+        assert wait_until(lambda: passed() >= KILLED_AFTER_TESTS, timeout_seconds=lab.pace.stretch(SUITE_S_MAX))
+        pair.primary.process.signal("KILL")
+        pair.wait_until_alone(survivor)
+        assert running.is_running()
+        running.wait(lab.pace.stretch(SUITE_S_MAX))
+        output = client.read_file(log).decode(errors="replace")
+        assert END in output, output[-2000:]
+        assert Outcome.of(output) == expected

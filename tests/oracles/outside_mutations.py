@@ -318,6 +318,26 @@ def a_block_write_is_traced_that_never_came_to_the_storage(run: Run) -> None:
     del run.writes[20]
 
 
+@found("output-rule", "refused-but-seen")
+def a_frame_that_left_is_traced_as_refused(run: Run) -> None:
+    run.traces[PRIMARY].append(refused(run))
+
+
+@found("output-rule", "refused-without-cause")
+def a_frame_is_refused_though_no_fault_was_there(run: Run) -> None:
+    event = refused(run)
+    run.captures[PRIMARY].remove(frame_of(run, PRIMARY, released(run, PRIMARY, "frame")))
+    run.traces[PRIMARY].append(event)
+
+
+def refused(run: Run) -> dict[str, object]:
+    """The primary's word that its interface refused a frame."""
+    output = released(run, PRIMARY, "frame")
+    line = next(one for one in run.events(PRIMARY, "output", kind="frame") if one["index"] == output.index)
+    kept = ("node", "incarnation", "generation", "monotonic_ns", "wall_ns", "index")
+    return {name: line[name] for name in kept} | {"event": "frame-refused", "reason": "it is down"}
+
+
 # Output rule: marks, backups, evidence
 
 

@@ -70,6 +70,10 @@ def test_an_output_that_was_withheld_or_refused_was_not_emitted(
     withheld = {name: before[name] for name in ("node", "incarnation", "generation", "wall_ns")}
     moment = {**event, "index": before["index"], "monotonic_ns": before["monotonic_ns"] + 1}
     run.traces[PRIMARY] += [before, withheld | moment]
+    # What an interface refuses has a fault for its reason.
+    cut = {"fault": "network-cut", "target": PRIMARY, "parameters": {"network": "client", "direction": "both"}}
+    cut |= {"injected_ns": before["wall_ns"] - 1, "confirmed_ns": before["wall_ns"], "healed_ns": before["wall_ns"] + 1}
+    run.faults.append(cut | {"verdict": "confirmed", "evidence": ["pings are lost"]})
     assert judge_run(run)["output-rule"].findings == []
 
 

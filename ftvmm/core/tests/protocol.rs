@@ -139,6 +139,24 @@ fn a_difference_of_terms_is_refused_by_name() {
 }
 
 #[test]
+fn a_hello_that_is_not_for_a_spare_to_join_does_not_end_it_for_its_terms() {
+    let mut strange = config();
+    strange.timing.lease = Duration::from_millis(1000);
+    let hello = |backup| Body::Hello { terms: strange.terms(), backup };
+    let mut bootstrapping = Stepped::new(SPARE);
+    bootstrapping.step(Input::BootstrapRequested);
+    bootstrapping.step(Input::SessionOpened { connection: 1, dialled: false });
+    bootstrapping.hear(PRIMARY, hello(0), 0);
+    let mut restarted = Stepped::new(SPARE);
+    restarted.step(Input::SessionOpened { connection: 1, dialled: false });
+    restarted.hear(PRIMARY, hello(STRANGER), 0);
+    for spare in [bootstrapping, restarted] {
+        assert_eq!(spare.halt_reason(), "");
+        assert_eq!(spare.outputs, [Output::CloseSession { connection: 1 }]);
+    }
+}
+
+#[test]
 fn a_handshake_that_was_given_up_leaves_no_peer_to_commit_to() {
     let (mut primary, request) = Stepped::welcomed();
     primary.until(|output| *output == Output::CloseSession { connection: 1 });

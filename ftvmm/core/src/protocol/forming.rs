@@ -115,11 +115,12 @@ impl Node {
         let same_vm = header.vm == self.config.vm;
         let difference = self.config.terms().difference(terms);
         let agreed = difference.is_none();
-        if let Some(difference) = difference.filter(|_| same_vm && self.role == Role::Spare) {
+        let joins = matches!(self.role, Role::Spare | Role::Joining) && backup == 0 && !self.arbitration.bootstraps();
+        // Only what would join: a node that bootstraps may have won already, and the VM would be left without an owner.
+        if let Some(difference) = difference.filter(|_| same_vm && joins && self.role == Role::Spare) {
             self.halt(HaltReason::Mismatch { difference }, outputs);
             return;
         }
-        let joins = matches!(self.role, Role::Spare | Role::Joining) && backup == 0 && !self.arbitration.bootstraps();
         let resumes = matches!(self.role, Role::Backup | Role::Candidate)
             && self.config.rules.resume_session
             && backup == self.incarnation

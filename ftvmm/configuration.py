@@ -257,6 +257,8 @@ def _timing(table: _Table) -> dict[str, int]:
         )
     if timing["heartbeat_ms"] >= timing["lease_ms"]:
         raise table.fail("heartbeat_ms", "must be below lease_ms, or the lease runs out between two heartbeats")
+    if timing["write_bound_ms"] < timing["heartbeat_ms"]:
+        raise table.fail("write_bound_ms", f"must not be below heartbeat_ms, found {timing['write_bound_ms']}")
     return timing
 
 

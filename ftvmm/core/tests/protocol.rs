@@ -157,6 +157,16 @@ fn a_hello_that_is_not_for_a_spare_to_join_does_not_end_it_for_its_terms() {
 }
 
 #[test]
+fn a_write_bound_below_the_heartbeat_is_refused_by_name() {
+    let mut config = config();
+    config.timing.write_bound = config.timing.heartbeat;
+    assert_eq!(config.validate(), Ok(()));
+    config.timing.write_bound -= Duration::from_millis(1);
+    let refused = config.validate().map_err(|error| error.to_string());
+    assert_eq!(refused, Err("write_bound_ms must not be below heartbeat_ms".to_owned()));
+}
+
+#[test]
 fn a_handshake_that_was_given_up_leaves_no_peer_to_commit_to() {
     let (mut primary, request) = Stepped::welcomed();
     primary.until(|output| *output == Output::CloseSession { connection: 1 });

@@ -247,13 +247,14 @@ fn protocol_config(config: &NodeConfig, image: [u8; 32], machine: &MachineConfig
     let mut protocol = Config::new(uuid.to_be_bytes(), *hasher.finalize().as_bytes());
     protocol.timing = timing(&config.timing);
     protocol.heartbeat_paths = config.heartbeat.len() as u8;
+    // Before the mutants: some break what is refused here.
+    protocol.validate()?;
     #[cfg(feature = "lab")]
     mutants::alter_timing(&mut protocol.timing);
     #[cfg(feature = "lab")]
     {
         protocol.rules = mutants::rules();
     }
-    protocol.validate()?;
     Ok(protocol)
 }
 

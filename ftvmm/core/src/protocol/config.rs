@@ -71,6 +71,9 @@ impl Config {
         if timing.grace >= timing.lease {
             return Err(ConfigError::GraceNotBelowLease);
         }
+        if timing.write_bound < timing.heartbeat {
+            return Err(ConfigError::WriteBoundBelowHeartbeat);
+        }
         if timing.heartbeat.is_zero() || timing.retry.is_zero() {
             return Err(ConfigError::ZeroInterval);
         }
@@ -131,6 +134,9 @@ pub enum ConfigError {
     /// R10: a live primary asks before its backup may.
     #[error("the grace of a candidate must be below lease_ms")]
     GraceNotBelowLease,
+    /// R19: no disk is sure to write faster than a node says that it lives.
+    #[error("write_bound_ms must not be below heartbeat_ms")]
+    WriteBoundBelowHeartbeat,
     /// An interval of zero would make the node spin.
     #[error("heartbeat_ms and the interval of retries must not be zero")]
     ZeroInterval,

@@ -51,10 +51,11 @@ pub enum AskResult {
 pub enum OutputResult {
     /// The frame was handed to the kernel whole, the write completed well.
     Completed,
-    /// The write failed: the guest was told "ok", so the node halts (R17). A frame that a full queue refused is retried by the sender.
+    /// The write failed: the guest was told "ok", so the node halts (R17). A frame that finds a full queue
+    /// is lost, as on any network, and counts as completed.
     Failed,
-    /// The network interface took no frame: it is down, and the frame has not left. A backup's may take it (R17); alone, it is a
-    /// cable that is unplugged.
+    /// The network interface took no frame (it is down, or fails), and the frame has not left. A backup's may take it (R17); alone,
+    /// it is a cable that is unplugged.
     Refused,
     /// The storage refused the write: another node owns the disk (RESERVATION CONFLICT).
     Fenced,

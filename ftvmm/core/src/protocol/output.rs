@@ -140,7 +140,7 @@ pub enum HaltReason {
         /// Index of the failed output.
         index: u64,
     },
-    /// A frame could not leave here, and the backup can let it out (R17).
+    /// The network interface took no frame (it is down, or fails), and the backup can let it out (R17).
     #[error("the network interface refused output {index}: the VM is the backup's")]
     FrameRefused {
         /// Index of the refused output.

@@ -107,7 +107,11 @@ impl Kicker {
         IMMEDIATE_EXIT.with(|cell| cell.set(immediate_exit));
         let running = Running { kicker: self, is_interrupted: false };
         // After the pointer is set: a signal from here on finds it, one from before has left its mark.
-        if LEAVE_REQUESTED.with(|cell| cell.replace(false)) { None } else { Some(running) }
+        if LEAVE_REQUESTED.with(|cell| cell.replace(false)) {
+            running.was_interrupted();
+            return None;
+        }
+        Some(running)
     }
 }
 

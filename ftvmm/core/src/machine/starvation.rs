@@ -12,8 +12,11 @@ use package::ThreadRecord;
 use super::memory::GuestMemory;
 use crate::image::{Functions, Image};
 
-/// How long a thread may compute before that is remarked; then again each time that it has gone on for as long again.
+/// How long a thread may compute before that is remarked. The next remark is due when that much time has passed again,
+/// and so on, twice as long each time: in one stretch, and over many, as of a program that computes in pieces.
 const FIRST_REMARK: Duration = Duration::from_secs(1);
+/// After so long without anything to remark, of the processor's time, the next is the first again.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// A thread that computes while others wait for it to make a system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,34 @@ pub(super) struct Watch {
     record: u64,
     functions: Functions,
     stretch: Option<Stretch>,
+    pace: Option<Pace>,
+}
+
+/// How often something is remarked. All times are of the processor's time that the vCPU's thread has used.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// There was last something to remark.
+    seen: Duration,
+    /// Before that nothing more is said.
+    until: Duration,
+    /// Between the newest remark and `until`.
+    interval: Duration,
+}
+
+impl Pace {
+    /// Whether what has gone on for `computed` is said at `now`.
+    fn is_due(pace: &mut Option<Pace>, now: Duration, computed: Duration) -> bool {
+        let last = pace.filter(|pace| now.saturating_sub(pace.seen) < QUIET);
+        let is_due = last.is_none_or(|last| now >= last.until);
+        *pace = Some(match last {
+            Some(last) if !is_due => Pace { seen: now, ..last },
+            _ => {
+                let interval = last.map_or(FIRST_REMARK, |last| 2 * last.interval).max(computed);
+                Pace { seen: now, until: now + interval, interval }
+            }
+        });
+        is_due
+    }
 }
 
 /// A time in which the guest neither left nor made a system call.
@@ -63,13 +94,12 @@ struct Stretch {
     turn: u64,
     /// Of the processor's time that the vCPU's thread has used.
     began: Duration,
-    next_remark: Duration,
 }
 
 impl Watch {
     /// For an image whose personality keeps the record.
     pub fn of(image: &Image) -> Option<Watch> {
-        Some(Watch { record: image.thread_record?, functions: image.functions.clone(), stretch: None })
+        Some(Watch { record: image.thread_record?, functions: image.functions.clone(), stretch: None, pace: None })
     }
 
     /// The guest has left by itself.
@@ -92,17 +122,19 @@ impl Watch {
             self.stretch = None;
             return None;
         }
-        let new = Stretch { turn: record.turn, began: now, next_remark: FIRST_REMARK };
+        let new = Stretch { turn: record.turn, began: now };
         let stretch = match &mut self.stretch {
             Some(stretch) if stretch.turn == record.turn => stretch,
             stretch => stretch.insert(new),
         };
         let computed = now.saturating_sub(stretch.began);
-        if computed < stretch.next_remark {
+        if computed < FIRST_REMARK {
             return None;
         }
         let others = others(&record, computed, has_frames)?;
-        stretch.next_remark = computed * 2;
+        if !Pace::is_due(&mut self.pace, now, computed) {
+            return None;
+        }
         let place = self.functions.place_of(rip).unwrap_or_else(|| format!("{rip:#x}"));
         Some(Starvation { thread: record.thread, name: record.name, computed, place, others })
     }
@@ -139,7 +171,7 @@ mod tests {
 
     fn watch() -> Watch {
         let function = Function { address: CODE, length_bytes: 64, name: "program: spin".into() };
-        Watch { record: RECORD, functions: [function].into_iter().collect(), stretch: None }
+        Watch { record: RECORD, functions: [function].into_iter().collect(), stretch: None, pace: None }
     }
 
     /// Thread 3 is in the program, and nobody else does anything.
@@ -190,6 +222,19 @@ mod tests {
         let wanted = "the guest's thread 3 (worker) has computed for 1.0 s without a system call, now in program: \
                       spin+0x12, while at least 2 other threads wait for their turn";
         assert_eq!(found[0].1, wanted);
+    }
+
+    #[test]
+    fn a_program_that_computes_in_pieces_is_remarked_ever_more_seldom_until_it_is_quiet() {
+        let mut watch = watch();
+        let mut piece = |number: u64, began: u64| {
+            let memory = memory_with(&ThreadRecord { turn: 2 * number, ready: 1, ..alone() });
+            let mut look = |at| watch.look(&memory, CODE, Duration::from_millis(at), || false).is_some();
+            !look(began) && look(began + 1100)
+        };
+        let said: Vec<u64> = (1..=40).filter(|number| piece(*number, 1200 * number)).collect();
+        assert_eq!(said, [1, 2, 4, 8, 16, 31]);
+        assert!(!piece(41, 49_200) && piece(42, 49_200 + 60_000), "after a minute of quiet");
     }
 
     #[test]

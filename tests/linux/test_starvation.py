@@ -1,13 +1,16 @@
 """A thread that computes while others wait for their turn is remarked, and the guest does not notice."""
 
+import contextlib
+import os
 import re
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 
-from tests.command_line.command import ftvmm
+from tests.command_line.command import COMMAND, SECONDS_MAX, ftvmm
 from tests.linux.linux_guest import MEMORY_MIB, Package, build, pack
 
 ROUNDS = 2_500_000_000
@@ -68,3 +71,18 @@ def test_what_was_looked_at_while_it_computed_is_replayed_to_the_same_state(prog
     assert "fingerprint" in ending
     replayed = ftvmm("replay", "--verbose", log)
     assert (replayed.returncode, replayed.stdout, replayed.stderr) == (0, done.stdout, f"{ending}\n")
+
+
+def test_a_guest_does_not_wait_for_a_standard_error_that_nobody_reads(program: Path, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, b"x"):
+            pass
+    os.set_blocking(writer, True)
+    image = tmp_path / "computing.hvt"
+    pack(Package(program, ("woken", str(ROUNDS)), has_network=False), image)
+    with os.fdopen(reader), os.fdopen(writer, "wb") as full:
+        command = [*COMMAND, "run", f"--mem={MEMORY_MIB}", str(image)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, timeout=SECONDS_MAX, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "pthread_join(other, NULL): 0")

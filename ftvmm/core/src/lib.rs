@@ -14,4 +14,5 @@ pub mod packing;
 pub mod protocol;
 #[cfg(feature = "extension-module")]
 mod python;
+pub mod remark;
 pub mod simulation;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::DeviceError;
-use crate::node::remark::remark;
+use crate::remark::remark;
 
 pub(super) const KIND: &str = "TAP interface";
 const TUN_SET_INTERFACE: libc::c_ulong = 0x4004_54ca;
@@ -97,7 +97,7 @@ impl Tap {
             Ok(length) if length > capacity as usize => {
                 if !self.told.swap(true, Ordering::Relaxed) {
                     let name = &self.name;
-                    remark(&format!(
+                    remark(format!(
                         "ftvmm: {KIND} {name:?}: frames of more than {capacity} bytes come and are dropped"
                     ));
                 }

@@ -4,7 +4,7 @@ use super::{Ending, ExecutionError, Interruption, Outcome};
 use crate::devices::World;
 use crate::log::{End, Entry, Fingerprint, LogWriter};
 use crate::machine::{Machine, MachineError, Request};
-use crate::node::remark::remark;
+use crate::remark::remark;
 
 /// Runs the guest to its end, against `world`, and records what it was told.
 ///
@@ -26,7 +26,7 @@ pub fn run(
             Err(MachineError::Interrupted) if is_interrupted(interruption) => break Ending::Interrupted,
             Err(MachineError::Interrupted) => {
                 if let Some(starvation) = machine.starvation(|| world.has_frames()) {
-                    remark(&format!("ftvmm: {starvation}"));
+                    remark(format!("ftvmm: {starvation}"));
                 }
                 continue;
             }

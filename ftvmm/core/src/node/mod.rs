@@ -19,7 +19,6 @@ pub mod log_buffer;
 pub mod mutants;
 pub mod outputs;
 pub mod recording;
-pub mod remark;
 pub mod runtime;
 pub mod session;
 pub mod shared;

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use super::remark::remark;
+use crate::remark::{remark, wait_until_said};
 
 /// Priority of the threads that a peer's failure detector waits for, on the SCHED_RR scale from 1 to 99: above every
 /// ordinary thread, so that a busy guest cannot make its own node look dead.
@@ -39,7 +39,8 @@ pub fn start(name: &str, work: impl FnOnce() + Send + 'static) {
     };
     if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(guarded) {
         // Without its threads a node cannot keep its promises: stopping is the safe answer.
-        remark(&format!("ftvmm: the thread {name} could not be started: {error}"));
+        remark(format!("ftvmm: the thread {name} could not be started: {error}"));
+        wait_until_said();
         std::process::abort();
     }
 }

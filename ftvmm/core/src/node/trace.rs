@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Map, Value};
 
 use super::clock;
-use super::remark::remark;
+use crate::remark::remark;
 
 /// Writes `trace.jsonl`. One write(2) an event and no buffer: what a killed node did is in its trace.
 pub struct Trace {
@@ -58,7 +58,7 @@ impl Trace {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Err(error)) = file.as_mut().map(|file| file.write_all(line.as_bytes())) {
             *file = None;
-            remark(&format!("ftvmm: the trace ends here, since it could not be written: {error}: {}", line.trim_end()));
+            remark(format!("ftvmm: the trace ends here, since it could not be written: {error}: {}", line.trim_end()));
         }
     }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::lab::{failpoint, mutant, rule};
 use crate::log::{End, EndKind, Entry};
 use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request, TrapReport};
+use crate::remark::remark;
 
 use super::clock::{self, GuestClock};
 use super::devices::Devices;
@@ -18,7 +19,6 @@ use super::log_buffer::{LogBuffer, Next};
 use super::mutants;
 use super::outputs::{Content, OutputQueue};
 use super::recording::Recording;
-use super::remark::remark;
 use super::thread;
 use super::trace::Trace;
 
@@ -246,7 +246,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             Err(MachineError::Trap(report)) => {
                 // The guest's own doing, so the other replica does it too. It ends like a guest that halts: what it
                 // said before leaves, and nobody takes over what cannot run.
-                remark(&format!("ftvmm node: {report}"));
+                remark(format!("ftvmm node: {report}"));
                 return Err(self.halt(EndKind::Trapped, TrapReport::EXIT_STATUS));
             }
             request => request.map_err(failed)?,
@@ -274,7 +274,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         let devices = self.devices.lock().clone();
         let has_frames = || devices.is_some_and(|devices| devices.poll(0) != 0);
         if let Some(starvation) = self.machine.starvation(has_frames) {
-            remark(&format!("ftvmm node: {starvation}"));
+            remark(format!("ftvmm node: {starvation}"));
         }
     }
 

@@ -10,6 +10,7 @@ use pyo3::types::PyTuple;
 use crate::node::runtime::{Command, Effect};
 use crate::node::start::RunningNode;
 use crate::node::status;
+use crate::remark::wait_until_said;
 
 create_exception!(_core, NodeError, PyException, "A node that cannot start; the message says why.");
 
@@ -75,7 +76,10 @@ impl Node {
             Ok(Effect::AskArbiter(request, generation)) => {
                 Some(("ask-arbiter", request, generation).into_pyobject(python)?)
             }
-            Ok(Effect::Exit(status, reason)) => Some(("exit", status, reason).into_pyobject(python)?),
+            Ok(Effect::Exit(status, reason)) => {
+                python.detach(wait_until_said);
+                Some(("exit", status, reason).into_pyobject(python)?)
+            }
             Err(_) => None,
         })
     }

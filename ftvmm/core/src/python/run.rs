@@ -12,6 +12,7 @@ use crate::devices::Console;
 use crate::execution::{self, Ending, Interruption, Outcome, Outputs, RunConfig};
 use crate::log::Close;
 use crate::machine::TrapReport;
+use crate::remark::wait_until_said;
 
 /// What a shell expects after Ctrl-C.
 const STATUS_INTERRUPTED: i32 = 130;
@@ -23,7 +24,9 @@ pub(super) fn run<'py>(py: Python<'py>, config_json: &str) -> PyResult<Bound<'py
     let outcome = py.detach(|| -> PyResult<Outcome> {
         let (mut machine, mut world, recording) = execution::prepare_run(&config)?;
         let interruption = Interruption::install().map_err(|error| failure(&error))?;
-        Ok(execution::run(&mut machine, &mut world, recording, Some(&interruption))?)
+        let outcome = execution::run(&mut machine, &mut world, recording, Some(&interruption));
+        wait_until_said();
+        Ok(outcome?)
     })?;
     outcome_dict(py, &outcome, None)
 }

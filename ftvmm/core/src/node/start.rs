@@ -121,8 +121,8 @@ impl RunningNode {
         mutants::install(config.test.mutants.clone());
         let key = Key::from_hexadecimal(&config.key)?;
         let (image, image_digest) = read_image(&config)?;
-        let world = Arc::new(World::new(&config.vm, &image));
-        let machine_config = world.machine_config()?;
+        let world = Arc::new(World::new(&config.vm, &image)?);
+        let machine_config = world.machine_config().clone();
         let mut machine = Machine::new(&image, &machine_config)?;
         machine.interrupt_long_computing()?;
         let protocol_config = protocol_config(&config, image_digest, &machine_config)?;

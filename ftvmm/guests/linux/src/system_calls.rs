@@ -306,7 +306,7 @@ pub static TABLE: &[SystemCall] = table! {
     187 readahead harmless, "";
     200 tkill real(signals::tkill), "";
     201 time real(processes::time), "";
-    202 futex real(threads::futex), "no priority inheritance";
+    202 futex real(threads::futex::futex), "no priority inheritance";
     203 sched_setaffinity harmless, "there is one processor";
     204 sched_getaffinity real(processes::sched_getaffinity), "";
     206 io_setup refused(ENOSYS), "";

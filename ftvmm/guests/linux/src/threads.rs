@@ -1,4 +1,4 @@
-//! Threads: who runs, who waits, futexes, and the calls that start, stop and delay threads.
+//! Threads: who runs, who waits, and the calls that start, stop and delay threads.
 //!
 //! One thread runs at a time, and another one only where it makes a system call: nothing interrupts a computation.
 
@@ -7,9 +7,7 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general::{
     CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_TAI, CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID,
-    CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM, FUTEX_CLOCK_REALTIME, FUTEX_CMP_REQUEUE,
-    FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_WAKE_OP,
-    TIMER_ABSTIME,
+    CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM, TIMER_ABSTIME,
 };
 use package::ThreadRecord;
 
@@ -19,13 +17,14 @@ use crate::kernel::Kernel;
 use crate::signals::ThreadSignals;
 use crate::system_calls::{Call, Outcome, Stop, Wait, WaitFor, errno};
 
+pub mod futex;
+
 /// The number of the process, and of its first thread.
 pub const PROCESS: i32 = 2;
 /// More threads are refused.
 const THREADS_MAX: usize = 1024;
 /// Calls in a row after which another thread gets its turn.
 const TURN_CALLS: u32 = 512;
-const ANY_BITS: u32 = u32::MAX;
 
 /// What a call that runs more than once keeps between its tries.
 #[derive(Clone, Copy, Debug, Default)]
@@ -258,158 +257,6 @@ impl Threads {
     pub fn first_deadline(&self) -> Option<u64> {
         self.iter().filter_map(|thread| thread.wait?.wait.until).min()
     }
-
-    /// Wakes threads that wait for a futex, those first that have waited longest; returns how many.
-    fn wake(&mut self, address: u64, bits: u32, count: usize) -> usize {
-        let mut waiting = self.waiting_for(address, bits);
-        waiting.truncate(count);
-        self.is_untold |= !waiting.is_empty();
-        for index in &waiting {
-            let thread = &mut self.threads[*index];
-            thread.wait = None;
-            thread.pending.is_woken = true;
-        }
-        waiting.len()
-    }
-
-    /// The indices of the threads that wait for a futex, in the order in which they began to.
-    fn waiting_for(&self, address: u64, bits: u32) -> Vec<usize> {
-        let order = |thread: &Thread| {
-            let waiting = thread.wait.filter(|_| !thread.has_ended)?;
-            match waiting.wait.on {
-                WaitFor::Futex { address: other, bits: mask } if other == address && mask & bits != 0 => {
-                    Some(waiting.order)
-                }
-                _ => None,
-            }
-        };
-        let found = self.threads.iter().enumerate().filter_map(|(index, thread)| Some((order(thread)?, index)));
-        let mut found: Vec<(u64, usize)> = found.collect();
-        found.sort_unstable();
-        found.into_iter().map(|(_, index)| index).collect()
-    }
-
-    /// Lets threads that wait for one futex wait for another.
-    fn requeue(&mut self, from: u64, to: u64, count: usize) -> usize {
-        let mut waiting = self.waiting_for(from, ANY_BITS);
-        waiting.truncate(count);
-        for index in &waiting {
-            if let Some(waiting) = &mut self.threads[*index].wait
-                && let WaitFor::Futex { address, .. } = &mut waiting.wait.on
-            {
-                *address = to;
-            }
-        }
-        waiting.len()
-    }
-}
-
-/// futex(address, operation, value, timeout or second value, second address, third value)
-///
-/// # Errors
-/// As futex(2); ENOSYS for priority inheritance.
-pub fn futex(kernel: &mut Kernel, call: Call) -> Outcome {
-    let (address, operation, value) = (call.word(0), call.unsigned(1), call.unsigned(2));
-    let is_wall_clock = operation & FUTEX_CLOCK_REALTIME != 0;
-    let operation = operation & !(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
-    if address % 4 != 0 {
-        return Err(errno::EINVAL.into());
-    }
-    match operation {
-        FUTEX_WAIT | FUTEX_WAIT_BITSET => {
-            let bits = if operation == FUTEX_WAIT { ANY_BITS } else { call.unsigned(5) };
-            if bits == 0 {
-                return Err(errno::EINVAL.into());
-            }
-            wait_for_futex(kernel, call, operation == FUTEX_WAIT, is_wall_clock, bits)
-        }
-        FUTEX_WAKE => Ok(kernel.threads.wake(address, ANY_BITS, value as usize) as u64),
-        FUTEX_WAKE_BITSET => match call.unsigned(5) {
-            0 => Err(errno::EINVAL.into()),
-            bits => Ok(kernel.threads.wake(address, bits, value as usize) as u64),
-        },
-        FUTEX_REQUEUE | FUTEX_CMP_REQUEUE => {
-            let (limit, to) = (call.unsigned(3), call.word(4));
-            if to % 4 != 0 || (value as i32) < 0 || (limit as i32) < 0 {
-                return Err(errno::EINVAL.into());
-            }
-            if operation == FUTEX_CMP_REQUEUE && kernel.memory.get::<u32>(address)? != call.unsigned(5) {
-                return Err(errno::EAGAIN.into());
-            }
-            let woken = kernel.threads.wake(address, ANY_BITS, value as usize);
-            let moved = kernel.threads.requeue(address, to, limit as usize);
-            // Both count those that were moved, whatever futex(2) says of FUTEX_REQUEUE.
-            Ok((woken + moved) as u64)
-        }
-        FUTEX_WAKE_OP => wake_and_change(kernel, call),
-        _ => Err(errno::ENOSYS.into()),
-    }
-}
-
-fn wait_for_futex(kernel: &mut Kernel, call: Call, is_relative: bool, is_wall_clock: bool, bits: u32) -> Outcome {
-    let pending = kernel.threads.current().pending;
-    let now = kernel.clock.now();
-    if pending.is_woken {
-        return Ok(0);
-    }
-    if !pending.has_waited {
-        if call.word(3) != 0 {
-            let time = duration(kernel, call.word(3))?;
-            let deadline = match (is_relative, is_wall_clock) {
-                (true, _) => now.saturating_add(time),
-                (false, true) => kernel.clock.monotonic(time),
-                (false, false) => time,
-            };
-            kernel.threads.current_mut().pending.deadline = Some(deadline);
-        }
-        if kernel.memory.get::<u32>(call.word(0))? != call.unsigned(2) {
-            return Err(errno::EAGAIN.into());
-        }
-    }
-    let until = kernel.threads.current().pending.deadline;
-    if until.is_some_and(|deadline| deadline <= now) {
-        return Err(errno::ETIMEDOUT.into());
-    }
-    Err(Stop::Wait(Wait { on: WaitFor::Futex { address: call.word(0), bits }, until }))
-}
-
-/// FUTEX_WAKE_OP: changes the second futex, wakes the first, and the second where its old value compares so.
-fn wake_and_change(kernel: &mut Kernel, call: Call) -> Outcome {
-    let (first, second, encoded) = (call.word(0), call.word(4), call.unsigned(5));
-    if second % 4 != 0 {
-        return Err(errno::EINVAL.into());
-    }
-    // linux/futex.h: 4 bits operation, 4 bits comparison, twice 12 bits of signed argument.
-    let signed = |bits: u32| ((bits << 20) as i32) >> 20;
-    let (operation, comparison) = (encoded >> 28 & 7, encoded >> 24 & 15);
-    let (mut argument, compared) = (signed(encoded >> 12 & 0xfff) as u32, signed(encoded & 0xfff));
-    if encoded >> 31 != 0 {
-        argument = 1u32.checked_shl(argument).unwrap_or(0);
-    }
-    let old: u32 = kernel.memory.get(second)?;
-    let new = match operation {
-        0 => argument,
-        1 => old.wrapping_add(argument),
-        2 => old | argument,
-        3 => old & !argument,
-        4 => old ^ argument,
-        _ => return Err(errno::ENOSYS.into()),
-    };
-    let holds = match (comparison, old as i32) {
-        (0, old) => old == compared,
-        (1, old) => old != compared,
-        (2, old) => old < compared,
-        (3, old) => old <= compared,
-        (4, old) => old > compared,
-        (5, old) => old >= compared,
-        _ => return Err(errno::ENOSYS.into()),
-    };
-    kernel.memory.put(second, new)?;
-    let mut woken = kernel.threads.wake(first, ANY_BITS, call.unsigned(2) as usize);
-    if holds {
-        woken += kernel.threads.wake(second, ANY_BITS, call.unsigned(3) as usize);
-    }
-    Ok(woken as u64)
 }
 
 /// What clone and clone3 are asked for.
@@ -500,7 +347,7 @@ pub fn exit(kernel: &mut Kernel, call: Call) -> Outcome {
     let clear_tid = thread.clear_tid;
     // A word that is not the thread's any more is nobody's loss.
     if clear_tid != 0 && kernel.memory.put(clear_tid, 0u32).is_ok() {
-        kernel.threads.wake(clear_tid, ANY_BITS, 1);
+        kernel.threads.wake(clear_tid, futex::ANY_BITS, 1);
     }
     Err(Stop::Ended)
 }

@@ -97,7 +97,11 @@ impl Pipe {
             && !last.is_packet
             && last.bytes.len() + odd <= SLOT_BYTES
         {
-            heap::reserve(&mut last.bytes, odd).map_err(|_| Refused::Memory)?;
+            if last.bytes.capacity() - last.bytes.len() < odd {
+                // A page at once: one who writes byte by byte would move the slot each time.
+                let rest = SLOT_BYTES - last.bytes.len();
+                heap::reserve(&mut last.bytes, rest).map_err(|_| Refused::Memory)?;
+            }
             last.bytes.extend_from_slice(&bytes[..odd]);
             written = odd;
         }
@@ -379,6 +383,18 @@ mod tests {
             let mut pipe = pipe_with_ends();
             assert_eq!(fill(&mut pipe, length), total, "{length}");
         }
+    }
+
+    #[test]
+    fn a_slot_that_is_filled_byte_by_byte_grows_once() {
+        let mut pipe = pipe_with_ends();
+        let mut capacities = Vec::new();
+        for _ in 0..SLOT_BYTES {
+            pipe.write(b"x", false).unwrap();
+            capacities.push(pipe.slots[0].bytes.capacity());
+        }
+        capacities.dedup();
+        assert_eq!(capacities, [1, SLOT_BYTES]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 use package::ThreadRecord;
 
@@ -178,10 +179,14 @@ extern "C" fn serve(frame: *mut Frame) -> *mut Frame {
     })
 }
 
-/// Counts a way in or out, for whoever looks from outside of the guest.
+/// Counts a way in or out, for whoever looks from outside of the guest. What was written to the record before the turn is
+/// there before it, and what comes later is not: the fences keep the compiler from moving plain writes over it, and whoever
+/// looks does so while the processor stands still.
 fn count_turn(record: &mut ThreadRecord) {
+    compiler_fence(Ordering::SeqCst);
     // SAFETY: the place is a valid one, borrowed here alone.
     unsafe { (&raw mut record.turn).write_volatile(record.turn + 1) };
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// Starts the first thread with that frame. The stack in use is where system calls are served from now on.

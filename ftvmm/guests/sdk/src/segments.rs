@@ -23,7 +23,8 @@ pub(crate) fn segment(frame: &[u8]) -> Option<Segment> {
         return None;
     }
     let ip = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
-    if ip.next_header() != IpProtocol::Tcp {
+    // Only the first fragment of a packet begins with the header.
+    if ip.next_header() != IpProtocol::Tcp || ip.frag_offset() != 0 {
         return None;
     }
     let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
@@ -87,5 +88,11 @@ mod tests {
         for length in 0..54 {
             assert_eq!(segment(&frame(|tcp| tcp.set_syn(true))[..length]), None);
         }
+    }
+    #[test]
+    fn a_later_fragment_has_no_header() {
+        let mut bytes = frame(|tcp| tcp.set_syn(true));
+        Ipv4Packet::new_unchecked(&mut bytes[14..]).set_frag_offset(1480);
+        assert_eq!(segment(&bytes), None);
     }
 }

@@ -152,7 +152,7 @@ impl Stack {
             return true;
         }
         let is_taken = network.take_next(self.now, &mut self.sockets);
-        // What has come first is to be found first.
+        // What has come first is to be found first. This asks all connections, as smoltcp does for each segment too.
         let of_segment = |connection: &&Rc<Connection>| {
             segment.is_some_and(|segment| connection.is_between(segment.from, segment.port))
         };

@@ -2,20 +2,37 @@
 
 import http.client
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import redis
 
-from tests.guests.conftest import GUEST_ADDRESS
+from tests.guests.conftest import GUEST_ADDRESS, HOST_ADDRESS
 
 REPLY_S_MAX = 20.0
 REDIS_PORT, MEMCACHED_PORT, MQTT_PORT = 6379, 11211, 1883
+FRAGMENT_BYTES = 1480
+"""What a packet of 1500 bytes carries."""
 
 
 def connect(port: int) -> socket.socket:
     """A connection to the guest."""
     return socket.create_connection((GUEST_ADDRESS, port), timeout=REPLY_S_MAX)
+
+
+def send_parts_of_datagrams(count: int, parts: range) -> None:
+    """Sends those parts (1480 bytes each, from 0) of so many UDP datagrams, one part of each after the other. None is a
+    last part, so that the datagrams never come whole (RFC 791, section 3.1)."""
+    more_follow = 1 << 13
+    addresses = socket.inet_aton(HOST_ADDRESS) + socket.inet_aton(GUEST_ADDRESS)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+        for part in parts:
+            for identification in range(1, count + 1):
+                # The kernel fills in the length and the checksum.
+                fragment = more_follow | part * FRAGMENT_BYTES // 8
+                head = struct.pack("!BBHHHBBH", 0x45, 0, 0, identification, fragment, 64, socket.IPPROTO_UDP, 0)
+                sender.sendto(head + addresses + bytes(FRAGMENT_BYTES), (GUEST_ADDRESS, 0))
 
 
 @contextmanager

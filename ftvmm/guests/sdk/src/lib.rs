@@ -14,6 +14,7 @@ pub mod hypercall;
 pub mod manifest;
 pub mod network;
 pub mod poll;
+pub mod reassembly;
 mod resolution;
 mod segments;
 pub mod start;

@@ -10,11 +10,12 @@ use alloc::vec::Vec;
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Address};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Address, Ipv4Cidr};
 
 use crate::arguments::Addresses;
 use crate::boot::BootInfo;
 use crate::hypercall;
+use crate::reassembly;
 use crate::resolution::Resolution;
 use crate::segments::{Segment, is_repeated_request, segment};
 
@@ -27,6 +28,7 @@ const TRANSMIT_ROUNDS_MAX: usize = 64;
 struct NetworkDevice {
     handle: u64,
     mtu: usize,
+    address: Ipv4Cidr,
     received: VecDeque<Vec<u8>>,
     /// buffers of frames that were consumed, to be filled again
     spare: Vec<Vec<u8>>,
@@ -67,13 +69,19 @@ impl NetworkDevice {
     fn fetch(&mut self) {
         let frame_bytes_max = self.mtu + ETHERNET_HEADER_BYTES;
         let limit = self.pace.limit();
-        while self.received.len() < limit {
+        let mut fetched = self.received.len();
+        while fetched < limit {
             let mut frame = self.spare.pop().unwrap_or_default();
             frame.resize(frame_bytes_max, 0);
             match hypercall::network_read(self.handle, &mut frame) {
                 Ok(length) => {
+                    fetched += 1;
                     frame.truncate(length);
-                    self.received.push_back(frame);
+                    if reassembly::is_vain_fragment(&frame, self.address) {
+                        self.spare.push(frame);
+                    } else {
+                        self.received.push_back(frame);
+                    }
                 }
                 Err(_) => {
                     self.spare.push(frame);
@@ -81,7 +89,7 @@ impl NetworkDevice {
                 }
             }
         }
-        self.pace.fetched(limit, self.received.len());
+        self.pace.fetched(limit, fetched);
     }
 }
 
@@ -177,6 +185,7 @@ impl Network {
         let mut device = NetworkDevice {
             handle: properties.handle,
             mtu,
+            address: addresses.address,
             received: VecDeque::with_capacity(FRAMES_MAX),
             spare: Vec::new(),
             outgoing: vec![0; mtu + ETHERNET_HEADER_BYTES],
@@ -186,6 +195,7 @@ impl Network {
         let mut config = Config::new(HardwareAddress::Ethernet(mac));
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut device, instant(now_nanoseconds));
+        interface.set_reassembly_timeout(reassembly::TIMEOUT);
         // Both have room for several, so neither fails.
         interface.update_ip_addrs(|list| {
             let _ = list.push(IpCidr::Ipv4(addresses.address));

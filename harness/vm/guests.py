@@ -36,17 +36,26 @@ class Server:
         port: where it listens (TCP).
         protocol: what it speaks, as `harness.clients.protocols` calls it.
         memory_mib: how much memory its VM has.
+        arguments: beside its addresses.
         disk: what is to be known of its data on the disk; None where it keeps all in memory.
     """
 
     port: int
     protocol: str
     memory_mib: int = 256
+    arguments: tuple[str, ...] = ()
     disk: DiskData | None = None
 
 
 SERVERS: Mapping[Workload, Server] = {
-    Workload.KV: Server(KEY_VALUE_PORT, "resp", memory_mib=64, disk=DiskData("kv: serving", scrubs=True)),
+    # It reads half of its disk when it starts, all of which is logged: as much as a scenario fills is enough.
+    Workload.KV: Server(
+        KEY_VALUE_PORT,
+        "resp",
+        memory_mib=64,
+        arguments=("--disk-mib=16",),
+        disk=DiskData("kv: serving", scrubs=True),
+    ),
     Workload.REDIS: Server(KEY_VALUE_PORT, "resp", disk=DiskData("Ready to accept connections")),
     Workload.MEMCACHED: Server(11211, "memcached"),
     Workload.NGINX: Server(80, "http"),
@@ -58,7 +67,8 @@ def key_value(workload: Workload = Workload.KV) -> Guest:
     """The server that the key-value client asks; `lab/provision/programs.py` packs Debian's."""
     server = SERVERS[workload]
     has_disk = server.disk is not None
-    return Guest(workload, f"{workload}.hvt", _NETWORK, block=has_disk, memory_mib=server.memory_mib)
+    arguments = (*_NETWORK, *server.arguments)
+    return Guest(workload, f"{workload}.hvt", arguments, block=has_disk, memory_mib=server.memory_mib)
 
 
 def ticker(*, period_ms: int = 20) -> Guest:

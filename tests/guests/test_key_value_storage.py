@@ -103,6 +103,29 @@ def test_a_device_whose_superblock_is_gone_is_refused(boot_key_value: Boot, stor
     assert any("both copies of the superblock" in line for line in guest.console)
 
 
+def test_it_uses_as_much_of_a_device_as_it_is_told(service_network: tuple[str, ...], storage: Path) -> None:
+    with storage.open("r+b") as file:
+        file.truncate(3 << 20)
+    devices = (*service_network, f"--block:storage={storage}")
+    address = f"--ipv4={GUEST_ADDRESS}/24"
+    with Guest("kv", address, "--disk-mib=1", devices=devices) as guest, connect() as client:
+        guest.expect("serving")
+        # Two halves of half a MiB each, so that both are used and no other place is.
+        for number in range(40):
+            client.set("key", f"{number} " + "x" * 20_000)
+        guest.kill()
+    content = storage.read_bytes()
+    assert any(content[1 << 19 : 1 << 20])
+    assert not any(content[1 << 20 :])
+    with Guest("kv", address, devices=devices) as guest, connect() as client:
+        guest.expect("recovered 1 keys")
+        guest.expect("serving")
+        assert client.get("key") == "39 " + "x" * 20_000
+    with Guest("kv", address, "--disk-mib=4", devices=devices) as guest:
+        assert guest.wait() == 1
+    assert any("less than the 4 MiB that --disk-mib asks for" in line for line in guest.console)
+
+
 def test_a_full_log_goes_on_in_the_other_half_and_full_data_is_refused(boot_key_value: Boot) -> None:
     with boot_key_value() as guest, connect() as client:
         guest.expect("serving")

@@ -7,20 +7,31 @@ use engine::command::WallClock;
 use engine::storage::disk::{Disk, DiskError};
 use sdk::block::BlockDevice;
 
-/// The block device that holds the log.
-pub(crate) struct StorageDisk(pub(crate) BlockDevice);
+/// The block device that holds the log, or the first part of it.
+pub(crate) struct StorageDisk {
+    device: BlockDevice,
+    bytes: u64,
+}
+
+impl StorageDisk {
+    /// The first `mib` MiB of the device, without that all of it; `None` where it has fewer.
+    pub(crate) fn of(device: BlockDevice, mib: Option<u64>) -> Option<StorageDisk> {
+        let bytes = mib.map_or(Some(device.capacity()), |mib| mib.checked_mul(1 << 20))?;
+        (bytes <= device.capacity()).then_some(StorageDisk { device, bytes })
+    }
+}
 
 impl Disk for StorageDisk {
     fn capacity(&self) -> u64 {
-        self.0.capacity()
+        self.bytes
     }
 
     fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), DiskError> {
-        self.0.read(offset, data).map_err(|_| DiskError::Read { offset })
+        self.device.read(offset, data).map_err(|_| DiskError::Read { offset })
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        self.0.write(offset, data).map_err(|_| DiskError::Write { offset })
+        self.device.write(offset, data).map_err(|_| DiskError::Write { offset })
     }
 }
 

@@ -1,6 +1,7 @@
-//! `kv --ipv4=10.0.0.2/24 [--ipv4-gateway=10.0.0.1] [--port=6379]`
+//! `kv --ipv4=10.0.0.2/24 [--ipv4-gateway=10.0.0.1] [--port=6379] [--disk-mib=16]`
 //!
-//! Serves keys and values over RESP2 on the network device `service`, and keeps them on the block device `storage`.
+//! Serves keys and values over RESP2 on the network device `service`, and keeps them on the block device `storage`, or
+//! on its first so many MiB: at its start it reads half of what it has.
 #![no_std]
 #![no_main]
 
@@ -37,6 +38,7 @@ const VALUE_BYTES_MAX: u64 = 1 << 20;
 struct Settings {
     addresses: Addresses,
     port: u16,
+    disk_mib: Option<u64>,
 }
 
 impl Settings {
@@ -44,8 +46,9 @@ impl Settings {
         let mut arguments = Arguments::parse(command_line)?;
         let addresses = arguments.take_addresses()?;
         let port: Option<NonZeroU16> = arguments.take("port", "a port number")?;
+        let disk_mib = arguments.take_count("disk-mib")?;
         arguments.finish()?;
-        Ok(Settings { addresses, port: port.map_or(6379, NonZeroU16::get) })
+        Ok(Settings { addresses, disk_mib, port: port.map_or(6379, NonZeroU16::get) })
     }
 }
 
@@ -58,6 +61,8 @@ enum StartError {
     NoStorage,
     #[error("the block device `storage` has blocks of {0} bytes, which sectors of 512 bytes do not fit")]
     BlockSize(u16),
+    #[error("the block device `storage` has less than the {0} MiB that --disk-mib asks for")]
+    DiskSize(u64),
     #[error("storage: {0}")]
     Storage(#[from] SuperblockError),
 }
@@ -90,7 +95,9 @@ fn serve(boot_info: &'static BootInfo, settings: &Settings) -> Result<(), StartE
         return Err(StartError::BlockSize(device.block_bytes()));
     }
     let heap_bytes = boot_info.memory_bytes.saturating_sub(boot_info.image_end);
-    let database = Database::open(Box::new(StorageDisk(device)), seed, heap_bytes / HEAP_PARTS_OF_DATA)?;
+    let disk = StorageDisk::of(device, settings.disk_mib);
+    let disk = disk.ok_or(StartError::DiskSize(settings.disk_mib.unwrap_or_default()))?;
+    let database = Database::open(Box::new(disk), seed, heap_bytes / HEAP_PARTS_OF_DATA)?;
     let round_clock = RoundClock::default();
     let value_bytes_max = (heap_bytes / HEAP_PARTS_OF_VALUE).min(VALUE_BYTES_MAX) as usize;
     let mut server = Server::new(database, Box::new(round_clock.clone()), value_bytes_max);

@@ -109,8 +109,6 @@ def _carry_out(core: _core.Node, arbitration: Arbitration) -> int:
             arbitration.read(*arguments)
         elif kind == "ask-arbiter":
             arbitration.ask(*arguments)
-        elif kind == "say":
-            _remark(arguments[0])
         elif kind == "exit":
             status, reason = arguments
             if reason:

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.evidence.json_lines import EvidenceError
-
 
 class Verdict(enum.StrEnum):
     """INSUFFICIENT: the evidence does not carry a judgement; it counts as a failure of the scenario."""
@@ -52,21 +50,3 @@ class Judgement:
 def write_verdicts(path: Path, judgements: Iterable[Judgement]) -> None:
     """Write the file."""
     path.write_text(json.dumps([asdict(judgement) for judgement in judgements], indent=2) + "\n")
-
-
-def read_verdicts(path: Path) -> list[Judgement]:
-    """Read the file. Raises `EvidenceError`."""
-    try:
-        return [
-            Judgement(
-                one["oracle"],
-                Verdict(one["verdict"]),
-                [Finding(**{**finding, "verdict": Verdict(finding["verdict"])}) for finding in one["findings"]],
-                one["counted"],
-            )
-            for one in json.loads(path.read_bytes())
-        ]
-    except OSError as error:
-        raise EvidenceError(f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise EvidenceError(f"{path}: {error!r}") from error

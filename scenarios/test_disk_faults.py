@@ -15,6 +15,9 @@ from harness.vm.run import Run
 MARKER = "a value that the disk is going to forget"
 # What was written of it is served while the VM lives, and after that nothing tells a flipped bit from a value.
 NEEDS_CHECKSUMS = "what it keeps on the disk has no checksums"
+# The guest is told of a read that failed, and a program may end by it.
+READS_ITS_DISK = "it reads its disk while it serves, and ends when that fails"
+HALF_OLD = "of a block that a file system writes anew the first half is often what it was"
 
 
 @scenario(Promise(expect=Expect.STAYS_TOGETHER, damage_allowed=True), faults=(BitFlip,), only_kv=NEEDS_CHECKSUMS)
@@ -52,7 +55,7 @@ def primary_halts_itself(run: Run, fault: Fault) -> None:
     run.pair.wait_until_halted(failing)
 
 
-@scenario(Promise(expect=Expect.FAILOVER), faults=(DiskError,), needs_disk=True)
+@scenario(Promise(expect=Expect.FAILOVER), faults=(DiskError,), only_kv=READS_ITS_DISK)
 def test_disk_of_the_primary_fails(run: Run) -> None:
     """A write fails that the guest was told is done: the primary halts itself, and the backup writes it."""
     primary_halts_itself(run, DiskError(run.lab, run.primary.host))
@@ -64,7 +67,7 @@ def test_writes_of_the_primary_fail_and_reads_do_not(run: Run) -> None:
     primary_halts_itself(run, WriteError(run.lab, run.primary.host))
 
 
-@scenario(Promise(expect=Expect.FAILOVER), faults=(TornWrite,), needs_disk=True)
+@scenario(Promise(expect=Expect.FAILOVER), faults=(TornWrite,), only_kv=HALF_OLD)
 def test_write_of_the_primary_is_torn(run: Run) -> None:
     """Half of a write lands: the survivor, which cannot know how much did, writes all of it again."""
     primary_halts_itself(run, TornWrite(run.lab, run.primary.host))
@@ -87,7 +90,7 @@ def test_disk_of_the_primary_is_slow_and_then_it_dies(run: Run) -> None:
         run.expect_takeover(survivor)
 
 
-@scenario(Promise(expect=Expect.STOPS), faults=(DiskError,), needs_disk=True)
+@scenario(Promise(expect=Expect.STOPS), faults=(DiskError,), only_kv=READS_ITS_DISK)
 def test_disks_of_both_hosts_fail(run: Run) -> None:
     """Whoever owns the VM cannot write what the guest was told is done: it stops, rather than lie to anybody."""
     nodes = run.primary, run.backup

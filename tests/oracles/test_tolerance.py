@@ -61,6 +61,13 @@ def test_a_second_late_frame_is_one_too_many(run: Run, judge_run: JudgeRun) -> N
     assert codes == {"two-speakers", "alone-without-asking"}
 
 
+def client_network_cut(since_ns: int, until_ns: int) -> dict[str, object]:
+    """The primary's cable to the clients was cut between two times."""
+    cut = {"fault": "network-cut", "target": PRIMARY, "parameters": {"network": "client", "direction": "both"}}
+    times = {"injected_ns": since_ns, "confirmed_ns": since_ns + 1, "healed_ns": until_ns}
+    return cut | times | {"verdict": "confirmed", "evidence": ["frames dropped"]}
+
+
 @pytest.mark.parametrize("event", [{"event": "output-withheld"}, {"event": "frame-refused", "reason": "it is down"}])
 def test_an_output_that_was_withheld_or_refused_was_not_emitted(
     run: Run, judge_run: JudgeRun, event: dict[str, str]
@@ -71,9 +78,7 @@ def test_an_output_that_was_withheld_or_refused_was_not_emitted(
     moment = {**event, "index": before["index"], "monotonic_ns": before["monotonic_ns"] + 1}
     run.traces[PRIMARY] += [before, withheld | moment]
     # What an interface refuses has a fault for its reason.
-    cut = {"fault": "network-cut", "target": PRIMARY, "parameters": {"network": "client", "direction": "both"}}
-    cut |= {"injected_ns": before["wall_ns"] - 1, "confirmed_ns": before["wall_ns"], "healed_ns": before["wall_ns"] + 1}
-    run.faults.append(cut | {"verdict": "confirmed", "evidence": ["pings are lost"]})
+    run.faults.append(client_network_cut(before["wall_ns"] - 1, before["wall_ns"] + 1))
     assert judge_run(run)["output-rule"].findings == []
 
 
@@ -121,9 +126,7 @@ def test_a_segment_that_was_cut_off_and_comes_again_is_the_second_one(run: Run, 
     for event in (one for events in run.traces.values() for one in events if one.get("digest") == lost.digest):
         event |= {"digest": seen.digest, "length": len(seen.content)}
     run.captures[PRIMARY].remove(lost)
-    cut = {"fault": "network-cut", "target": PRIMARY, "parameters": {"network": "client", "direction": "both"}}
-    times = {"injected_ns": lost.wall_ns - 1000, "confirmed_ns": lost.wall_ns, "healed_ns": lost.wall_ns + 1000}
-    run.faults.insert(0, cut | times | {"verdict": "confirmed", "evidence": ["frames dropped"]})
+    run.faults.insert(0, client_network_cut(lost.wall_ns - 1000, lost.wall_ns + 1000))
     judgements = judge_run(run)
     assert [judgements[name].findings for name in ("output-rule", "outputs-complete")] == [[], []]
     assert judgements["outputs-complete"].counted["excused"] == {"network-cut at host-a (client)": 1}
@@ -132,9 +135,7 @@ def test_a_segment_that_was_cut_off_and_comes_again_is_the_second_one(run: Run, 
 def test_frames_that_a_cut_network_kept_back_are_excused_by_name(run: Run, judge_run: JudgeRun) -> None:
     lost = [one for one in run.captures[PRIMARY] if wall_ns(400) < one.wall_ns < wall_ns(420)]
     run.captures[PRIMARY] = [one for one in run.captures[PRIMARY] if one not in lost]
-    cut = {"fault": "network-cut", "target": PRIMARY, "parameters": {"network": "client", "direction": "both"}}
-    times = {"injected_ns": wall_ns(399), "confirmed_ns": wall_ns(410), "healed_ns": wall_ns(421)}
-    run.faults.insert(0, cut | times | {"verdict": "confirmed", "evidence": ["frames dropped"]})
+    run.faults.insert(0, client_network_cut(wall_ns(399), wall_ns(421)))
     judgements = judge_run(run)
     assert judgements["outputs-complete"].findings == []
     assert judgements["output-rule"].findings == []

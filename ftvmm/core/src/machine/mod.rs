@@ -16,7 +16,6 @@ mod registers;
 mod request;
 mod starvation;
 mod vcpu;
-mod watchdog;
 
 pub use config::{COUNTER_FREQUENCY_HERTZ, DeviceConfig, MTU_BYTES, MachineConfig, SECTOR_BYTES};
 pub use cpuid::{CpuidLeaf, CpuidTable, Feature};
@@ -36,9 +35,8 @@ use crate::log::{Chain, Fingerprint};
 use boot::BOOT_INFO_ADDRESS;
 use hypercall::Place;
 use memory::{GuestMemory, PAGE_BYTES};
-use starvation::{Watch, processor_time};
+use starvation::{Watch, Watchdog, processor_time};
 use vcpu::{Start, Vcpu};
-use watchdog::Watchdog;
 
 /// A VM: memory and one vCPU. Owned and run by one thread at a time.
 pub struct Machine {

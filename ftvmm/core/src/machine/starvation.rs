@@ -5,10 +5,14 @@
 //! The record is the guest's: it is only read, and nothing but a remark depends on it.
 
 use std::fmt;
+use std::io;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
 use std::time::Duration;
 
 use package::ThreadRecord;
 
+use super::kicker::Kicker;
 use super::memory::GuestMemory;
 use crate::image::{Functions, Image};
 
@@ -17,6 +21,9 @@ use crate::image::{Functions, Image};
 const FIRST_REMARK: Duration = Duration::from_secs(1);
 /// After so long without anything to remark, of the processor's time, the next is the first again.
 const QUIET: Duration = Duration::from_secs(60);
+/// A guest that has not left for so long is interrupted, and so often from then on. Far less than the time after which
+/// something is said, far more than what an interruption costs.
+const PERIOD: Duration = Duration::from_millis(200);
 
 /// A thread that computes while others wait for it to make a system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +115,7 @@ impl Watch {
     }
 
     /// Looks at an interrupted guest. `now` is the processor's time that the vCPU's thread has used: while the host
-    /// stands still, the guest does not compute. `has_frames` says whether frames wait for the guest.
+    /// is frozen, the guest does not compute. `has_frames` says whether frames wait for the guest.
     pub fn look(
         &mut self,
         memory: &GuestMemory,
@@ -149,6 +156,30 @@ fn others(record: &ThreadRecord, computed: Duration, has_frames: impl FnOnce() -
         0 if record.listening == 0 => None,
         0 => (record.oldest_seen < record.news || has_frames()).then_some(Others::MayWait),
         at_least => Some(Others::Wait { at_least }),
+    }
+}
+
+/// A thread that interrupts a guest which does not leave by itself, so that the vCPU's thread can look at it; as long as
+/// this lives.
+pub(super) struct Watchdog {
+    /// The thread ends when this is gone.
+    _alive: Sender<()>,
+}
+
+impl Watchdog {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn start(kicker: Kicker) -> io::Result<Watchdog> {
+        let (alive, ended) = channel();
+        thread::Builder::new().name("watchdog".into()).spawn(move || {
+            let mut seen = None;
+            while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
+                seen = kicker.kick_if_still(seen);
+            }
+        })?;
+        Ok(Watchdog { _alive: alive })
     }
 }
 

@@ -168,7 +168,7 @@ static ENTRY: unsafe extern "C" fn() = linux_system_call;
 extern "C" fn serve(frame: *mut Frame) -> *mut Frame {
     let record = &raw mut THREAD_RECORD;
     // SAFETY: this function, the only one that uses the record, runs once at a time. The VMM reads it while the guest
-    // stands still.
+    // does not run.
     let record = unsafe { &mut *record };
     count_turn(record);
     kernel::with(|kernel| {
@@ -181,7 +181,7 @@ extern "C" fn serve(frame: *mut Frame) -> *mut Frame {
 
 /// Counts a way in or out, for whoever looks from outside of the guest. What was written to the record before the turn is
 /// there before it, and what comes later is not: the fences keep the compiler from moving plain writes over it, and whoever
-/// looks does so while the processor stands still.
+/// looks does so while the guest does not run.
 fn count_turn(record: &mut ThreadRecord) {
     compiler_fence(Ordering::SeqCst);
     // SAFETY: the place is a valid one, borrowed here alone.

@@ -64,13 +64,20 @@ def report(evidence: EvidenceDirectory, judgements: Sequence[Judgement]) -> None
 
 
 def raise_if_broken(judgements: Sequence[Judgement]) -> None:
-    """Fail the scenario unless every oracle passed: `PromiseBrokenError`, or `EvidenceInsufficientError`."""
+    """Fail the scenario unless every oracle passed: `PromiseBrokenError`, or `EvidenceInsufficientError`.
+
+    What evidence was missing stands below what was broken: it may explain it.
+    """
     if not judgements:
         raise EvidenceInsufficientError("no oracle judged this scenario")
-    for verdict, error in ((Verdict.FAILED, PromiseBrokenError), (Verdict.INSUFFICIENT, EvidenceInsufficientError)):
-        said = [judgement for judgement in judgements if judgement.verdict is verdict]
-        if said:
-            raise error("\n".join(_summary(judgement) for judgement in said))
+    failed, insufficient = (
+        [_summary(one) for one in judgements if one.verdict is verdict]
+        for verdict in (Verdict.FAILED, Verdict.INSUFFICIENT)
+    )
+    if failed:
+        raise PromiseBrokenError("\n".join(failed + insufficient))
+    if insufficient:
+        raise EvidenceInsufficientError("\n".join(insufficient))
 
 
 def show_second_attempt(reason: str, first_attempt: Path) -> None:

@@ -288,7 +288,7 @@ def _judge_backups(evidence: EvidenceDirectory) -> Iterator[Finding]:
     contiguous = {}
     for key, messages in arrivals.items():
         steps, reached = [], 0
-        for at_ns, first, through in sorted(messages, key=lambda step: step[0]):
+        for at_ns, first, through in sorted(messages):
             if first <= reached + 1:
                 reached = max(reached, through)
             steps.append((at_ns, reached))
@@ -312,9 +312,11 @@ def _judge_backup(evidence: EvidenceDirectory, key: tuple[str, int], steps: list
             reached = steps[place][1]
             place += 1
         if one.body.stored > reached:
+            later_ns = next((at_ns for at_ns, through in steps if through >= one.body.stored), None)
+            came = f"came{after_start(evidence, later_ns)}" if later_ns else "was never seen to come"
             message = (
                 f"{host} acknowledged entry {one.body.stored}{by_message(evidence, one)}, "
-                f"and {reached} was the last that had arrived at it"
+                f"and {reached} was the last that had arrived at it; {one.body.stored} {came}"
             )
             at_ns = evidence.to_boot_ns(one.left_ns)
             yield Finding("acknowledged-unheld", message, at_ns=at_ns, position=one.body.stored)

@@ -123,6 +123,21 @@ def test_what_never_came_whole_has_left_and_not_arrived(network: Network) -> Non
     assert sorted(wire.entries_sent(A)) == [2, 3]
 
 
+def test_what_a_port_missed_has_come_where_its_receiver_acknowledges_it(network: Network) -> None:
+    """By the very segment that answers it: whatever two ports' clocks say, no answer comes before its question."""
+    network.greet()
+    network.segment(A, 100, DIALLER[:142], ack=900)
+    network.segment(B, 900, LISTENER[:40], ack=242)
+    network.segment(A, 242, DIALLER[142:], ack=940, lost=True)
+    network.segment(B, 940, LISTENER[40:], ack=100 + len(DIALLER) - 1)
+    (before,) = network.read().of(Entries)
+    assert before[0].arrived_ns is None, "its last byte is asked for"
+    network.segment(B, 940, LISTENER[40:], ack=100 + len(DIALLER))
+    ((entries, _),), ((answer, _),) = (list(network.read().of(kind)) for kind in (Entries, Answer))
+    assert entries.arrived_ns == network.now_ns - 1
+    assert answer.left_ns == network.now_ns - 3
+
+
 def test_a_corrupted_stream_ends_at_the_first_bad_tag_and_is_told(network: Network) -> None:
     broken = bytearray(DIALLER)
     broken[60] ^= 1

@@ -17,7 +17,7 @@ from harness.evidence.looks import EXCUSED_MS_MAX
 from harness.evidence.replay import ReplayedOutput
 from harness.evidence.trace import read_trace
 from harness.evidence.verdicts import Verdict
-from harness.evidence.wire.messages import Heartbeat
+from harness.evidence.wire.messages import Entries, Heartbeat
 from harness.evidence.wire.storage import StorageWrite
 from harness.oracles.emissions import find_emissions
 from harness.oracles.registry import judge
@@ -103,6 +103,19 @@ def test_no_more_is_excused_than_the_most(run: Run, judge_run: JudgeRun) -> None
         for at, count in ((0, 0), (LIVE_MS + 500, 10_000_000))
     ]
     assert {one.code for one in judge_run(run)["stall-bounded"].findings} == {"stall-noticed"}
+
+
+def test_entries_that_come_at_the_same_time_came_in_their_order(run: Run, judge_run: JudgeRun) -> None:
+    """A segment that was late brings what came before it with it, and they may have left in another order."""
+    places = [at for at, one in enumerate(run.messages) if isinstance(one.body, Entries)][20:22]
+    first, second = (run.messages[at] for at in places)
+    assert first.left_ns is not None
+    run.messages[places[0]] = replace(first, left_ns=first.left_ns + 1000, arrived_ns=first.left_ns + 2000)
+    assert isinstance(first.body, Entries)
+    assert isinstance(second.body, Entries)
+    body = replace(second.body, released=first.body.released)
+    run.messages[places[1]] = replace(second, body=body, left_ns=first.left_ns, arrived_ns=first.left_ns + 2000)
+    assert judge_run(run)["output-rule"].findings == []
 
 
 def test_a_trace_excuses_nothing(run: Run, judge_run: JudgeRun) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from harness.evidence.wire.packets import ACK, SYN, Segment
 
@@ -20,7 +21,7 @@ class Stream:
 
     def __init__(self, first: int) -> None:
         self.content = bytearray()
-        self._first = first
+        self.first = first
         # Runs of bytes in order: where each ends, when it passed, and when everything up to it had.
         self._ends: list[int] = []
         self._passed_ns: list[int] = []
@@ -31,9 +32,7 @@ class Stream:
     def add(self, sequence: int, payload: bytes, wall_ns: int) -> None:
         """Take the next segment in order of time; of bytes that come again the first count, as for a receiver."""
         known = len(self.content)
-        # Sequence numbers wrap: the one nearest to the next byte is meant.
-        distance = (sequence - self._first - known) % _MODULUS
-        offset = known + (distance - _MODULUS if distance >= _MODULUS // 2 else distance)
+        offset = _offset(sequence, self.first, known)
         if offset + len(payload) <= known:
             return
         if offset < known:
@@ -78,12 +77,24 @@ class Stream:
         return self._contiguous_ns[bisect_left(self._ends, end)] if end <= len(self.content) else None
 
 
+def _offset(sequence: int, first: int, near: int) -> int:
+    """Where in a stream a byte is. Sequence numbers wrap: the place nearest to `near` is meant."""
+    distance = (sequence - first - near) % _MODULUS
+    return near + (distance - _MODULUS if distance >= _MODULUS // 2 else distance)
+
+
 @dataclass
 class Way:
-    """One direction of a connection, at the port that it leaves by and at the one that it arrives by."""
+    """One direction of a connection, at the port that it leaves by and at the one that it arrives by.
+
+    Attributes:
+        leaving, arriving: what passed the ports.
+        acknowledged: the next byte that the receiver's TCP asked for, as a sequence number, and when; in order of time.
+    """
 
     leaving: Stream | None = None
     arriving: Stream | None = None
+    acknowledged: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def content(self) -> bytes:
@@ -103,8 +114,30 @@ class Way:
         return self.leaving.passed_ns(start, end) if self.leaving else None
 
     def arrived_ns(self, end: int) -> int | None:
-        """When everything up to this byte had arrived."""
-        return self.arriving.contiguous_ns(end) if self.arriving else None
+        """When everything up to this byte had arrived, by the port or by what the receiver's TCP says, which is later.
+
+        A port can miss a frame. And the segment that answers some bytes acknowledges them: so no difference between two
+        processors' clocks makes an answer come before its question.
+        """
+        found = [self.arriving.contiguous_ns(end) if self.arriving else None]
+        ends, times_ns = self._confirmed
+        if (at := bisect_left(ends, end)) < len(ends):
+            found.append(times_ns[at])
+        return min((one for one in found if one is not None), default=None)
+
+    @cached_property
+    def _confirmed(self) -> tuple[list[int], list[int]]:
+        """How far the stream had come, in ascending order, and when the receiver's TCP first said so."""
+        ends: list[int] = []
+        times_ns: list[int] = []
+        stream, reached = self.arriving or self.leaving, 0
+        for number, at_ns in self.acknowledged if stream else ():
+            assert stream is not None
+            end = _offset(number, stream.first, reached)
+            if end > reached:
+                ends.append(reached := end)
+                times_ns.append(at_ns)
+        return ends, times_ns
 
 
 @dataclass
@@ -150,24 +183,31 @@ class Reassembly:
 
     def add(self, found: Iterable[Segment], address: bytes, *, sent: bool) -> None:
         """Take what one host, of this address, sent or received; in order of time, and once only."""
-        streams: dict[tuple[bytes, int, bytes, int], Stream] = {}
+        streams: dict[tuple[bytes, int, bytes, int], tuple[Stream, Way]] = {}
         for segment in found:
             if (segment.source if sent else segment.destination) != address:
                 continue  # flooded by the switch, or sent under another's address
             key = segment.source, segment.source_port, segment.destination, segment.destination_port
             if segment.flags & SYN:
-                stream = self._open(segment, sent=sent)
-                if stream is not None:
-                    streams[key] = stream
-            elif segment.payload and (key in streams or self._joins):
-                if key not in streams:
-                    streams[key] = self._join(segment, sent=sent)
-                streams[key].add(segment.sequence, segment.payload, segment.wall_ns)
-            elif segment.payload:
-                self.headless += 1
+                opened = self._open(segment, sent=sent)
+                if opened is not None:
+                    streams[key] = opened
+                continue
+            if segment.payload and key not in streams:
+                if not self._joins:
+                    self.headless += 1
+                    continue
+                streams[key] = self._join(segment, sent=sent)
+            if key not in streams:
+                continue
+            stream, answers = streams[key]
+            if segment.payload:
+                stream.add(segment.sequence, segment.payload, segment.wall_ns)
+            if sent and segment.flags & ACK:
+                answers.acknowledged.append((segment.acknowledged, segment.wall_ns))
 
-    def _open(self, segment: Segment, *, sent: bool) -> Stream | None:
-        """The stream that begins with this SYN; None where it belongs to no connection to the port."""
+    def _open(self, segment: Segment, *, sent: bool) -> tuple[Stream, Way] | None:
+        """The stream that begins with this SYN, and the way of what it answers; None: no connection to the port."""
         from_dialler = not segment.flags & ACK
         if from_dialler:
             if segment.destination_port != self._port:
@@ -182,8 +222,8 @@ class Reassembly:
         first = (segment.sequence + 1) % _MODULUS
         return _stream(connection, first, segment.wall_ns, from_dialler=from_dialler, sent=sent)
 
-    def _join(self, segment: Segment, *, sent: bool) -> Stream:
-        """The stream that goes on with this segment."""
+    def _join(self, segment: Segment, *, sent: bool) -> tuple[Stream, Way]:
+        """The stream that goes on with this segment, and the way of what it answers."""
         from_dialler = segment.destination_port == self._port
         ends = (segment.source, segment.source_port), (segment.destination, segment.destination_port)
         (address, port), (listener, _) = ends if from_dialler else ends[::-1]
@@ -192,13 +232,15 @@ class Reassembly:
         return _stream(connection, segment.sequence, segment.wall_ns, from_dialler=from_dialler, sent=sent)
 
 
-def _stream(connection: Connection, first: int, wall_ns: int, *, from_dialler: bool, sent: bool) -> Stream:
-    """The stream of a connection that a segment belongs to; one that is not there yet begins at byte `first`."""
+def _stream(connection: Connection, first: int, wall_ns: int, *, from_dialler: bool, sent: bool) -> tuple[Stream, Way]:
+    """The stream of a connection that a segment belongs to, and the other way; a new stream begins at byte `first`."""
     connection.start_ns = min(connection.start_ns, wall_ns)
-    way = connection.from_dialler if from_dialler else connection.from_listener
+    way, answers = connection.from_dialler, connection.from_listener
+    if not from_dialler:
+        way, answers = answers, way
     # A SYN that is sent again begins nothing new.
     if sent:
         way.leaving = way.leaving or Stream(first)
-        return way.leaving
+        return way.leaving, answers
     way.arriving = way.arriving or Stream(first)
-    return way.arriving
+    return way.arriving, answers

@@ -33,7 +33,8 @@ class Said:
         receiver: the host that it was sent to.
         path: `log`, `heartbeat-logging` or `heartbeat-management`.
         left_ns: when its last byte passed the sender's port, CLOCK_REALTIME; None: no capture saw that.
-        arrived_ns: when it and all before it on its connection had passed the receiver's port; None: never whole.
+        arrived_ns: when it and all before it on its connection had passed the receiver's port, or the receiver's TCP
+            said so; None: never whole.
         body: what is said.
     """
 

@@ -1,22 +1,28 @@
 """The command line: `ftvmm COMMAND ...`, one file a command in `ftvmm/commands/`."""
 
+import importlib
 import sys
 
 import click
 
-from ftvmm.commands.doctor import doctor
-from ftvmm.commands.node import node
-from ftvmm.commands.pack import pack
-from ftvmm.commands.replay import replay
-from ftvmm.commands.run import run
-from ftvmm.commands.simulate import simulate
-from ftvmm.commands.status import status
-from ftvmm.commands.verify import verify
-
+COMMANDS = ("doctor", "node", "pack", "replay", "run", "simulate", "status", "verify")
 STATUS_INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Imports a command's file when it is asked for: a node must not wait for what packs images."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"ftvmm.commands.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ftvmm")
 def cli() -> None:
     """A compact fault-tolerant VMM on KVM.
@@ -24,16 +30,6 @@ def cli() -> None:
     It runs Solo5 hvt images (MirageOS and other unikernels) unmodified: alone, recorded and replayed, or in virtual
     lockstep on two hosts, where the survivor goes on when a host dies.
     """
-
-
-cli.add_command(run)
-cli.add_command(replay)
-cli.add_command(node)
-cli.add_command(status)
-cli.add_command(simulate)
-cli.add_command(doctor)
-cli.add_command(verify)
-cli.add_command(pack)
 
 
 def main() -> None:

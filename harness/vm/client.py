@@ -13,6 +13,7 @@ from harness.vm.guests import SERVERS, TICKER_PORT
 
 _DIRECTORY = "/var/lib/ftvmm"
 _CONTROL_PORT = 7500
+DRAIN_SECONDS = 5.0
 _FILES: Mapping[ClientKind, Sequence[str]] = {
     ClientKind.KEY_VALUE: ("history.jsonl", "connections.jsonl"),
     ClientKind.TICKER: ("ticks.jsonl",),
@@ -31,10 +32,19 @@ class Client:
         kind: which client.
         seed: what the key-value load is drawn from.
         workload: the server that the key-value client asks.
+        drain_seconds: how long it waits at its end for answers that are still out, and then for its last reads.
     """
 
-    def __init__(self, lab: Lab, kind: ClientKind, *, seed: int, workload: Workload = Workload.KV) -> None:
-        self._host, self._pace = lab.client_host, lab.pace
+    def __init__(
+        self,
+        lab: Lab,
+        kind: ClientKind,
+        *,
+        seed: int,
+        workload: Workload = Workload.KV,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> None:
+        self._host, self._pace, self._drain_seconds = lab.client_host, lab.pace, drain_seconds
         self.kind, self._seed, self._server = kind, seed, SERVERS[workload]
         self._files = _FILES[kind]
         self._process: RemoteProcess | None = None
@@ -53,8 +63,8 @@ class Client:
         else:
             command = (
                 f"harness.clients.key_value --target {topology.VM_ADDRESS}:{self._server.port} --seed {self._seed}"
-                f" --protocol {self._server.protocol}"
-                f" --connect-seconds {self._pace.stretch(15):g} --drain-seconds {self._pace.stretch(5):g}"
+                f" --protocol {self._server.protocol} --connect-seconds {self._pace.stretch(15):g}"
+                f" --drain-seconds {self._pace.stretch(self._drain_seconds):g}"
                 f" --visitors {10 / self._pace.factor:g} --patience-seconds {self._pace.stretch(3.2):g}"
                 f" --history {_DIRECTORY}/history.jsonl --connections-log {_DIRECTORY}/connections.jsonl"
             )

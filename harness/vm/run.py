@@ -19,7 +19,7 @@ from harness.promise import ClientKind, Expect, Workload
 from harness.scenario import Plan
 from harness.vm import guests
 from harness.vm.arbiter_log import ArbiterLog
-from harness.vm.client import Client, ClientError
+from harness.vm.client import DRAIN_SECONDS, Client, ClientError
 from harness.vm.clock_log import ClockLog
 from harness.vm.evidence_collection import collect
 from harness.vm.failpoints import Moment, failpoint
@@ -29,6 +29,8 @@ from harness.vm.pair import Node, Pair, PairError, Role
 OPERATIONS_BEFORE, OPERATIONS_AFTER = 200, 60
 # How long the load goes on when the last thing has happened that a scenario does, and the pair is to stay together.
 LOAD_SECONDS_TOGETHER = 2.0
+# How long the client asks on in vain, where the VM has ended: its nodes have, by then.
+DRAIN_SECONDS_STOPPED = 1.0
 _NICER = 10
 
 
@@ -73,7 +75,8 @@ class Run:
             entries_per_message=plan.entries_per_message,
         )
         self.arbiter = ArbiterLog(lab, self.pair.vm)
-        self.client = Client(lab, plan.client, seed=seed, workload=workload)
+        drain_seconds = DRAIN_SECONDS if plan.promise.expects_service else DRAIN_SECONDS_STOPPED
+        self.client = Client(lab, plan.client, seed=seed, workload=workload, drain_seconds=drain_seconds)
         self.key_value = KeyValueProbe(lab)
         self.start_ns = time.time_ns()
         # When the load had ended; what follows is the taking down.

@@ -1,7 +1,8 @@
 """How a scenario talks to a running client: JSON lines over a TCP port on the client host, forwarded by SSH.
 
-Requests: `{"command": "progress"}`, `{"command": "wait", "answered": N, "called_after_ns": T}` (answered as soon as N
-operations that were called after T have been answered), `{"command": "stop"}` (answered when the files are whole).
+Requests: `{"command": "begin"}` (of a client that was started `--held`), `{"command": "progress"}`,
+`{"command": "wait", "answered": N, "called_after_ns": T}` (answered as soon as N operations that were called after T
+have been answered), `{"command": "stop"}` (answered when the files are whole).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class ControlServer:
         self._buffers: dict[socket.socket, bytes] = {}
         self._waits: list[_Wait] = []
         self._stoppers: list[socket.socket] = []
-        self.stop_requested = False
+        self.begin_requested = self.stop_requested = False
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     @property
@@ -98,7 +99,8 @@ class ControlServer:
         try:
             request = json.loads(line)
             command = request["command"]
-            if command == "progress":
+            if command in ("begin", "progress"):
+                self.begin_requested |= command == "begin"
                 self._reply(channel)
             elif command == "wait":
                 self._waits.append(_Wait(channel, int(request["answered"]), int(request.get("called_after_ns", 0))))
@@ -136,6 +138,10 @@ class ClientControl:
         self._channel = socket.create_connection(address, timeout=timeout_seconds)
         self._reader = self._channel.makefile("rb")
         self._timeout_seconds = timeout_seconds
+
+    def begin(self) -> Progress:
+        """Let a client begin that waits for it."""
+        return self._ask({"command": "begin"}, self._timeout_seconds)
 
     def progress(self) -> Progress:
         """How far the client is now."""

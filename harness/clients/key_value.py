@@ -74,9 +74,11 @@ class KeyValueClient:
         self._history.write({"event": "start", "seed": self._options.seed, **reading()})
         self._connections_log.write({"event": "start", **reading()})
         try:
-            self._open_connections()
             if self._control:
                 print(f"control port {self._control.port}", flush=True)
+            if self._options.held:
+                self._await_begin()
+            self._open_connections()
             if not self._connections:
                 print(f"no connection to {self._options.target} could be opened", file=sys.stderr)
                 return 1
@@ -105,6 +107,10 @@ class KeyValueClient:
     @property
     def _stopping(self) -> bool:
         return self._stop_signalled or (self._control is not None and self._control.stop_requested)
+
+    def _await_begin(self) -> None:
+        while self._control and not (self._control.begin_requested or self._stopping):
+            self._wait(now_ns() + SECOND_NS)
 
     def _open_connections(self) -> None:
         deadline_ns = now_ns() + int(self._options.connect_seconds * SECOND_NS)
@@ -349,6 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--history", type=Path, required=True)
     parser.add_argument("--connections-log", type=Path, required=True)
     parser.add_argument("--control", type=address, help="HOST:PORT to listen on for the scenario (port 0: any)")
+    parser.add_argument("--held", action="store_true", help="connect to nobody before the control says `begin`")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--prefix", default=None, help="of all keys; unique to this run unless given")
     options = parser.parse_args(arguments)

@@ -50,28 +50,33 @@ class Client:
         self._process: RemoteProcess | None = None
         self._control: ClientControl | None = None
 
+    def prepare(self) -> None:
+        """Starts its program, which begins when `start` lets it: that takes seconds on a slow host.
+
+        Not the ticker's listener, which would hear the guest boot.
+
+        Raises:
+            ClientError: it has not started in time; the message has what it printed.
+        """
+        if self.kind is ClientKind.KEY_VALUE:
+            self._start_program()
+
     def start(self) -> None:
-        """Starts it, and waits until it has seen its first answers.
+        """Lets it begin, and waits until it has seen its first answers.
 
         Raises:
             ClientError: it has not in time; the message has what it printed.
         """
-        if self.kind is ClientKind.TICKER:
-            command = (
-                f"harness.clients.ticks --listen {topology.VM_GATEWAY}:{TICKER_PORT} --ticks {_DIRECTORY}/ticks.jsonl"
-            )
-        else:
-            command = (
-                f"harness.clients.key_value --target {topology.VM_ADDRESS}:{self._server.port} --seed {self._seed}"
-                f" --protocol {self._server.protocol} --connect-seconds {self._pace.stretch(15):g}"
-                f" --drain-seconds {self._pace.stretch(self._drain_seconds):g}"
-                f" --visitors {10 / self._pace.factor:g} --patience-seconds {self._pace.stretch(3.2):g}"
-                f" --history {_DIRECTORY}/history.jsonl --connections-log {_DIRECTORY}/connections.jsonl"
-            )
+        if self._control is None:
+            self._start_program()
+        if self.kind is ClientKind.KEY_VALUE:
+            self._asked().begin()
+        self.wait_for_answers(20)
+
+    def _start_program(self) -> None:
         log = f"{_DIRECTORY}/client.log"
-        self._process = self._host.start(
-            f"{self._host.python} -m {command} --control 127.0.0.1:{_CONTROL_PORT}", log=log
-        )
+        command = f"{self._host.python} -m {self._command} --control 127.0.0.1:{_CONTROL_PORT}"
+        self._process = self._host.start(command, log=log)
         # Asked of the host and not by connecting: paramiko tells each refused channel aloud.
         listens = f"ss -Hltn 'sport = :{_CONTROL_PORT}' | grep -q ."
         wait = f"until {listens}; do kill -0 {self._process.pid} 2>/dev/null || exit 1; sleep 0.02; done"
@@ -83,7 +88,20 @@ class Client:
             self._close_control()
             printed = self._host.run(f"tail -c 2000 {log}").stdout
             raise ClientError(f"the client cannot be reached ({error}); it printed: {printed}") from error
-        self.wait_for_answers(20)
+
+    @property
+    def _command(self) -> str:
+        if self.kind is ClientKind.TICKER:
+            return (
+                f"harness.clients.ticks --listen {topology.VM_GATEWAY}:{TICKER_PORT} --ticks {_DIRECTORY}/ticks.jsonl"
+            )
+        return (
+            f"harness.clients.key_value --held --target {topology.VM_ADDRESS}:{self._server.port} --seed {self._seed}"
+            f" --protocol {self._server.protocol} --connect-seconds {self._pace.stretch(15):g}"
+            f" --drain-seconds {self._pace.stretch(self._drain_seconds):g}"
+            f" --visitors {10 / self._pace.factor:g} --patience-seconds {self._pace.stretch(3.2):g}"
+            f" --history {_DIRECTORY}/history.jsonl --connections-log {_DIRECTORY}/connections.jsonl"
+        )
 
     def control(self) -> ClientControl:
         """A channel of its own, for another thread; whoever takes it closes it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from harness.lab import topology
 from harness.lab.interface import LabError
 from harness.promise import ClientKind, Promise
 from harness.vm.node_file import CONFIG_PATH
-from harness.vm.pair import NODE_LOG, TRACE, Pair
+from harness.vm.pair import NODE_LOG, TRACE, Node, Pair
 from harness.vm.read_back import collect_read_back
 from harness.vm.replays import collect_replays
 
@@ -45,9 +46,11 @@ def collect(run: Run) -> None:
         if record := run.lab.machine_record():
             write_standstills(run.directory / "standstills.json", record)
     _write_scenario(run)
-    collect_replays(run.lab, run.directory)
-    if run.pair.guest.block:
-        _collect_disk(run)
+    with ThreadPoolExecutor() as beside:
+        replayed = beside.submit(collect_replays, run.lab, run.directory)
+        if run.pair.guest.block:
+            _collect_disk(run)
+        replayed.result()
 
 
 def _collect_disk(run: Run) -> None:
@@ -70,13 +73,17 @@ def _collect_status(pair: Pair, directory: Path) -> None:
 
 
 def _collect_nodes(pair: Pair, directory: Path) -> None:
-    for node in pair.nodes.values():
-        # A node records under its incarnation, and a host may have had several.
-        incarnations = {event["incarnation"] for event in node.trace()}
-        recorded = [f"{topology.NODE_DIRECTORY}/recorded-{incarnation}.log" for incarnation in sorted(incarnations)]
-        for path in (TRACE, topology.CONSOLE_PATH, NODE_LOG, CONFIG_PATH, *recorded):
-            with contextlib.suppress(OSError, LabError):
-                (directory / "hosts" / node.name / Path(path).name).write_bytes(node.host.read_file(path))
+    with ThreadPoolExecutor() as beside:
+        list(beside.map(lambda node: _collect_node(node, directory / "hosts" / node.name), pair.nodes.values()))
+
+
+def _collect_node(node: Node, target: Path) -> None:
+    # A node records under its incarnation, and a host may have had several.
+    incarnations = {event["incarnation"] for event in node.trace()}
+    recorded = [f"{topology.NODE_DIRECTORY}/recorded-{incarnation}.log" for incarnation in sorted(incarnations)]
+    for path in (TRACE, topology.CONSOLE_PATH, NODE_LOG, CONFIG_PATH, *recorded):
+        with contextlib.suppress(OSError, LabError):
+            (target / Path(path).name).write_bytes(node.host.read_file(path))
 
 
 def _write_scenario(run: Run) -> None:

@@ -8,6 +8,7 @@ import json
 import secrets
 import uuid
 from collections.abc import Callable, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -152,35 +153,45 @@ class Pair:
         self._mutants, self._failpoints, self._entries_per_message = mutants, failpoints, entries_per_message
         self.nodes: dict[str, Node] = {}
 
-    def start(self, primary: Host | None = None, backup: Host | None = None) -> None:
+    def start(self, *, before_bootstrap: Callable[[], None] = lambda: None) -> None:
         """Starts a spare and a primary, and waits until the VM runs protected.
+
+        Args:
+            before_bootstrap: called when the spare runs, before anything claims the VM.
 
         Raises:
             PairError: it does not within 30 s; the message has what the nodes printed.
         """
-        hosts = self.lab.fault_tolerant_hosts
-        primary, backup = primary or hosts[0], backup or hosts[1]
-        for host, peer in ((backup, primary), (primary, backup)):
-            host.write_file(KEY_PATH, self.key.encode(), mode=0o600)
-            text = node_file(
-                host,
-                peer,
-                vm=self.vm,
-                image_directory=self.lab.image_directory,
-                guest=self.guest,
-                timing=self.timing,
-                mutants=self._mutants,
-                failpoints=self._failpoints or (),
-                policy=self.policy,
-                entries_per_message=self._entries_per_message,
-            )
-            host.write_file(CONFIG_PATH, text.encode())
-            process = host.start(self._command(host, bootstrap=host is primary), log=NODE_LOG)
-            self.nodes[host.name] = Node(host, process, self.lab.pace)
-            if host is backup:
-                self._wait_for_role(self.nodes[host.name], {Role.SPARE})
-        self._wait_for_role(self.nodes[primary.name], {Role.PROTECTED})
-        self._wait_for_role(self.nodes[backup.name], {Role.BACKUP})
+        primary, backup = self.lab.fault_tolerant_hosts[:2]
+        with ThreadPoolExecutor() as beside:
+            list(beside.map(self._configure, (primary, backup), (backup, primary)))
+        spare = self._start_node(backup)
+        self._wait_for_role(spare, {Role.SPARE})
+        before_bootstrap()
+        owner = self._start_node(primary, bootstrap=True)
+        self._wait_for_role(owner, {Role.PROTECTED})
+        self._wait_for_role(spare, {Role.BACKUP})
+
+    def _configure(self, host: Host, peer: Host) -> None:
+        host.write_file(KEY_PATH, self.key.encode(), mode=0o600)
+        text = node_file(
+            host,
+            peer,
+            vm=self.vm,
+            image_directory=self.lab.image_directory,
+            guest=self.guest,
+            timing=self.timing,
+            mutants=self._mutants,
+            failpoints=self._failpoints or (),
+            policy=self.policy,
+            entries_per_message=self._entries_per_message,
+        )
+        host.write_file(CONFIG_PATH, text.encode())
+
+    def _start_node(self, host: Host, *, bootstrap: bool = False) -> Node:
+        process = host.start(self._command(host, bootstrap=bootstrap), log=NODE_LOG)
+        self.nodes[host.name] = Node(host, process, self.lab.pace)
+        return self.nodes[host.name]
 
     def start_again(self, node: Node, *, bootstrap: bool = False) -> None:
         """Starts the process of a node that has ended once more, over the same files."""

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fault_injectors.fault import Fault, FaultLog, FaultRecord
@@ -86,9 +87,18 @@ class Run:
         self._clocks = ClockLog(lab, directory / "clocks.json")
 
     def start(self) -> None:
-        """Brings the VM up, protected and under load where the plan says so."""
-        self.arbiter.start()
-        self.pair.start()
+        """Brings the VM up, protected and under load where the plan says so.
+
+        Each host's programs are started while others start theirs: all that has to wait is the bootstrap, until
+        somebody watches the arbiter's records.
+        """
+        with ThreadPoolExecutor() as beside:
+            watched, sampled = beside.submit(self.arbiter.start), beside.submit(self._clocks.sample)
+            prepared = beside.submit(self.client.prepare) if self.plan.under_load else None
+            self.pair.start(before_bootstrap=watched.result)
+            sampled.result()
+            if prepared is not None:
+                prepared.result()
         if self.plan.under_load:
             self.start_load()
 
@@ -96,7 +106,6 @@ class Run:
         """Starts the client, and waits until every kind of output was seen."""
         written_before = self.key_value.disk_modified_ns() if self.pair.guest.block else 0
         self.client.start()
-        self._clocks.sample()
         self.client.wait_for_answers(OPERATIONS_BEFORE)
         self.pair.wait_for_console(self.primary, "\n")
         if self.pair.guest.block:

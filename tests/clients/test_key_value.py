@@ -74,6 +74,25 @@ def test_history_is_whole_and_sealed(start: Start, tmp_path: Path) -> None:
     assert kept == ["opened"] * 8 + ["closed-by-client"] * 8
 
 
+def test_a_held_client_connects_to_nobody_before_it_may(start: Start, tmp_path: Path) -> None:
+    process, control = start("--held")
+    before_ns = control.progress().now_ns
+    control.begin()
+    control.wait_answered(20)
+    control.stop()
+    assert process.wait(5) == 0
+    asked_ns = [line["asked_ns"] for line in lines(tmp_path / "connections.jsonl")[1:-1]]
+    assert len(asked_ns) > 8
+    assert before_ns < min(asked_ns)  # type: ignore[type-var]
+
+
+def test_a_held_client_can_be_stopped(start: Start, tmp_path: Path) -> None:
+    process, control = start("--held")
+    control.stop()
+    assert process.wait(5) == 1, "it never had a connection"
+    assert [line["event"] for line in lines(tmp_path / "history.jsonl")] == ["start", "end"]
+
+
 def test_visitors_come_and_go_beside_the_long_lived_connections(start: Start, tmp_path: Path) -> None:
     process, control = start("--visitors", "200")
     control.wait_answered(100)

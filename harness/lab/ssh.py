@@ -25,6 +25,7 @@ from harness.lab.process_identity import parse_stat
 Connector = Callable[[], socket.socket]
 _START_SECONDS = 30.0
 _FILE_SECONDS = 120.0
+_SEND_BYTES = 1 << 18
 # Told apart from what cat(1) and the shell end with.
 _NO_SUCH_FILE = 44
 
@@ -215,8 +216,7 @@ class SshConnection:
             output, errors = bytearray(), bytearray()
             try:
                 _execute(channel, _with_input(line, len(input)), timeout_seconds)
-                if input:
-                    channel.sendall(input)
+                _send(channel, input)
                 while True:
                     channel.settimeout(max(0.001, deadline - time.monotonic()))
                     if not (part := channel.recv(65536)):
@@ -319,6 +319,12 @@ def _execute(channel: paramiko.Channel, line: str, timeout_seconds: float) -> No
         channel.exec_command(line)
     finally:
         guard.cancel()
+
+
+def _send(channel: paramiko.Channel, content: bytes) -> None:
+    """Send all of it; paramiko's own `sendall` copies what is left for each packet, which takes minutes for 100 MB."""
+    for start in range(0, len(content), _SEND_BYTES):
+        channel.sendall(content[start : start + _SEND_BYTES])
 
 
 def _drain(channel: paramiko.Channel, errors: bytearray) -> None:

@@ -14,8 +14,9 @@ from statistics import median
 
 from harness.lab.interface import Host, Lab, LabError, Pace
 
-_WARM_UPS, _RUNS = 1, 2
-_COMMAND = ("-m", "ftvmm", "--version")
+_WARM_UPS, _RUNS, _RUNS_HERE = 1, 2, 5
+# Work of the kind that starting a program is, and enough of it: what one process takes to be made counts for little.
+_COMMAND = ("-c", "import ftvmm.commands.node, ftvmm.commands.pack, ftvmm.commands.status")
 # Sleeps of this length beside a busy loop, as the failure detector's thread beside a guest.
 _SLEEP_MS, _SLEEPS = 10, 600
 # The detector's 150 ms (protocol rule R20) have to hold this many of the longest delays seen: a sign of life may be
@@ -79,7 +80,7 @@ def calibrate(lab: Lab) -> Calibration:
         LabError: a host could not be measured.
     """
     hosts = lab.fault_tolerant_hosts
-    here = median(_timed_here() for _ in range(_RUNS))
+    here = median(_timed_here() for _ in range(_RUNS_HERE))
     with ThreadPoolExecutor(2 * len(hosts)) as executor:
         seconds = executor.map(_command_seconds, hosts)
         lateness = list(executor.map(_lateness_ms, hosts))
@@ -95,14 +96,14 @@ def _timed_here() -> float:
     begin = time.monotonic()
     done = subprocess.run([sys.executable, *_COMMAND], capture_output=True, check=False)
     if done.returncode != 0:
-        raise LabError(f"`python {' '.join(_COMMAND)}` fails on this machine: {done.stderr.decode().strip()}")
+        raise LabError(f"`python {shlex.join(_COMMAND)}` fails on this machine: {done.stderr.decode().strip()}")
     return time.monotonic() - begin
 
 
 def _command_seconds(host: Host) -> float:
     def timed() -> float:
         begin = time.monotonic()
-        host.run(f"{host.python} {' '.join(_COMMAND)}", timeout_seconds=120, check=True)
+        host.run(f"{host.python} {shlex.join(_COMMAND)}", timeout_seconds=120, check=True)
         return time.monotonic() - begin
 
     return median([timed() for _ in range(_WARM_UPS + _RUNS)][_WARM_UPS:])

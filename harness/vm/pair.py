@@ -41,7 +41,8 @@ OWNING = frozenset({Role.ALONE, Role.PROTECTED})
 NODE_LOG = "/var/lib/ftvmm/node.log"
 TRACE = "/var/lib/ftvmm/trace.jsonl"
 
-_POLL_SECONDS = 0.05
+# On a slow host each look is work for it.
+_POLL_SECONDS, _POLL_SECONDS_MAX = 0.05, 0.5
 
 
 class PairError(Exception):
@@ -223,7 +224,7 @@ class Pair:
             PairError: the event did not come.
         """
         timeout_seconds = self.lab.pace.stretch(timeout_seconds)
-        interval_seconds = self.lab.pace.stretch(_POLL_SECONDS)
+        interval_seconds = min(self.lab.pace.stretch(_POLL_SECONDS), _POLL_SECONDS_MAX)
         if not wait_until(condition, timeout_seconds=timeout_seconds, interval_seconds=interval_seconds):
             raise PairError(f"{what}: not within {timeout_seconds:g} s. {explain()}".rstrip())
 

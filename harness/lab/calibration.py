@@ -14,7 +14,7 @@ from statistics import median
 
 from harness.lab.interface import Host, Lab, LabError, Pace
 
-_WARM_UPS, _RUNS, _RUNS_HERE = 1, 2, 5
+_WARM_UPS, _RUNS, _RUNS_HERE = 1, 3, 5
 # Work of the kind that starting a program is, and enough of it: what one process takes to be made counts for little.
 _COMMAND = ("-c", "import ftvmm.commands.node, ftvmm.commands.pack, ftvmm.commands.status")
 # Sleeps of this length beside a busy loop, as the failure detector's thread beside a guest.
@@ -82,11 +82,13 @@ def calibrate(lab: Lab) -> Calibration:
     hosts = lab.fault_tolerant_hosts
     here = median(_timed_here() for _ in range(_RUNS_HERE))
     with ThreadPoolExecutor(2 * len(hosts)) as executor:
-        seconds = executor.map(_command_seconds, hosts)
-        lateness = list(executor.map(_lateness_ms, hosts))
-        there = max(seconds)
-    longest = max(late[-1] for late in lateness)
-    typical = max(median(late) for late in lateness)
+        lateness = executor.map(_lateness_ms, hosts)
+        # Together in each round: a host that is done must not leave the others the machine.
+        rounds = [list(executor.map(_command_seconds, hosts)) for _ in range(_WARM_UPS + _RUNS)]
+        there = median(max(seconds) for seconds in rounds[_WARM_UPS:])
+        late_ms = list(lateness)
+    longest = max(late[-1] for late in late_ms)
+    typical = max(median(late) for late in late_ms)
     work = max(1.0, there / here)
     pace = Pace(work=work, timing=max(work * _DETECTION_TO_WORK, longest * _DELAYS_IN_DETECTION / _DETECT_MS))
     return Calibration(pace, (there, here), (longest, typical))
@@ -101,12 +103,9 @@ def _timed_here() -> float:
 
 
 def _command_seconds(host: Host) -> float:
-    def timed() -> float:
-        begin = time.monotonic()
-        host.run(f"{host.python} {shlex.join(_COMMAND)}", timeout_seconds=120, check=True)
-        return time.monotonic() - begin
-
-    return median([timed() for _ in range(_WARM_UPS + _RUNS)][_WARM_UPS:])
+    begin = time.monotonic()
+    host.run(f"{host.python} {shlex.join(_COMMAND)}", timeout_seconds=120, check=True)
+    return time.monotonic() - begin
 
 
 def _lateness_ms(host: Host) -> Sequence[float]:

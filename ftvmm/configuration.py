@@ -33,6 +33,7 @@ class Configuration:
         name: the node's name.
         directory: where the trace, the console and the control socket live.
         arbiter_directory: the `file` arbiter's share.
+        arbiter_is_local: whether both nodes run on this machine, so that its directory need not be a share.
         arbiter_timeout_ms: how long one call of the arbiter may take, in milliseconds.
     """
 
@@ -41,6 +42,7 @@ class Configuration:
     name: str
     directory: Path
     arbiter_directory: Path
+    arbiter_is_local: bool
     arbiter_timeout_ms: int
 
     @property
@@ -157,6 +159,7 @@ def load(path: Path) -> Configuration:
     if (kind := arbiter.get("kind", str)) != "file":
         raise arbiter.fail("kind", f"must be 'file', found {kind!r}")
     arbiter_directory = Path(arbiter.get("directory", str))
+    arbiter_is_local = arbiter.get("local", bool, False)
     arbiter_timeout_ms = arbiter.natural("timeout_ms", 500)
     arbiter.finish()
     output = root.table("output", required=False)
@@ -185,7 +188,7 @@ def load(path: Path) -> Configuration:
     root.finish()
     if not document["heartbeat"]:
         raise ConfigurationError(f"{path}: heartbeat: at least one [[heartbeat]] network is needed, two are advised")
-    return Configuration(document, vm["uuid"], name, directory, arbiter_directory, arbiter_timeout_ms)
+    return Configuration(document, vm["uuid"], name, directory, arbiter_directory, arbiter_is_local, arbiter_timeout_ms)
 
 
 def _virtual_machine(table: _Table) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 One file a generation, made whole under a name of its own and then linked to the generation's name: link(2) either
 makes the name or fails because it exists, atomically, on every POSIX file system and over NFS and SFTP. A link whose
 answer was lost is settled by reading the file: its content says who won. Generation files are never deleted (R11).
+What the storage could still forget is no answer: the directory is flushed before its newest record counts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,19 @@ from ftvmm.arbiters.interface import ArbiterUnreachableError, Record
 
 _GENERATION = re.compile(r"generation-(\d{8})\Z")
 _RECORD_BYTES_MAX = 4096
+# A directory cannot be flushed by itself where one of these is the answer: what is linked there is as safe as it gets.
+_CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+# Kinds of file systems that belong to one host alone, as /proc/self/mountinfo calls them.
+_OF_ONE_HOST = frozenset(
+    {
+        *("bcachefs", "btrfs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "ntfs3", "overlay"),
+        *("ramfs", "reiserfs", "rootfs", "squashfs", "tmpfs", "vfat", "xfs", "zfs"),
+    }
+)
+
+
+class NotSharedError(Exception):
+    """The arbiter's directory is this host's alone."""
 
 
 class FileArbiter:
@@ -33,6 +47,22 @@ class FileArbiter:
     def __init__(self, directory: Path, vm: str) -> None:
         self._share = directory
         self._directory = directory / vm
+
+    def require_shared(self) -> None:
+        """Refuse a directory that no other host can see, such as that of a share which is not mounted.
+
+        Raises:
+            NotSharedError: generation 1 there would be this host's alone.
+        """
+        try:
+            kind = file_system_of(self._share.resolve(strict=True), Path("/proc/self/mountinfo").read_text())
+        except OSError as error:
+            raise NotSharedError(f"{self._share}: {error.strerror}") from error
+        if kind in _OF_ONE_HOST:
+            raise NotSharedError(
+                f"{self._share} lies on {kind}, which no other host can see: is the share mounted? "
+                "(`local = true` in [arbiter], where both nodes run on this machine)"
+            )
 
     def read(self) -> Record:
         """See `Arbiter.read`."""
@@ -65,7 +95,6 @@ class FileArbiter:
                 os.fsync(file.fileno())
             try:
                 os.link(claim, self._path(generation))
-                self._flush_directory()
             except FileExistsError:
                 pass
             except OSError as error:
@@ -80,19 +109,23 @@ class FileArbiter:
         return self._record(generation)
 
     def _flush_directory(self) -> None:
-        """Lets the new name outlive a power loss of the storage, where its file system can be told to."""
-        with contextlib.suppress(OSError):
+        """Let the records outlive a power loss of the storage, where its file system can be told to."""
+        try:
             directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(directory)
             finally:
                 os.close(directory)
+        except OSError as error:
+            if error.errno not in _CANNOT_FLUSH:
+                raise ArbiterUnreachableError(f"{self._directory} cannot be flushed: {error.strerror}") from error
 
     def _path(self, generation: int) -> Path:
         return self._directory / f"generation-{generation:08d}"
 
     def _record(self, generation: int) -> Record:
         path = self._path(generation)
+        self._flush_directory()
         try:
             with path.open("rb") as file:
                 text = file.read(_RECORD_BYTES_MAX)
@@ -107,3 +140,15 @@ class FileArbiter:
         if record.generation != generation:
             raise ArbiterUnreachableError(f"{path}: holds generation {record.generation}")
         return record
+
+
+def file_system_of(directory: Path, mountinfo: str) -> str:
+    """The kind of the file system that holds a directory, by the lines of /proc/PID/mountinfo (proc(5))."""
+    kind, depth = "", -1
+    for line in mountinfo.splitlines():
+        fields, _, source = line.partition(" - ")
+        mounted = Path(fields.split()[4].encode().decode("unicode_escape"))
+        # Of several on one place the last one hides the others.
+        if directory.is_relative_to(mounted) and len(mounted.parts) >= depth:
+            kind, depth = source.split()[0], len(mounted.parts)
+    return kind

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ftvmm import _core, configuration
-from ftvmm.arbiters import FileArbiter, Record
+from ftvmm.arbiters import FileArbiter, NotSharedError, Record
 from ftvmm.arbitration import Arbitration
 from ftvmm.control import ControlError, ControlServer
 
@@ -42,15 +42,18 @@ def node(config_path: Path, bootstrap: bool) -> None:
     """
     try:
         config = configuration.load(config_path)
+        arbiter = FileArbiter(config.arbiter_directory, config.vm)
+        if bootstrap and not config.arbiter_is_local:
+            arbiter.require_shared()
         config.directory.mkdir(parents=True, exist_ok=True)
         core = _core.Node(config.to_json())
-    except (configuration.ConfigurationError, _core.NodeError, OSError) as error:
+    except (configuration.ConfigurationError, NotSharedError, _core.NodeError, OSError) as error:
         click.echo(f"ftvmm node: {error}", err=True)
         sys.exit(EXIT_BAD_INPUT)
-    sys.exit(_run(core, config, bootstrap=bootstrap))
+    sys.exit(_run(core, config, arbiter, bootstrap=bootstrap))
 
 
-def _run(core: _core.Node, config: configuration.Configuration, *, bootstrap: bool) -> int:
+def _run(core: _core.Node, config: configuration.Configuration, arbiter: FileArbiter, *, bootstrap: bool) -> int:
     def answer(request: int, record: Record | None) -> None:
         if record is None:
             core.arbiter_unreachable(request)
@@ -58,7 +61,7 @@ def _run(core: _core.Node, config: configuration.Configuration, *, bootstrap: bo
             core.arbiter_answer(request, record.generation, record.incarnation)
 
     arbitration = Arbitration(
-        FileArbiter(config.arbiter_directory, config.vm),
+        arbiter,
         node=config.name,
         incarnation=core.incarnation,
         timeout_seconds=config.arbiter_timeout_ms / 1000,

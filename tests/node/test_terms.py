@@ -1,4 +1,4 @@
-"""Two nodes that are configured otherwise do not become a pair, and the one that is asked says in what they differ."""
+"""What keeps a node from its pair when it starts: terms that differ, a directory that no other host can see."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ peer = "127.0.0.1:{peer_heartbeat}"
 [arbiter]
 kind = "file"
 directory = "{arbiter}"
+local = {local}
 [timing]
 lease_ms = {lease_ms}
 [security]
@@ -45,35 +46,40 @@ def start(config: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
+class Pair:
+    """The files of two nodes on this machine; `primary` and `spare` are their configurations."""
+
+    def __init__(self, directory: Path, *, lease_ms: tuple[int, int] = (100, 100), local: bool = True) -> None:
+        key, arbiter = directory / "key", directory / "arbiter"
+        key.write_text("5a" * 32)
+        key.chmod(0o600)
+        arbiter.mkdir()
+        log, peer_log, heartbeat, peer_heartbeat = free_ports(4)
+        self.primary, self.spare = (directory / name / "node.toml" for name in ("primary", "spare"))
+        for config, own_lease_ms, ports in (
+            (self.primary, lease_ms[0], (log, peer_log, heartbeat, peer_heartbeat)),
+            (self.spare, lease_ms[1], (peer_log, log, peer_heartbeat, heartbeat)),
+        ):
+            config.parent.mkdir()
+            text = FILE.format(
+                image=ROOT / "ftvmm" / "guests" / "images" / "compute.hvt",
+                name=config.parent.name,
+                directory=config.parent,
+                log=ports[0],
+                peer_log=ports[1],
+                heartbeat=ports[2],
+                peer_heartbeat=ports[3],
+                arbiter=arbiter,
+                local=str(local).lower(),
+                lease_ms=own_lease_ms,
+                key=key,
+            )
+            config.write_text(text)
+
+
 def test_a_spare_refuses_a_primary_of_another_lease_by_name(tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    key.write_text("5a" * 32)
-    key.chmod(0o600)
-    (tmp_path / "arbiter").mkdir()
-    ports = free_ports(4)
-    configs = []
-    for name, lease_ms, (log, peer_log, heartbeat, peer_heartbeat) in (
-        ("primary", 110, ports),
-        ("spare", 100, (ports[1], ports[0], ports[3], ports[2])),
-    ):
-        directory = tmp_path / name
-        directory.mkdir()
-        config = directory / "node.toml"
-        text = FILE.format(
-            image=ROOT / "ftvmm" / "guests" / "images" / "compute.hvt",
-            name=name,
-            directory=directory,
-            log=log,
-            peer_log=peer_log,
-            heartbeat=heartbeat,
-            peer_heartbeat=peer_heartbeat,
-            arbiter=tmp_path / "arbiter",
-            lease_ms=lease_ms,
-            key=key,
-        )
-        config.write_text(text)
-        configs.append(config)
-    with start(configs[1]) as spare, start(configs[0], "--bootstrap") as primary:
+    pair = Pair(tmp_path, lease_ms=(110, 100))
+    with start(pair.spare) as spare, start(pair.primary, "--bootstrap") as primary:
         try:
             _, said = spare.communicate(timeout=60)
         finally:
@@ -81,3 +87,13 @@ def test_a_spare_refuses_a_primary_of_another_lease_by_name(tmp_path: Path) -> N
             primary.kill()
     assert spare.returncode == 3
     assert "lease_ms is 110 at the peer and 100 here" in said
+
+
+def test_no_vm_is_bootstrapped_where_no_other_host_can_see_it(tmp_path: Path) -> None:
+    """A share that is not mounted is a directory like any other: generation 1 there could be had on each host."""
+    pair = Pair(tmp_path, local=False)
+    with start(pair.primary, "--bootstrap") as primary:
+        _, said = primary.communicate(timeout=60)
+    assert primary.returncode == 2
+    assert "is the share mounted?" in said
+    assert list((tmp_path / "arbiter").iterdir()) == []

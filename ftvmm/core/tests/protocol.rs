@@ -23,12 +23,14 @@ struct Stepped {
     outputs: Vec<Output>,
     /// Messages that its peer has sent.
     heard: u64,
+    /// The session that they belong to, and the connection that it came on.
+    session: u64,
 }
 
 impl Stepped {
     fn new(incarnation: u64) -> Stepped {
         let node = Node::new(config(), incarnation);
-        Stepped { node, now: Instant(1_000_000_000), outputs: Vec::new(), heard: 0 }
+        Stepped { node, now: Instant(1_000_000_000), outputs: Vec::new(), heard: 0, session: 1 }
     }
 
     /// A primary that owns generation 1, on its first connection to a spare.
@@ -73,13 +75,13 @@ impl Stepped {
         self.node.step(self.now, input, &mut self.outputs);
     }
 
-    /// The peer says something in the first session.
+    /// The peer says something on the log.
     fn hear(&mut self, incarnation: u64, body: Body, echo: u64) {
         self.heard += 1;
         let (sequence, stamp) = (self.heard, 5_000_000_000 + self.heard);
-        let header = Header { vm: VM, generation: 1, incarnation, session: 1, sequence, stamp, echo };
+        let header = Header { vm: VM, generation: 1, incarnation, session: self.session, sequence, stamp, echo };
         let bytes = Message { header, body }.encode();
-        self.step(Input::Message { path: Path::Log { connection: 1 }, bytes });
+        self.step(Input::Message { path: Path::Log { connection: self.session }, bytes });
     }
 
     /// Time passes, as evenly as a node expects it; stops at the first tick upon which this is wanted.
@@ -108,6 +110,18 @@ impl Stepped {
             Output::ReadArbiter { request } => Some(*request),
             _ => None,
         })
+    }
+
+    /// Time passes while the arbiter is out of reach.
+    fn pass_without_arbiter(&mut self, duration: Duration) {
+        let end = self.now.after(duration);
+        while self.now < end {
+            self.now = Instant(self.now.0 + 10_000_000);
+            self.step(Input::Tick);
+            if let Some(request) = self.read_request() {
+                self.step(Input::ArbiterRead { request, result: ReadResult::Unreachable });
+            }
+        }
     }
 
     fn halt_reason(&self) -> String {
@@ -230,4 +244,20 @@ fn a_winner_announces_itself_once_it_is_attached() {
     assert!(!winner.node.may_announce(winner.now));
     winner.step(Input::Attached);
     assert!(winner.node.may_announce(winner.now));
+}
+
+#[test]
+fn a_backup_that_is_there_again_is_not_suspected_for_what_could_not_reach_it() {
+    let mut primary = Stepped::protected();
+    primary.step(Input::EntriesAppended { through: 8 });
+    primary.hear(SPARE, Body::Answer { stored: 5, replayed: 3 }, primary.now.0);
+    primary.step(Input::SessionClosed { connection: 1, reason: "reset".to_owned() });
+    primary.pass_without_arbiter(2 * config().timing.lag);
+    primary.step(Input::SessionOpened { connection: 2, dialled: true });
+    primary.session = 2;
+    primary.hear(SPARE, Body::Welcome { terms: config().terms(), stored: 5, replayed: 3 }, primary.now.0);
+    assert_eq!(primary.node.status(primary.now).suspicion, None);
+    assert_eq!(primary.read_request(), None);
+    primary.pass_without_arbiter(config().timing.detect / 2);
+    assert_eq!(primary.node.status(primary.now).suspicion, None);
 }

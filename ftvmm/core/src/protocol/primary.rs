@@ -77,6 +77,14 @@ impl LogState {
         }
         self.replayed = self.replayed.max(through);
     }
+
+    /// The backup is there again. What it owes is counted from now: nothing could reach it meanwhile.
+    fn resume(&mut self, stored: u64, replayed: u64, now: Instant) {
+        self.acknowledge(stored);
+        self.ages.iter_mut().for_each(|(_, at)| *at = now);
+        self.replayed = self.replayed.max(replayed);
+        self.replay_moved_at = now;
+    }
 }
 
 impl Node {
@@ -165,8 +173,7 @@ impl Node {
         let (connection, number) = (session.connection, session.number);
         self.hearing.begin(self.now, true);
         self.arbitration.withdraw();
-        self.log.acknowledge(stored);
-        self.log.replay_heard(replayed, self.now);
+        self.log.resume(stored, replayed, self.now);
         self.next_heartbeat = self.now;
         outputs.push(Output::Trace(TraceEvent::SessionOpened { session: number }));
         outputs.push(Output::StreamEntries { connection, from: stored + 1 });

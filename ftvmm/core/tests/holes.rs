@@ -212,6 +212,18 @@ fn a_pause_that_nobody_noticed_costs_no_node() {
     closes("R7-paused", schedules);
 }
 
+/// None of the two can say that the other was silent.
+#[test]
+fn hosts_that_stood_still_together_stay_a_pair() {
+    // Where the guest is idle, heartbeats alone carry echoes.
+    let idle = (1610..1690).step_by(7);
+    let schedules = swept(moments().chain(idle), |at| {
+        [0, 1].map(|host| Fault::new(FaultKind::Freeze { host }, at, at + 300 + 5 * host as u64)).to_vec()
+    })
+    .map(|schedule| Schedule { rides_out: true, ..schedule });
+    closes("R7-paused", schedules);
+}
+
 #[test]
 fn a_takeover_waits_until_no_write_of_the_old_primary_can_land() {
     closes("R19", swept(100..400, reset_with_outputs_waiting));

@@ -261,3 +261,19 @@ fn a_backup_that_is_there_again_is_not_suspected_for_what_could_not_reach_it() {
     primary.pass_without_arbiter(config().timing.detect / 2);
     assert_eq!(primary.node.status(primary.now).suspicion, None);
 }
+
+#[test]
+fn what_a_dead_primary_had_sent_before_is_no_sign_of_its_life() {
+    let mut backup = Stepped::backup();
+    let timing = config().timing;
+    let heartbeat = Body::Heartbeat { released: 0 };
+    backup.hear(PRIMARY, heartbeat, 0);
+    // It dies with all that follows in some queue on its way.
+    let newest_echo = backup.now;
+    while backup.now <= newest_echo.after(timing.detect + timing.lease) {
+        assert!(backup.node.role() == Role::Backup || backup.now > newest_echo.after(timing.detect));
+        backup.now = backup.now.after(timing.heartbeat / 5);
+        backup.hear(PRIMARY, heartbeat, newest_echo.0);
+    }
+    assert_eq!(backup.node.role(), Role::Candidate);
+}

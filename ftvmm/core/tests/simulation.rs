@@ -1,7 +1,7 @@
 //! The protocol under random fault schedules, and what becomes of it without each of its rules.
 
 use _core::protocol::Rules;
-use _core::simulation;
+use _core::simulation::{self, Schedule};
 
 /// As many as one core checks in well under a minute.
 const SCHEDULES: u64 = 20_000;
@@ -12,6 +12,14 @@ fn every_promise_holds_under_random_faults() {
     println!("{report}");
     assert!(report.failure.is_none(), "{report}");
     assert_eq!(report.coverage.missing(), Vec::<&str>::new(), "the schedules never made this happen\n{report}");
+}
+
+#[test]
+fn a_healthy_pair_stays_together() {
+    for seed in 0..500 {
+        let schedule = Schedule { seed, noise: true, rides_out: true, ..Schedule::directed(Vec::new()) };
+        assert_eq!(simulation::run_schedule(&schedule, Rules::default()).map(|_| ()), Ok(()), "seed {seed}");
+    }
 }
 
 #[test]

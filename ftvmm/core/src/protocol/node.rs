@@ -227,7 +227,8 @@ impl Node {
         moments.into_iter().flatten().filter(|moment| *moment > self.now).fold(latest, Instant::min)
     }
 
-    /// R7: a node whose steps were further apart than they ever should be was itself paused; it hands over what waits before it judges.
+    /// R7: a node whose steps were further apart than they ever should be was itself paused: that time is not the peer's silence, and what
+    /// waits is handed over before anyone is judged.
     fn notice_pause(&mut self, now: Instant, outputs: &mut Vec<Output>) {
         let gap = now.since(self.now);
         let first = !std::mem::replace(&mut self.stepped, true);
@@ -238,6 +239,7 @@ impl Node {
             gap_milliseconds: u64::try_from(gap.as_millis()).unwrap_or(u64::MAX),
         }));
         if self.config.rules.drain_after_pause {
+            self.stood_still(gap);
             let request = self.request();
             self.draining = Some(request);
             outputs.push(Output::DrainSockets { request });

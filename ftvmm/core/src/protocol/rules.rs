@@ -54,13 +54,13 @@ rules! {
     output_order = "R5-order",
     /// R6: only whole, contiguous entries are acknowledged.
     whole_entries = "R6",
-    /// R7: a backup that hears that it is not heard suspects its primary.
+    /// R7: a peer lives as long as it echoes what this node has said of late; what else it says may be old.
     suspect_two_way = "R7-two-way",
     /// R7: entries that stay unacknowledged make the primary suspect its backup.
     suspect_unacknowledged = "R7-acknowledge",
     /// R7: a replay that stands still makes the primary suspect its backup.
     suspect_lag = "R7-lag",
-    /// R7: a node that was paused drains its sockets before it judges.
+    /// R7: a node that was paused drains its sockets before it judges, and does not count that time as its peer's silence.
     drain_after_pause = "R7-paused",
     /// R7: a diverged backup halts.
     diverged_halts = "R7-diverged",

@@ -21,17 +21,14 @@ pub(super) struct Hearing {
     pub(super) echoed_at: Instant,
     /// The newest stamp of this node that the peer has echoed.
     pub(super) own_echo: u64,
-    /// When something newer came last, on any path.
-    heard_at: Instant,
+    /// When that echo came first.
+    own_echo_at: Instant,
+    /// The peer's silence is counted from here at the earliest.
+    silent_from: Instant,
     /// The newest sequence number on each path: the log, then the heartbeat networks.
     sequences: Vec<u64>,
     /// When something came last on each path.
     pub(super) heard_on: Vec<Option<Instant>>,
-    /// The peer's stamp on the first message that carried the newest echo; 0: none came yet.
-    echo_since: u64,
-    /// What the newest message shows: for how long the peer has not heard this node. Taken from the peer's stamps alone, so that neither
-    /// a pause of this node nor a queue on the way counts as deafness of the peer.
-    unheard: Duration,
 }
 
 /// The place of a path in `Hearing`'s lists.
@@ -48,9 +45,7 @@ impl Hearing {
         if !same_peer {
             *self = Hearing::default();
         }
-        self.heard_at = now;
-        self.unheard = Duration::ZERO;
-        self.echo_since = 0;
+        self.silent_from = now;
     }
 
     /// A message is about to echo the newest stamp heard.
@@ -73,13 +68,11 @@ impl Hearing {
         if header.stamp > self.peer_stamp {
             self.peer_stamp = header.stamp;
             self.peer_stamp_at = now;
-            self.heard_at = now;
-            if header.echo > self.own_echo || self.echo_since == 0 {
-                self.echo_since = header.stamp;
-            }
-            self.unheard = Duration::from_nanos(header.stamp.saturating_sub(self.echo_since));
         }
-        self.own_echo = self.own_echo.max(header.echo);
+        if header.echo > self.own_echo {
+            self.own_echo = header.echo;
+            self.own_echo_at = now;
+        }
         true
     }
 }
@@ -138,13 +131,30 @@ impl Node {
         }
     }
 
+    /// When the peer last showed that it lives and hears this node. What comes from it may have waited on the way while it died; only what
+    /// echoes a stamp was said after that stamp. Such an echo counts for as long as it would let an output leave (R5).
+    fn alive_at(&self) -> Instant {
+        let hearing = &self.hearing;
+        let alive_at = if self.config.rules.suspect_two_way {
+            hearing.own_echo_at.min(Instant(hearing.own_echo).after(self.config.timing.lease))
+        } else {
+            hearing.peer_stamp_at
+        };
+        alive_at.max(hearing.silent_from)
+    }
+
+    /// This node stood still for so long, and gave nothing that the peer could have echoed.
+    pub(super) fn stood_still(&mut self, gap: Duration) {
+        self.hearing.silent_from = self.alive_at().after(gap);
+    }
+
     fn silent(&self) -> bool {
-        self.now.since(self.hearing.heard_at) > self.config.timing.detect
+        self.now.since(self.alive_at()) > self.config.timing.detect
     }
 
     /// When the peer's silence will have lasted too long.
     pub(super) fn silence_at(&self) -> Instant {
-        Instant(self.hearing.heard_at.after(self.config.timing.detect).0 + 1)
+        Instant(self.alive_at().after(self.config.timing.detect).0 + 1)
     }
 
     fn primary_suspects(&self) -> Option<&'static str> {
@@ -167,9 +177,8 @@ impl Node {
         if self.session.is_none() {
             Some("session closed")
         } else if self.silent() {
-            Some("no heartbeat")
-        } else if self.config.rules.suspect_two_way && self.hearing.unheard > self.config.timing.detect {
-            Some("not heard by the primary")
+            let speaks = self.now.since(self.hearing.peer_stamp_at) <= self.config.timing.detect;
+            Some(if speaks { "no fresh echo in what the primary says" } else { "no heartbeat" })
         } else {
             None
         }

@@ -101,10 +101,10 @@ def test_a_message_has_arrived_when_all_before_it_has(network: Network) -> None:
     network.greet()
     network.segment(A, 100, DIALLER[:40])
     network.segment(B, 900, LISTENER)
-    network.segment(A, 140, DIALLER[40:142], lost=True)
+    network.segment(A, 140, DIALLER[40:158], lost=True)
     lost_ns = network.now_ns
-    network.segment(A, 242, DIALLER[142:])
-    network.segment(A, 140, DIALLER[40:142])
+    network.segment(A, 258, DIALLER[158:])
+    network.segment(A, 140, DIALLER[40:158])
     commit, entries = (said for said in network.read().messages if said.sender == A)
     assert (commit.left_ns, commit.arrived_ns) == (lost_ns, lost_ns + 4)
     assert (entries.left_ns, entries.arrived_ns) == (lost_ns + 1, lost_ns + 4)
@@ -126,9 +126,9 @@ def test_what_never_came_whole_has_left_and_not_arrived(network: Network) -> Non
 def test_what_a_port_missed_has_come_where_its_receiver_acknowledges_it(network: Network) -> None:
     """By the very segment that answers it: whatever two ports' clocks say, no answer comes before its question."""
     network.greet()
-    network.segment(A, 100, DIALLER[:142], ack=900)
-    network.segment(B, 900, LISTENER[:40], ack=242)
-    network.segment(A, 242, DIALLER[142:], ack=940, lost=True)
+    network.segment(A, 100, DIALLER[:158], ack=900)
+    network.segment(B, 900, LISTENER[:40], ack=258)
+    network.segment(A, 258, DIALLER[158:], ack=940, lost=True)
     network.segment(B, 940, LISTENER[40:], ack=100 + len(DIALLER) - 1)
     (before,) = network.read().of(Entries)
     assert before[0].arrived_ns is None, "its last byte is asked for"
@@ -190,7 +190,9 @@ def test_each_sending_of_a_datagram_has_its_own_arrival(network: Network) -> Non
         ("host-c", times[2], None),
     ]
     assert {said.path for said in wire.messages} == {"heartbeat-management"}
-    assert all(said.body == Heartbeat(1) and said.incarnation == "1122334455667788" for said in wire.messages)
+    assert all(
+        said.body == Heartbeat(1, "f1" * 16) and said.incarnation == "1122334455667788" for said in wire.messages
+    )
 
 
 def test_forged_and_flooded_datagrams(network: Network) -> None:
@@ -210,13 +212,13 @@ def test_a_datagram_that_no_port_saw_leave_has_come_all_the_same(network: Networ
 
 
 def test_a_damaged_entry_is_refused_even_under_a_right_tag(network: Network) -> None:
-    payload = bytearray(DIALLER[142 + 5 : -16])
+    payload = bytearray(DIALLER[158 + 5 : -16])
     payload[-1] ^= 1
     number = struct.pack("<Q", 1)
     both = nonces(DIALLER, LISTENER)
     assert both is not None
     sealed = bytes(payload) + tag(KEY, b"\1", both, b"\3", number, b"\2", bytes(payload))
     network.greet()
-    network.segment(A, 100, DIALLER[:147] + sealed)
+    network.segment(A, 100, DIALLER[:163] + sealed)
     network.segment(B, 900, LISTENER)
     assert "checksum of entry 3" in network.read().refused[0].reason

@@ -47,7 +47,8 @@ def test_the_frames_of_the_page_are_read() -> None:
     assert (commit.message.sequence, commit.message.stamp_ns) == (2, 5_000_000_000)
     assert (commit.message.generation, commit.message.incarnation) == (1, "1122334455667788")
     assert isinstance(entries.message.body, Entries)
-    assert (entries.message.body.first, entries.message.body.through, entries.message.body.released) == (2, 3, 1)
+    assert (entries.message.body.first, entries.message.body.through) == (2, 3)
+    assert (entries.message.body.released, entries.message.body.fingerprint) == (1, "f1" * 16)
     assert [entry.position for entry in entries.message.body.entries] == [2, 3]
     assert [entry.kind for entry in entries.message.body.entries] == [2, 4]
     assert entries.end == len(DIALLER)
@@ -56,7 +57,7 @@ def test_the_frames_of_the_page_are_read() -> None:
 
 
 def test_the_messages_of_the_page_are_read() -> None:
-    assert open_datagram(KEY, example("datagram")).body == Heartbeat(released=1)
+    assert open_datagram(KEY, example("datagram")).body == Heartbeat(released=1, fingerprint="f1" * 16)
     assert decode_message(example("message-hello")).body == Hello("0" * 16, TERMS)
     assert decode_message(example("message-welcome")).body == Welcome(0, 0, TERMS)
     assert decode_message(example("message-farewell")).body == Farewell(-1)

@@ -198,6 +198,16 @@ fn nodes_of_different_leases_do_not_become_a_pair() {
     }
 }
 
+/// Entries compare what the guests take in; what they say after the last entry is compared with the released mark alone.
+#[test]
+fn a_replica_whose_outputs_are_not_the_primarys_does_not_go_live() {
+    let schedules = swept(moments(), |at| {
+        let corrupt = Fault::new(FaultKind::Corrupt { host: 1 }, at, at);
+        vec![corrupt, Fault::new(FaultKind::PowerOff { host: 0 }, at + 100, at + 100)]
+    });
+    closes("R7-diverged", schedules);
+}
+
 #[test]
 fn a_replay_that_stands_still_is_dropped() {
     let schedules = swept(moments(), |at| vec![Fault::new(FaultKind::ReplayStalls { host: 1 }, at, NEVER)])

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use _core::log::Fingerprint;
 use _core::protocol::{
-    ArbiterRecord, AskResult, Body, Config, Header, Input, Instant, Message, Node, Output, Path, ReadResult, Role,
+    ArbiterRecord, AskResult, Body, Config, Header, Input, Instant, Message, Node, Output, OutputMark, Path,
+    ReadResult, Role,
 };
 
 const VM: [u8; 16] = [7; 16];
@@ -65,7 +67,7 @@ impl Stepped {
         let mut backup = Stepped::new(SPARE);
         backup.step(Input::SessionOpened { connection: 1, dialled: false });
         backup.hear(PRIMARY, Body::Hello { terms: config().terms(), backup: 0 }, 0);
-        backup.hear(PRIMARY, Body::Commit { position: 0, released: 0 }, 0);
+        backup.hear(PRIMARY, Body::Commit { position: 0, released: OutputMark::default() }, 0);
         assert_eq!(backup.node.role(), Role::Backup);
         backup
     }
@@ -132,6 +134,11 @@ impl Stepped {
 /// The arbiter says that generation 1 is this one's.
 fn record(request: u64, incarnation: u64) -> Input {
     Input::ArbiterRead { request, result: ReadResult::Record(ArbiterRecord { generation: 1, incarnation }) }
+}
+
+/// The output of this number of a guest that goes its way.
+fn output(index: u64) -> OutputMark {
+    OutputMark { index, fingerprint: Fingerprint([index as u8; 16]) }
 }
 
 #[test]
@@ -203,7 +210,7 @@ fn a_generation_of_ones_own_under_another_incarnation_halts() {
 
     let mut candidate = Stepped::backup();
     candidate.until(|output| matches!(output, Output::CloseLog { .. }));
-    candidate.step(Input::Drained { position: 0, outputs_produced: 0 });
+    candidate.step(Input::Drained { position: 0 });
     let request = candidate.awaited_read();
     candidate.step(record(request, STRANGER));
     assert!(candidate.halt_reason().contains("incarnation 0000000000000021"), "{:?}", candidate.outputs);
@@ -233,7 +240,7 @@ fn a_winner_announces_itself_once_it_is_attached() {
     let mut winner = Stepped::backup();
     assert!(!winner.node.may_announce(winner.now));
     winner.until(|output| matches!(output, Output::CloseLog { .. }));
-    winner.step(Input::Drained { position: 0, outputs_produced: 0 });
+    winner.step(Input::Drained { position: 0 });
     let request = winner.awaited_read();
     winner.step(record(request, PRIMARY));
     let asked = winner.outputs.iter().find_map(|output| match output {
@@ -266,7 +273,7 @@ fn a_backup_that_is_there_again_is_not_suspected_for_what_could_not_reach_it() {
 fn what_a_dead_primary_had_sent_before_is_no_sign_of_its_life() {
     let mut backup = Stepped::backup();
     let timing = config().timing;
-    let heartbeat = Body::Heartbeat { released: 0 };
+    let heartbeat = Body::Heartbeat { released: OutputMark::default() };
     backup.hear(PRIMARY, heartbeat, 0);
     // It dies with all that follows in some queue on its way.
     let newest_echo = backup.now;
@@ -276,4 +283,36 @@ fn what_a_dead_primary_had_sent_before_is_no_sign_of_its_life() {
         backup.hear(PRIMARY, heartbeat, newest_echo.0);
     }
     assert_eq!(backup.node.role(), Role::Candidate);
+}
+
+#[test]
+fn a_backup_whose_replay_falls_short_of_what_has_left_halts_and_does_not_ask() {
+    let mut candidate = Stepped::backup();
+    candidate.hear(PRIMARY, Body::Heartbeat { released: output(2) }, 0);
+    candidate.step(Input::OutputProduced { output: output(1), depends_on: 0 });
+    candidate.until(|output| matches!(output, Output::CloseLog { .. }));
+    candidate.step(Input::Drained { position: 0 });
+    assert_eq!(candidate.halt_reason(), "diverged at position 0: output 2 has left, and replay ends with output 1");
+}
+
+#[test]
+fn a_backup_compares_the_output_that_has_left_with_its_own() {
+    let other = OutputMark { fingerprint: Fingerprint([0xff; 16]), ..output(2) };
+    for (own, reason) in
+        [(output(2), ""), (other, "diverged at position 0: output 2 is another one than the primary's")]
+    {
+        let heartbeat = Body::Heartbeat { released: output(2) };
+        let mut behind = Stepped::backup();
+        behind.hear(PRIMARY, heartbeat, 0);
+        behind.step(Input::OutputProduced { output: output(1), depends_on: 0 });
+        behind.step(Input::OutputProduced { output: own, depends_on: 0 });
+        let mut ahead = Stepped::backup();
+        for output in [output(1), own, output(3)] {
+            ahead.step(Input::OutputProduced { output, depends_on: 0 });
+        }
+        ahead.hear(PRIMARY, heartbeat, 0);
+        assert_eq!((behind.halt_reason(), ahead.halt_reason()), (reason.to_owned(), reason.to_owned()));
+        let answered = ahead.outputs.iter().any(|output| matches!(output, Output::Send { .. }));
+        assert_eq!(answered, reason.is_empty(), "{:?}", ahead.outputs);
+    }
 }

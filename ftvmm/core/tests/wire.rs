@@ -9,7 +9,7 @@ use _core::node::authentication::{Key, Purpose};
 use _core::node::frame::{FrameWriter, Greeting, Kind};
 use _core::node::log_buffer::Batch;
 use _core::node::session::entries_payload;
-use _core::protocol::{Body, Config, Header, Message, Terms};
+use _core::protocol::{Body, Config, Header, Message, OutputMark, Terms};
 
 const PAGE: &str = include_str!("../../../docs/wire.md");
 const DIALLER_NONCE: [u8; 16] = [0xd0; 16];
@@ -44,6 +44,10 @@ fn header(sequence: u64) -> Header {
         stamp: 5_000_000_000,
         echo: 7_000_000_000,
     }
+}
+
+fn first_output() -> OutputMark {
+    OutputMark { index: 1, fingerprint: Fingerprint([0xf1; 16]) }
 }
 
 /// One entry of each kind of answer that a guest can get.
@@ -109,7 +113,7 @@ fn greetings_and_frames_are_as_the_page_has_them() {
 
     let mut sent = Vec::new();
     let mut writer = FrameWriter::new(&mut sent, key(), dialler);
-    let commit = Message { header: header(2), body: Body::Commit { position: 0, released: 0 } };
+    let commit = Message { header: header(2), body: Body::Commit { position: 0, released: OutputMark::default() } };
     writer.write(Kind::Control, &commit.encode()).unwrap();
     let all = entries();
     let mut batch = Batch { first: 2, count: 0, bytes: Vec::new() };
@@ -119,7 +123,8 @@ fn greetings_and_frames_are_as_the_page_has_them() {
         batch.bytes.extend_from_slice(&bytes);
         batch.count += 1;
     }
-    let entries = Message { header: header(3), body: Body::Entries { released: 1, first: 2, through: batch.last() } };
+    let body = Body::Entries { released: first_output(), first: 2, through: batch.last() };
+    let entries = Message { header: header(3), body };
     writer.write(Kind::Entries, &entries_payload(&entries.encode(), &batch)).unwrap();
     assert_example("frames-dialler", &sent);
 
@@ -139,7 +144,7 @@ fn messages_and_datagrams_are_as_the_page_has_them() {
     ] {
         assert_example(name, &Message { header: header(1), body }.encode());
     }
-    let heartbeat = Message { header: header(5), body: Body::Heartbeat { released: 1 } };
+    let heartbeat = Message { header: header(5), body: Body::Heartbeat { released: first_output() } };
     assert_example("datagram", &key().seal(Purpose::Heartbeat, heartbeat.encode()));
 }
 

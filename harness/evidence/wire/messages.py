@@ -11,6 +11,8 @@ from blake3 import blake3
 _HEADER = struct.Struct("<B16s6Q")
 _TERMS = "32s7Q"
 _ENTRY = struct.Struct("<I4sQ16sB")
+# The guest's fingerprint where no output has completed.
+_NO_OUTPUT = "00" * 16
 _CHECKED_AT = 8
 _ENTRY_BODY_BYTES_MAX = 1_048_617
 
@@ -63,10 +65,11 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Primary: you are the backup, from this position on."""
+    """Primary: you are the backup, from this position on. The fingerprint is the guest's at the released mark."""
 
     position: int
     released: int
+    fingerprint: str = _NO_OUTPUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Heartbeat:
     """Primary, on every path."""
 
     released: int
+    fingerprint: str = _NO_OUTPUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class Entries:
     first: int
     through: int
     entries: tuple[LogEntry, ...] = ()
+    fingerprint: str = _NO_OUTPUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +152,27 @@ def _welcome(fields: bytes) -> Welcome:
     return Welcome(stored, replayed, Terms(digest.hex(), *bounds))
 
 
+def _commit(fields: bytes) -> Commit:
+    position, released, fingerprint = struct.unpack("<QQ16s", fields)
+    return Commit(position, released, fingerprint.hex())
+
+
+def _heartbeat(fields: bytes) -> Heartbeat:
+    released, fingerprint = struct.unpack("<Q16s", fields)
+    return Heartbeat(released, fingerprint.hex())
+
+
+def _entries(fields: bytes) -> Entries:
+    released, first, through, fingerprint = struct.unpack("<QQQ16s", fields)
+    return Entries(released, first, through, fingerprint=fingerprint.hex())
+
+
 _BODIES: Mapping[int, Callable[[bytes], Body]] = {
     1: _hello,
     2: _welcome,
-    3: lambda fields: Commit(*struct.unpack("<QQ", fields)),
-    4: lambda fields: Heartbeat(*struct.unpack("<Q", fields)),
-    5: lambda fields: Entries(*struct.unpack("<QQQ", fields)),
+    3: _commit,
+    4: _heartbeat,
+    5: _entries,
     6: lambda fields: Answer(*struct.unpack("<QQ", fields)),
     7: lambda fields: Farewell(*struct.unpack("<i", fields)),
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::lab::{failpoint, mutant};
-use crate::protocol::{Instant, Node, OutputResult};
+use crate::protocol::{Instant, Node, OutputMark, OutputResult};
 
 #[cfg(feature = "lab")]
 use super::broken_emission;
@@ -55,12 +55,12 @@ impl Emitter {
     /// Runs until the queue stops.
     ///
     /// # Arguments
-    /// `may_release` is the protocol's pure look; `completed` tells it at once that an output has left well; `done` takes each completed output's index and what became of it.
+    /// `may_release` is the protocol's pure look; `completed` tells it at once that an output has left well; `done` takes each output and what became of it.
     pub fn run(
         &self,
         may_release: impl Fn(&Produced) -> bool,
-        completed: impl Fn(u64),
-        done: impl Fn(u64, OutputResult),
+        completed: impl Fn(OutputMark),
+        done: impl Fn(OutputMark, OutputResult),
     ) {
         loop {
             let next = self.queue.next(&may_release);
@@ -83,7 +83,7 @@ impl Emitter {
                         let emitted = self.emit(&output);
                         emitted
                     };
-                    self.finish(output.index, emitted, &done);
+                    self.finish(output.mark(), emitted, &done);
                 }
                 Next::Release(output) => {
                     self.record(&output, "release");
@@ -97,24 +97,24 @@ impl Emitter {
                     }
                     failpoint!(AfterSecondCheck, output.index, output.content.kind());
                     if matches!(output.content, Content::Block { .. }) && mutant!(CompletedAtSubmission) {
-                        completed(output.index);
+                        completed(output.mark());
                     }
                     let emitted = self.emit(&output);
                     if emitted == OutputResult::Completed {
-                        completed(output.index);
+                        completed(output.mark());
                     }
-                    self.finish(output.index, emitted, &done);
+                    self.finish(output.mark(), emitted, &done);
                 }
             }
         }
     }
 
-    fn finish(&self, index: u64, emitted: OutputResult, done: &impl Fn(u64, OutputResult)) {
+    fn finish(&self, output: OutputMark, emitted: OutputResult, done: &impl Fn(OutputMark, OutputResult)) {
         // What the interface refused is not tried again here: another host emits it, or nobody does.
         if matches!(emitted, OutputResult::Completed | OutputResult::Refused) {
             self.queue.complete();
         }
-        done(index, emitted);
+        done(output, emitted);
     }
 
     pub(super) fn record(&self, output: &Produced, why: &str) {
@@ -177,13 +177,15 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::log::Fingerprint;
     use crate::node::clock;
     use crate::protocol::Config;
 
     #[test]
     fn an_output_is_looked_at_by_a_time_that_was_read_under_the_lock() {
         let protocol = Mutex::new(Node::new(Config::new([7; 16], [9; 32]), 1));
-        let output = Produced { index: 1, depends_on: 0, content: Content::Console { bytes: Vec::new() } };
+        let fingerprint = Fingerprint::default();
+        let output = Produced { index: 1, fingerprint, depends_on: 0, content: Content::Console { bytes: Vec::new() } };
         let under_the_lock = Cell::new(false);
         let clock = || {
             under_the_lock.set(protocol.is_locked());

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use parking_lot::{Condvar, Mutex};
 
 use crate::lab::rule;
+use crate::log::Fingerprint;
+use crate::protocol::OutputMark;
 
 /// What leaves the VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +87,8 @@ impl Content {
 pub struct Produced {
     /// its number in program order
     pub index: u64,
+    /// the guest's fingerprint as it produced it
+    pub fingerprint: Fingerprint,
     /// position of the last log entry before it
     pub depends_on: u64,
     /// what leaves
@@ -92,6 +96,11 @@ pub struct Produced {
 }
 
 impl Produced {
+    /// As the protocol knows it.
+    pub fn mark(&self) -> OutputMark {
+        OutputMark { index: self.index, fingerprint: self.fingerprint }
+    }
+
     /// What it takes up, in bytes, its own fields included.
     fn size(&self) -> usize {
         size_of::<Produced>() + self.content.bytes().len()
@@ -157,12 +166,12 @@ pub struct OutputQueue {
 
 impl OutputQueue {
     /// Queues the next output. Returns its index.
-    pub fn produce(&self, depends_on: u64, content: Content) -> u64 {
+    pub fn produce(&self, fingerprint: Fingerprint, depends_on: u64, content: Content) -> u64 {
         let mut state = self.state.lock();
         state.produced += 1;
         let index = state.produced;
         if index > state.forgotten {
-            let output = Produced { index, depends_on, content };
+            let output = Produced { index, fingerprint, depends_on, content };
             state.bytes += output.size();
             state.pending.push_back(output);
         }
@@ -301,6 +310,10 @@ mod tests {
         Content::Frame { device: 1, bytes: vec![byte] }
     }
 
+    fn produce(queue: &OutputQueue, depends_on: u64, content: Content) {
+        queue.produce(Fingerprint::default(), depends_on, content);
+    }
+
     fn index(next: Next) -> (&'static str, u64) {
         match next {
             Next::Release(output) => ("release", output.index),
@@ -313,7 +326,7 @@ mod tests {
     fn a_go_live_reissues_what_is_uncertain_and_then_releases() {
         let queue = OutputQueue::default();
         for byte in 1..=4 {
-            queue.produce(u64::from(byte), frame(byte));
+            produce(&queue, u64::from(byte), frame(byte));
         }
         queue.forget(1);
         queue.reissue(3, 3);
@@ -330,7 +343,7 @@ mod tests {
         let queue = OutputQueue::default();
         queue.forget(2);
         for byte in 1..=3 {
-            queue.produce(0, frame(byte));
+            produce(&queue, 0, frame(byte));
         }
         queue.release();
         assert_eq!(index(queue.next(|_| true)), ("release", 3));
@@ -339,7 +352,7 @@ mod tests {
     #[test]
     fn a_read_waits_for_a_held_write_beneath_it_and_for_no_other() {
         let queue = std::sync::Arc::new(OutputQueue::default());
-        queue.produce(1, Content::Block { device: 1, offset: 512, bytes: vec![0; 512] });
+        produce(&queue, 1, Content::Block { device: 1, offset: 512, bytes: vec![0; 512] });
         assert!(queue.wait_for_writes(1, 0, 512));
         assert!(queue.wait_for_writes(2, 512, 512));
         let reader = {
@@ -356,7 +369,7 @@ mod tests {
     #[test]
     fn a_guest_that_outruns_its_outputs_waits_until_they_have_left() {
         let queue = std::sync::Arc::new(OutputQueue::default());
-        queue.produce(1, Content::Block { device: 1, offset: 0, bytes: vec![0; HELD_BYTES_MAX] });
+        produce(&queue, 1, Content::Block { device: 1, offset: 0, bytes: vec![0; HELD_BYTES_MAX] });
         let guest = {
             let queue = queue.clone();
             std::thread::spawn(move || queue.wait_for_room())
@@ -366,7 +379,7 @@ mod tests {
         assert!(!guest.is_finished(), "what is on its way out still takes up room");
         queue.complete();
         assert!(guest.join().unwrap());
-        queue.produce(2, Content::Block { device: 1, offset: 0, bytes: vec![0; HELD_BYTES_MAX] });
+        produce(&queue, 2, Content::Block { device: 1, offset: 0, bytes: vec![0; HELD_BYTES_MAX] });
         queue.forget(2);
         assert!(queue.wait_for_room());
     }
@@ -374,7 +387,7 @@ mod tests {
     #[test]
     fn a_backup_holds_everything_and_a_stop_ends_the_wait() {
         let queue = std::sync::Arc::new(OutputQueue::default());
-        queue.produce(1, frame(1));
+        produce(&queue, 1, frame(1));
         let emitter = {
             let queue = queue.clone();
             std::thread::spawn(move || index(queue.next(|_| true)))

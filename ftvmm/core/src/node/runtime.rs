@@ -12,7 +12,7 @@ use crate::lab::mutant;
 #[cfg(feature = "lab")]
 use crate::lab::rule;
 use crate::protocol::{
-    ArbiterRecord, AskResult, Input, Instant, Output, OutputResult, Path, ReadResult, Role, TraceEvent,
+    ArbiterRecord, AskResult, Input, Instant, Output, OutputMark, OutputResult, Path, ReadResult, Role, TraceEvent,
 };
 
 use super::clock;
@@ -74,7 +74,7 @@ pub struct Inbox {
     /// from the guest's thread
     pub cpu: Receiver<CpuEvent>,
     /// from the emitter
-    pub done: Receiver<(u64, OutputResult)>,
+    pub done: Receiver<(OutputMark, OutputResult)>,
     /// from Python and the operator
     pub commands: Receiver<Command>,
 }
@@ -86,7 +86,7 @@ enum Event {
     Command(Command),
     Datagram(Datagram),
     Session(SessionEvent),
-    Done((u64, OutputResult)),
+    Done((OutputMark, OutputResult)),
     Cpu(CpuEvent),
 }
 
@@ -176,17 +176,21 @@ impl Runtime {
     }
 
     /// Outputs leave in order: where several have left well, the newest speaks for all.
-    fn done(&mut self, (mut index, result): (u64, OutputResult), more: &Receiver<(u64, OutputResult)>) -> Input {
+    fn done(
+        &mut self,
+        (mut output, result): (OutputMark, OutputResult),
+        more: &Receiver<(OutputMark, OutputResult)>,
+    ) -> Input {
         while result == OutputResult::Completed
             && let Ok((next, result)) = more.try_recv()
         {
             if result != OutputResult::Completed {
-                self.followed.push_back(Input::OutputDone { index: next, result });
+                self.followed.push_back(Input::OutputDone { output: next, result });
                 break;
             }
-            index = next;
+            output = next;
         }
-        Input::OutputDone { index, result }
+        Input::OutputDone { output, result }
     }
 
     /// R7: this node was paused. The sockets' threads are given the time to hand over what waits, and all of it is
@@ -319,9 +323,9 @@ impl Runtime {
     fn cpu(&mut self, event: CpuEvent) -> Option<Input> {
         Some(match event {
             CpuEvent::Appended { through } => Input::EntriesAppended { through },
-            CpuEvent::Produced { index, depends_on } => Input::OutputProduced { index, depends_on },
-            CpuEvent::Replayed { through, outputs_produced } => Input::EntriesReplayed { through, outputs_produced },
-            CpuEvent::Drained { position, outputs_produced } => Input::Drained { position, outputs_produced },
+            CpuEvent::Produced { output, depends_on } => Input::OutputProduced { output, depends_on },
+            CpuEvent::Replayed { through } => Input::EntriesReplayed { through },
+            CpuEvent::Drained { position } => Input::Drained { position },
             CpuEvent::Diverged { position, reason } => Input::Diverged { position, reason },
             CpuEvent::Halted { exit_status } => Input::GuestHalted { exit_status },
             CpuEvent::Failed { reason } => {

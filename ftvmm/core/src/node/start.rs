@@ -16,7 +16,7 @@ use crate::devices::DeviceError;
 use crate::image::{Image, ImageError};
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
-use crate::protocol::{Config, ConfigError, Node, OutputResult, Timing};
+use crate::protocol::{Config, ConfigError, Node, OutputMark, OutputResult, Timing};
 
 use super::authentication::{Key, KeyError};
 use super::clock::{self, GuestClock};
@@ -288,7 +288,12 @@ fn start_recording(
     })
 }
 
-fn start_emitter(config: &NodeConfig, shared: &Shared, console: std::fs::File, done: Sender<(u64, OutputResult)>) {
+fn start_emitter(
+    config: &NodeConfig,
+    shared: &Shared,
+    console: std::fs::File,
+    done: Sender<(OutputMark, OutputResult)>,
+) {
     let emitter = Emitter {
         queue: shared.outputs.clone(),
         devices: shared.world.attached(),
@@ -301,11 +306,11 @@ fn start_emitter(config: &NodeConfig, shared: &Shared, console: std::fs::File, d
     let protocol = shared.protocol.clone();
     let may_release = move |output: &Produced| emitter::may_release(&protocol, output, clock::now);
     let protocol = shared.protocol.clone();
-    let completed = move |index| protocol.lock().output_completed(index);
+    let completed = move |output| protocol.lock().output_completed(output);
     thread::urgent("emitter", move || {
-        emitter.run(may_release, completed, |index, emitted| {
+        emitter.run(may_release, completed, |output, emitted| {
             // The protocol's thread lives as long as this one.
-            let _ = done.send((index, emitted));
+            let _ = done.send((output, emitted));
         });
     });
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::lab::{failpoint, mutant, rule};
 use crate::log::{End, EndKind, Entry};
 use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request, TrapReport};
+use crate::protocol::OutputMark;
 use crate::remark::remark;
 
 use super::clock::{self, GuestClock};
@@ -45,8 +46,8 @@ pub enum CpuEvent {
     },
     /// an output waits
     Produced {
-        /// its number
-        index: u64,
+        /// which
+        output: OutputMark,
         /// position of the last entry before it
         depends_on: u64,
     },
@@ -54,15 +55,11 @@ pub enum CpuEvent {
     Replayed {
         /// position of the last entry that was replayed
         through: u64,
-        /// outputs that replay has produced
-        outputs_produced: u64,
     },
     /// candidate: replay has come to the end of the closed log
     Drained {
         /// position of the last entry
         position: u64,
-        /// outputs that replay has produced
-        outputs_produced: u64,
     },
     /// backup: this replica is not the primary's any more
     Diverged {
@@ -304,8 +301,9 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         }
         #[cfg(feature = "lab")]
         let kind = content.kind();
-        let index = self.outputs.produce(depends_on, content);
-        (self.tell)(CpuEvent::Produced { index, depends_on });
+        let fingerprint = self.machine.fingerprint();
+        let index = self.outputs.produce(fingerprint, depends_on, content);
+        (self.tell)(CpuEvent::Produced { output: OutputMark { index, fingerprint }, depends_on });
         #[cfg(feature = "lab")]
         if !replaying {
             failpoint!(OutputProduced, index, kind);
@@ -389,8 +387,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
                 Next::Stopped => return Err(None),
                 Next::Entry(bytes) => return Ok(Some(bytes)),
                 Next::Drained { closed } => {
-                    let outputs_produced = self.outputs.produced();
-                    (self.tell)(CpuEvent::Drained { position: closed, outputs_produced });
+                    (self.tell)(CpuEvent::Drained { position: closed });
                     if self.control.wait_for_order(Mode::Replaying, replays).ok_or(None)? != Mode::Replaying {
                         return Ok(None);
                     }
@@ -432,7 +429,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         self.control.position.store(position, Ordering::Release);
         if position.is_multiple_of(REPLAYED_EVERY) || position == self.log.newest() {
             self.log.truncate(position.saturating_sub(1));
-            (self.tell)(CpuEvent::Replayed { through: position, outputs_produced: self.outputs.produced() });
+            (self.tell)(CpuEvent::Replayed { through: position });
         }
         Ok(Some(entry.answer))
     }

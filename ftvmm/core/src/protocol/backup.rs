@@ -7,7 +7,7 @@ use super::node::Node;
 use super::output::{HaltReason, Output};
 use super::role::Role;
 use super::trace::TraceEvent;
-use super::wire::{Body, EntriesRange, Message};
+use super::wire::{Body, EntriesRange, Message, OutputMark};
 
 impl Node {
     /// A message that passed the keyed hash; who may say what to whom is decided here.
@@ -37,7 +37,14 @@ impl Node {
     }
 
     /// R14: only COMMIT makes a joiner the backup; the state at position 0 is complete by itself.
-    fn committed(&mut self, path: Path, message: &Message, position: u64, released: u64, outputs: &mut Vec<Output>) {
+    fn committed(
+        &mut self,
+        path: Path,
+        message: &Message,
+        position: u64,
+        released: OutputMark,
+        outputs: &mut Vec<Output>,
+    ) {
         if self.role != Role::Joining {
             return;
         }
@@ -62,17 +69,34 @@ impl Node {
         self.send(path, Body::Answer { stored, replayed }, outputs);
     }
 
-    /// R: the outputs up to it have completed on the primary, and replay's copies of them can go.
-    fn hear_released(&mut self, released: u64, outputs: &mut Vec<Output>) {
-        if released > self.released {
+    /// R: the outputs up to it have completed on the primary, and replay's copies of them can go. False: this replica is not the primary's.
+    fn hear_released(&mut self, released: OutputMark, outputs: &mut Vec<Output>) -> bool {
+        if released.index > self.released.index {
             self.released = released;
-            outputs.push(Output::ForgetOutputs { through: released });
+            outputs.push(Output::ForgetOutputs { through: released.index });
+            self.compare_released(outputs);
+        }
+        self.role != Role::Halted
+    }
+
+    /// Compares the output that R names with replay's, once both are known. Entries show how the guest came to each of them; what it said
+    /// after the last one shows here alone.
+    pub(super) fn compare_released(&mut self, outputs: &mut Vec<Output>) {
+        while let Some((position, own)) = self.unreleased.front().copied()
+            && own.index <= self.released.index
+        {
+            self.unreleased.pop_front();
+            let alike = own.index < self.released.index || own.fingerprint == self.released.fingerprint;
+            if !alike && self.config.rules.diverged_halts && !mutant!(ReleasedOneTooFar) {
+                let reason = format!("output {} is another one than the primary's", own.index);
+                self.diverged(position, reason, outputs);
+            }
         }
     }
 
-    fn heartbeat(&mut self, path: Path, message: &Message, released: u64, outputs: &mut Vec<Output>) {
-        if self.answers() && self.hearing.hear(path, &message.header, self.now) {
-            self.hear_released(released, outputs);
+    fn heartbeat(&mut self, path: Path, message: &Message, released: OutputMark, outputs: &mut Vec<Output>) {
+        if self.answers() && self.hearing.hear(path, &message.header, self.now) && self.hear_released(released, outputs)
+        {
             self.acknowledge(path, outputs);
         }
     }
@@ -93,8 +117,10 @@ impl Node {
         let Ok(message) = Message::decode(header) else { return };
         let path = Path::Log { connection };
         self.hearing.hear(path, &message.header, self.now);
-        if let Body::Entries { released, .. } = message.body {
-            self.hear_released(released, outputs);
+        if let Body::Entries { released, .. } = message.body
+            && !self.hear_released(released, outputs)
+        {
+            return;
         }
         self.log.stored = self.log.stored.max(range.through);
         self.log.acknowledged = self.log.stored;
@@ -102,19 +128,10 @@ impl Node {
         self.acknowledge(path, outputs);
     }
 
-    pub(super) fn entries_replayed(&mut self, through: u64, outputs_produced: u64, outputs: &mut Vec<Output>) {
+    pub(super) fn entries_replayed(&mut self, through: u64) {
         if matches!(self.role, Role::Backup | Role::Candidate) {
             self.log.replayed = self.log.replayed.max(through);
-            self.replay_produced(outputs_produced, outputs);
         }
-    }
-
-    /// Replay that is behind produces outputs that have completed on the primary long ago: they need not be kept either.
-    fn replay_produced(&mut self, outputs_produced: u64, outputs: &mut Vec<Output>) {
-        if outputs_produced > self.produced && self.released > self.produced {
-            outputs.push(Output::ForgetOutputs { through: self.released });
-        }
-        self.produced = self.produced.max(outputs_produced);
     }
 
     /// R9: in one step; from here on nothing is said, and the log is closed.
@@ -131,14 +148,24 @@ impl Node {
         outputs.push(Output::CloseLog { position });
     }
 
-    pub(super) fn drained(&mut self, position: u64, outputs_produced: u64, outputs: &mut Vec<Output>) {
+    pub(super) fn drained(&mut self, position: u64, outputs: &mut Vec<Output>) {
         // A log that was opened again meanwhile has another end.
-        if self.role == Role::Candidate && position == self.log.stored {
-            self.log.replayed = position;
-            self.log.drained = true;
-            self.replay_produced(outputs_produced, outputs);
-            outputs.push(Output::Trace(TraceEvent::Drained { position }));
+        if self.role != Role::Candidate || position != self.log.stored {
+            return;
         }
+        self.log.replayed = position;
+        let (released, produced) = (self.released.index, self.produced);
+        let falls_short = released > produced && self.config.rules.diverged_halts;
+        // A VMM that is broken so would not look.
+        #[cfg(feature = "lab")]
+        let falls_short = falls_short && !mutant!(LoseLogTail) && !mutant!(LoseLastEntry);
+        if falls_short {
+            // What has left is acknowledged, so that replay must have come to it (R5).
+            let reason = format!("output {released} has left, and replay ends with output {produced}");
+            return self.diverged(position, reason, outputs);
+        }
+        self.log.drained = true;
+        outputs.push(Output::Trace(TraceEvent::Drained { position }));
     }
 
     /// R12: neither has won; the log goes on from what is held.

@@ -50,6 +50,7 @@ impl Node {
     /// Won as the backup.
     pub(super) fn won_as_backup(&mut self, outputs: &mut Vec<Output>) {
         self.suspicion = None;
+        self.unreleased.clear();
         self.close_session("won the arbiter", outputs);
         self.change_role(Role::Won, "won the arbiter", outputs);
         outputs.push(Output::Attach { generation: self.generation });
@@ -76,8 +77,8 @@ impl Node {
         if let GoLive::Waiting { until } = self.go_live
             && until <= self.now
         {
-            let (from, through) = (self.released + 1, self.produced);
-            self.traced_done = self.released;
+            let (from, through) = (self.released.index + 1, self.produced);
+            self.traced_done = self.released.index;
             if from <= through && self.config.rules.reissue {
                 self.go_live = GoLive::Reissuing { through };
                 outputs.push(Output::Reissue { from, through });
@@ -86,13 +87,13 @@ impl Node {
                     outputs.push(Output::GoLive);
                 }
             } else {
-                self.released = self.produced;
+                self.released.index = self.produced;
                 self.traced_done = self.produced;
                 self.go_live = GoLive::Reissuing { through };
             }
         }
         if let GoLive::Reissuing { through } = self.go_live
-            && self.released >= through
+            && self.released.index >= through
         {
             self.go_live = GoLive::Live { first_output_seen: false };
             outputs.push(Output::Trace(TraceEvent::Live));

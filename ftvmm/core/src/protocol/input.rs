@@ -1,5 +1,7 @@
 //! What the threads of a node tell the state machine.
 
+use super::wire::OutputMark;
+
 /// The way that a message came or goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Path {
@@ -112,17 +114,17 @@ pub enum Input {
         /// Position of the newest entry.
         through: u64,
     },
-    /// Primary: the guest produced an output, now held. Reported before the guest runs on.
+    /// The guest produced an output, live or in replay; it is held now. Reported before the guest runs on.
     OutputProduced {
-        /// Index of the output, from 1.
-        index: u64,
+        /// The output.
+        output: OutputMark,
         /// Position of the last entry before it.
         depends_on: u64,
     },
     /// Primary: the emission of an output has ended.
     OutputDone {
-        /// Index of the output.
-        index: u64,
+        /// The output.
+        output: OutputMark,
         /// How.
         result: OutputResult,
     },
@@ -137,15 +139,11 @@ pub enum Input {
     EntriesReplayed {
         /// Position of the newest entry replayed.
         through: u64,
-        /// Index of the newest output that replay produced.
-        outputs_produced: u64,
     },
     /// Candidate: replay has reached the end of the closed log and the guest asks for an input that is not there.
     Drained {
         /// The position that `CloseLog` named.
         position: u64,
-        /// Index of the newest output that replay produced.
-        outputs_produced: u64,
     },
     /// Backup: replay differs from the log at this position.
     Diverged {

@@ -31,4 +31,4 @@ pub use rules::{Rules, UnknownRule};
 pub use status::Status;
 pub use time::{Instant, Timing};
 pub use trace::TraceEvent;
-pub use wire::{Body, EntriesRange, Header, Message, WireError};
+pub use wire::{Body, EntriesRange, Header, Message, OutputMark, WireError};

@@ -1,5 +1,7 @@
 //! The state machine itself: what a node remembers, and the one place where inputs enter.
 
+use std::collections::VecDeque;
+
 use crate::lab::mutant;
 
 use super::arbitration::Arbitration;
@@ -12,7 +14,7 @@ use super::role::Role;
 use super::suspicion::Hearing;
 use super::time::Instant;
 use super::trace::TraceEvent;
-use super::wire::{Body, Header, Message};
+use super::wire::{Body, Header, Message, OutputMark};
 
 /// The log session of this node, from its own side.
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +63,10 @@ pub struct Node {
     pub(super) suspicion: Option<(Instant, String)>,
     pub(super) arbitration: Arbitration,
     pub(super) log: LogState,
-    /// Index of the last output that completed (R): on the primary its own, on the backup what it heard.
-    pub(super) released: u64,
+    /// The last output that completed (R): on the primary its own, on the backup what it heard.
+    pub(super) released: OutputMark,
+    /// Backup: the outputs of replay that R has not come to, each behind the position that it depends on.
+    pub(super) unreleased: VecDeque<(u64, OutputMark)>,
     /// Index of the newest output whose completion is in the trace; never behind R but for what the emitter has just completed.
     pub(super) traced_done: u64,
     /// Index of the newest output produced, live or in replay.
@@ -111,7 +115,8 @@ impl Node {
             suspicion: None,
             arbitration: Arbitration::default(),
             log: LogState::default(),
-            released: 0,
+            released: OutputMark::default(),
+            unreleased: VecDeque::new(),
             traced_done: 0,
             produced: 0,
             frames_lost: 0,
@@ -128,7 +133,7 @@ impl Node {
         if believed {
             node.role = Role::Alone;
             node.generation = remembered.generation;
-            node.released = remembered.released;
+            node.released.index = remembered.released;
             node.traced_done = remembered.released;
             node.produced = remembered.released;
             node.go_live = GoLive::Live { first_output_seen: true };
@@ -153,7 +158,7 @@ impl Node {
 
     /// Index of the last output that completed, as far as this node knows (R).
     pub fn released(&self) -> u64 {
-        self.released
+        self.released.index
     }
 
     /// Takes one input; appends what is to be done to `outputs`. Call it with non-decreasing `now`.
@@ -187,16 +192,11 @@ impl Node {
             Input::SessionClosed { connection, reason } => self.session_closed(connection, reason, outputs),
             Input::Message { path, bytes } => self.message(path, &bytes, outputs),
             Input::EntriesAppended { through } => self.entries_appended(through, outputs),
-            Input::OutputProduced { index, depends_on } => {
-                self.produced = self.produced.max(index);
-                self.output_produced(depends_on, outputs);
-            }
-            Input::OutputDone { index, result } => self.output_done(index, result, outputs),
+            Input::OutputProduced { output, depends_on } => self.output_produced(output, depends_on, outputs),
+            Input::OutputDone { output, result } => self.output_done(output, result, outputs),
             Input::EntriesStored { connection, header } => self.entries_stored(connection, &header, outputs),
-            Input::EntriesReplayed { through, outputs_produced } => {
-                self.entries_replayed(through, outputs_produced, outputs)
-            }
-            Input::Drained { position, outputs_produced } => self.drained(position, outputs_produced, outputs),
+            Input::EntriesReplayed { through } => self.entries_replayed(through),
+            Input::Drained { position } => self.drained(position, outputs),
             Input::Diverged { position, reason } => self.diverged(position, reason, outputs),
             Input::Attached => self.attached(outputs),
             Input::GuestHalted { exit_status } => self.guest_exit_status = Some(exit_status),
@@ -330,7 +330,7 @@ impl Node {
     /// Guest halted and everything emitted: the VM is over, and the backup need not take over.
     fn stop_when_finished(&mut self, outputs: &mut Vec<Output>) {
         let Some(exit_status) = self.guest_exit_status else { return };
-        let all_done = self.released >= self.produced && self.traced_done >= self.released;
+        let all_done = self.released.index >= self.produced && self.traced_done >= self.released.index;
         if self.role.is_primary() && self.go_live.is_live() && all_done {
             if self.role == Role::Protected {
                 for path in self.paths() {

@@ -79,7 +79,7 @@ pub enum Output {
         /// Position of the last entry that may be forgotten.
         through: u64,
     },
-    /// Backup: outputs of replay up to this index will not be re-issued.
+    /// Backup: outputs of replay up to this index will not be re-issued, those that replay has yet to come to included.
     ForgetOutputs {
         /// Index of the last output that may be forgotten.
         through: u64,

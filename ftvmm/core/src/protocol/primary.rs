@@ -11,7 +11,7 @@ use super::output::Output;
 use super::role::Role;
 use super::time::Instant;
 use super::trace::TraceEvent;
-use super::wire::{Body, Message};
+use super::wire::{Body, Message, OutputMark};
 
 /// How far the log has come: appended and acknowledged on the primary, stored and replayed on the backup.
 #[derive(Clone, Debug, Default)]
@@ -116,8 +116,9 @@ impl Node {
     }
 
     /// R, as messages carry it.
-    fn released_as_said(&self) -> u64 {
-        if mutant!(ReleasedOneTooFar) { self.released + 1 } else { self.released }
+    fn released_as_said(&self) -> OutputMark {
+        let index = self.released.index + u64::from(mutant!(ReleasedOneTooFar));
+        OutputMark { index, ..self.released }
     }
 
     pub(super) fn send_heartbeats(&mut self, outputs: &mut Vec<Output>) {
@@ -156,7 +157,7 @@ impl Node {
             outputs.push(Output::TruncateLog { through: stored.min(self.log.appended) });
         }
         self.log.replay_heard(replayed, self.now);
-        if self.released < self.produced {
+        if self.released.index < self.produced {
             outputs.push(Output::TryRelease);
         }
     }

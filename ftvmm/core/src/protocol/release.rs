@@ -8,13 +8,15 @@ use super::role::Role;
 use super::status::Status;
 use super::time::Instant;
 use super::trace::TraceEvent;
+use super::wire::OutputMark;
 
 impl Node {
     /// Whether this output may leave now (R5): looked at right before the system call, with a fresh clock reading. Only the output after
     /// the last completed one may; so emit, report `OutputDone`, then look at the next.
     pub fn may_release(&self, output_index: u64, depends_on: u64, now: Instant) -> bool {
         let rules = &self.config.rules;
-        if output_index <= self.released || (rules.output_order && output_index != self.released + 1) {
+        let released = self.released.index;
+        if output_index <= released || (rules.output_order && output_index != released + 1) {
             return false;
         }
         match self.role {
@@ -45,23 +47,28 @@ impl Node {
 
     /// R moves as soon as an output has left, so that the next one need not wait for a step. Called by the sender right behind the system
     /// call that completed well; `OutputDone` follows, for this output or for a later one.
-    pub fn output_completed(&mut self, index: u64) {
-        if self.role.is_primary() && index == self.released + 1 {
-            self.released = index;
+    pub fn output_completed(&mut self, output: OutputMark) {
+        if self.role.is_primary() && output.index == self.released.index + 1 {
+            self.released = output;
         }
     }
 
     /// An output that waits for its acknowledgement is looked at when that comes, and not before.
-    pub(super) fn output_produced(&self, depends_on: u64, outputs: &mut Vec<Output>) {
+    pub(super) fn output_produced(&mut self, output: OutputMark, depends_on: u64, outputs: &mut Vec<Output>) {
+        self.produced = self.produced.max(output.index);
         let acknowledged = self.log.acknowledged >= depends_on || !self.config.rules.output_acknowledged;
         // A look more than is needed, where a mutant may let it go.
         let acknowledged = acknowledged || cfg!(feature = "lab");
-        if self.role == Role::Alone || (self.role == Role::Protected && acknowledged) {
+        if matches!(self.role, Role::Backup | Role::Candidate) {
+            self.unreleased.push_back((depends_on, output));
+            self.compare_released(outputs);
+        } else if self.role == Role::Alone || (self.role == Role::Protected && acknowledged) {
             outputs.push(Output::TryRelease);
         }
     }
 
-    pub(super) fn output_done(&mut self, index: u64, result: OutputResult, outputs: &mut Vec<Output>) {
+    pub(super) fn output_done(&mut self, output: OutputMark, result: OutputResult, outputs: &mut Vec<Output>) {
+        let index = output.index;
         if !self.role.is_primary() || index <= self.traced_done {
             return;
         }
@@ -82,7 +89,9 @@ impl Node {
             _ => {}
         }
         let first = self.traced_done + 1;
-        self.released = self.released.max(index);
+        if index > self.released.index {
+            self.released = output;
+        }
         self.traced_done = index;
         outputs.push(Output::Trace(TraceEvent::OutputDone { through: index }));
         if let GoLive::Live { first_output_seen } = &mut self.go_live
@@ -90,7 +99,7 @@ impl Node {
         {
             outputs.push(Output::Trace(TraceEvent::FirstOutput { index: first }));
         }
-        if self.released < self.produced {
+        if self.released.index < self.produced {
             outputs.push(Output::TryRelease);
         }
     }
@@ -108,7 +117,7 @@ impl Node {
             acknowledged: self.log.acknowledged,
             replayed: self.log.replayed,
             produced: self.produced,
-            released: self.released,
+            released: self.released.index,
             frames_lost: self.frames_lost,
             session: self.session.map_or(0, |session| session.number),
             heard_log,

@@ -2,7 +2,18 @@
 
 use thiserror::Error;
 
+use crate::log::Fingerprint;
+
 use super::config::Terms;
+
+/// An output: its number, and what the guest was then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutputMark {
+    /// From 1, over all devices of the VM; 0: none.
+    pub index: u64,
+    /// The guest's fingerprint, this output being the newest that it asked for. Replicas that came here alike have the same.
+    pub fingerprint: Fingerprint,
+}
 
 /// What every message carries (R3, R4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,18 +57,18 @@ pub enum Body {
     Commit {
         /// S: the position of the state that the joiner has (0 is the initial state).
         position: u64,
-        /// R: index of the last output that has completed.
-        released: u64,
+        /// R: the last output that has completed.
+        released: OutputMark,
     },
     /// Primary, on every path.
     Heartbeat {
-        /// R: index of the last output that has completed.
-        released: u64,
+        /// R: the last output that has completed.
+        released: OutputMark,
     },
     /// Primary: the header of a frame of log entries; the entries follow in the same frame.
     Entries {
-        /// R: index of the last output that has completed.
-        released: u64,
+        /// R: the last output that has completed.
+        released: OutputMark,
         /// Position of the first entry.
         first: u64,
         /// Position of the last entry.
@@ -123,6 +134,10 @@ impl Reader<'_> {
         Ok(u64::from_le_bytes(self.take()?))
     }
 
+    fn fingerprint(&mut self) -> Result<Fingerprint, WireError> {
+        Ok(Fingerprint(self.take()?))
+    }
+
     fn terms(&mut self) -> Result<Terms, WireError> {
         let mut terms = Terms { digest: self.take()?, bounds: [0; Terms::BOUNDS.len()] };
         for bound in &mut terms.bounds {
@@ -157,9 +172,18 @@ impl Message {
                 numbers(&[stored, replayed]);
                 terms.encode(&mut bytes);
             }
-            Body::Commit { position, released } => numbers(&[position, released]),
-            Body::Heartbeat { released } => numbers(&[released]),
-            Body::Entries { released, first, through } => numbers(&[released, first, through]),
+            Body::Commit { position, released } => {
+                numbers(&[position, released.index]);
+                bytes.extend_from_slice(&released.fingerprint.0);
+            }
+            Body::Heartbeat { released } => {
+                numbers(&[released.index]);
+                bytes.extend_from_slice(&released.fingerprint.0);
+            }
+            Body::Entries { released, first, through } => {
+                numbers(&[released.index, first, through]);
+                bytes.extend_from_slice(&released.fingerprint.0);
+            }
             Body::Answer { stored, replayed } => numbers(&[stored, replayed]),
             Body::Farewell { exit_status } => bytes.extend_from_slice(&exit_status.to_le_bytes()),
         }
@@ -182,9 +206,18 @@ impl Message {
         let body = match kind {
             1 => Body::Hello { backup: reader.number()?, terms: reader.terms()? },
             2 => Body::Welcome { stored: reader.number()?, replayed: reader.number()?, terms: reader.terms()? },
-            3 => Body::Commit { position: reader.number()?, released: reader.number()? },
-            4 => Body::Heartbeat { released: reader.number()? },
-            5 => Body::Entries { released: reader.number()?, first: reader.number()?, through: reader.number()? },
+            3 => {
+                let (position, index) = (reader.number()?, reader.number()?);
+                Body::Commit { position, released: OutputMark { index, fingerprint: reader.fingerprint()? } }
+            }
+            4 => {
+                let index = reader.number()?;
+                Body::Heartbeat { released: OutputMark { index, fingerprint: reader.fingerprint()? } }
+            }
+            5 => {
+                let (index, first, through) = (reader.number()?, reader.number()?, reader.number()?);
+                Body::Entries { released: OutputMark { index, fingerprint: reader.fingerprint()? }, first, through }
+            }
             6 => Body::Answer { stored: reader.number()?, replayed: reader.number()? },
             7 => Body::Farewell { exit_status: i32::from_le_bytes(reader.take()?) },
             _ => return Err(WireError::Kind(kind)),
@@ -229,6 +262,11 @@ mod tests {
         (any::<[u8; 32]>(), any::<[u64; Terms::BOUNDS.len()]>()).prop_map(|(digest, bounds)| Terms { digest, bounds })
     }
 
+    fn marks() -> impl Strategy<Value = OutputMark> {
+        (any::<u64>(), any::<[u8; 16]>())
+            .prop_map(|(index, bytes)| OutputMark { index, fingerprint: Fingerprint(bytes) })
+    }
+
     fn bodies() -> impl Strategy<Value = Body> {
         prop_oneof![
             (terms(), any::<u64>()).prop_map(|(terms, backup)| Body::Hello { terms, backup }),
@@ -237,9 +275,9 @@ mod tests {
                 stored,
                 replayed
             }),
-            (any::<u64>(), any::<u64>()).prop_map(|(position, released)| Body::Commit { position, released }),
-            any::<u64>().prop_map(|released| Body::Heartbeat { released }),
-            (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(released, first, through)| Body::Entries {
+            (any::<u64>(), marks()).prop_map(|(position, released)| Body::Commit { position, released }),
+            marks().prop_map(|released| Body::Heartbeat { released }),
+            (marks(), any::<u64>(), any::<u64>()).prop_map(|(released, first, through)| Body::Entries {
                 released,
                 first,
                 through

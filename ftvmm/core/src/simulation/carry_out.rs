@@ -56,6 +56,7 @@ impl World {
             Output::ForgetOutputs { through } => {
                 if let Some(process) = self.hosts[host].process.as_mut() {
                     process.held = process.held.split_off(&(through + 1));
+                    process.forgotten = through;
                 }
             }
             Output::StallGuest | Output::ResumeGuest => {
@@ -222,14 +223,21 @@ impl World {
             return;
         }
         let end = process.closed_at.map_or(process.entries.len(), |end| process.entries.len().min(end as usize));
+        let mut produced = Vec::new();
         while (process.guest.position as usize) < end {
-            let outputs = process.guest.take(process.entries[process.guest.position as usize]);
-            process.held.extend(outputs.into_iter().map(|output| (output.index, output)));
+            produced.extend(process.guest.take(process.entries[process.guest.position as usize]));
         }
-        let (through, outputs_produced, closed_at) = (process.guest.position, process.guest.outputs, process.closed_at);
-        self.step(host, Input::EntriesReplayed { through, outputs_produced });
+        let forgotten = process.forgotten;
+        process
+            .held
+            .extend(produced.iter().filter(|output| output.index > forgotten).map(|output| (output.index, *output)));
+        let (through, closed_at) = (process.guest.position, process.closed_at);
+        for output in produced {
+            self.step(host, Input::OutputProduced { output: output.mark(), depends_on: output.depends_on });
+        }
+        self.step(host, Input::EntriesReplayed { through });
         if let Some(position) = closed_at {
-            self.step(host, Input::Drained { position, outputs_produced });
+            self.step(host, Input::Drained { position });
         }
     }
 
@@ -261,7 +269,7 @@ impl World {
             self.freeze(host, until);
         }
         if !self.rules.output_completed {
-            self.step(host, Input::OutputDone { index: output.index, result: OutputResult::Completed });
+            self.step(host, Input::OutputDone { output: output.mark(), result: OutputResult::Completed });
         }
         let delay = self.random.between(1_000, 100_000);
         self.local_now(host, delay, Local::Emit { index: output.index, checked_at: self.now });
@@ -285,20 +293,20 @@ impl World {
             self.coverage.late_emissions += 1;
         }
         if matches!(output.destination, Destination::Block(_)) && std::mem::take(&mut self.hosts[host].write_fails) {
-            let done = Input::OutputDone { index, result: OutputResult::Failed };
+            let done = Input::OutputDone { output: output.mark(), result: OutputResult::Failed };
             self.local_now(host, 0, Local::Input(done));
             return;
         }
         if output.destination == Destination::Frame && std::mem::take(&mut self.hosts[host].frame_refused) {
             self.coverage.frames_refused += 1;
-            let done = Input::OutputDone { index, result: OutputResult::Refused };
+            let done = Input::OutputDone { output: output.mark(), result: OutputResult::Refused };
             self.local_now(host, 0, Local::Input(done));
             return;
         }
         self.coverage.outputs_emitted += 1;
         let verdict = self.contents.emit(index, output.content, incarnation);
         self.verdict(verdict);
-        let done = Local::Input(Input::OutputDone { index, result: OutputResult::Completed });
+        let done = Local::Input(Input::OutputDone { output: output.mark(), result: OutputResult::Completed });
         match output.destination {
             Destination::Frame => {
                 self.released_mark.complete(index);

@@ -54,6 +54,8 @@ pub enum FaultKind {
     ReplayStalls { host: usize },
     /// A bit of this host's guest memory flips, while it replays.
     Diverge { host: usize },
+    /// The same, and no entry shows it: what the guest takes in is the primary's.
+    Corrupt { host: usize },
     /// A message of an old backup, in another life of the pair, reaches this host.
     Stray { host: usize },
 }
@@ -79,6 +81,7 @@ impl FaultKind {
                 | FaultKind::WriteFails { .. }
                 | FaultKind::FrameRefused { .. }
                 | FaultKind::Diverge { .. }
+                | FaultKind::Corrupt { .. }
         )
     }
 }

@@ -1,6 +1,8 @@
 //! The modelled guest: deterministic between inputs, every output a function of all inputs up to it.
 
 use super::random::mix;
+use crate::log::Fingerprint;
+use crate::protocol::OutputMark;
 
 /// Blocks of the modelled disk.
 pub const BLOCKS: usize = 4;
@@ -25,6 +27,14 @@ pub struct GuestOutput {
     pub destination: Destination,
     /// The bytes, or the value written.
     pub content: u64,
+}
+
+impl GuestOutput {
+    /// As the state machine knows it.
+    pub fn mark(&self) -> OutputMark {
+        let bytes = self.content.to_le_bytes();
+        OutputMark { index: self.index, fingerprint: Fingerprint(std::array::from_fn(|place| bytes[place % 8])) }
+    }
 }
 
 /// What the guest asks for next.

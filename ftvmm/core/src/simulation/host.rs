@@ -26,6 +26,8 @@ pub struct Process {
     pub replay_due: bool,
     /// Outputs produced and not known to have completed.
     pub held: BTreeMap<u64, GuestOutput>,
+    /// Outputs up to here need not be held.
+    pub forgotten: u64,
     /// An output is between its check and its completion.
     pub emitting: bool,
     /// Primary: the connection that entries go to, and the next one to send.
@@ -47,6 +49,7 @@ impl Process {
             replaying: false,
             replay_due: false,
             held: BTreeMap::new(),
+            forgotten: 0,
             emitting: false,
             stream: None,
             tick_at: u64::MAX,

@@ -35,7 +35,15 @@ impl World {
             FaultKind::ArbiterHangs { host } => self.hosts[host].arbiter_hangs_until = fault.until,
             FaultKind::SlowWrites { host } => self.hosts[host].slow_writes_until = fault.until,
             FaultKind::ReplayStalls { host } => self.hosts[host].replay_stalled_until = fault.until,
-            FaultKind::Diverge { host } => self.diverge(host),
+            FaultKind::Diverge { host } => {
+                if let Some(position) = self.corrupt(host) {
+                    let input = Input::Diverged { position, reason: "fingerprint".to_owned() };
+                    self.local_now(host, 2 * MILLISECOND, Local::Input(input));
+                }
+            }
+            FaultKind::Corrupt { host } => {
+                self.corrupt(host);
+            }
             FaultKind::Stray { host } => self.stray(host, fault.until),
         }
     }
@@ -69,14 +77,11 @@ impl World {
         }
     }
 
-    fn diverge(&mut self, host: usize) {
-        let Some(process) = self.hosts[host].process.as_mut() else { return };
-        if process.replaying && !process.live {
-            process.guest.corrupt();
-            let position = process.guest.position + 1;
-            let input = Input::Diverged { position, reason: "fingerprint".to_owned() };
-            self.local_now(host, 2 * MILLISECOND, Local::Input(input));
-        }
+    /// Damages the guest of a host that replays; gives the position of the next entry.
+    fn corrupt(&mut self, host: usize) -> Option<u64> {
+        let process = self.hosts[host].process.as_mut().filter(|process| process.replaying && !process.live)?;
+        process.guest.corrupt();
+        Some(process.guest.position + 1)
     }
 
     /// An old backup, of another life of the pair, answers fresh stamps and acknowledges everything (H12).

@@ -275,17 +275,17 @@ impl World {
             return;
         }
         match what {
-            Local::Input(Input::OutputDone { index, result }) => {
+            Local::Input(Input::OutputDone { output: mark, result }) => {
                 running.emitting = false;
                 let lost = result == OutputResult::Refused && running.node.role() == Role::Alone;
                 if (result == OutputResult::Completed || lost)
-                    && let Some(output) = running.held.remove(&index)
+                    && let Some(output) = running.held.remove(&mark.index)
                     && lost
                 {
-                    self.contents.lose(index, output.content);
-                    self.released_mark.complete(index);
+                    self.contents.lose(output.index, output.content);
+                    self.released_mark.complete(output.index);
                 }
-                self.step(host, Input::OutputDone { index, result });
+                self.step(host, Input::OutputDone { output: mark, result });
                 self.local_now(host, 0, Local::Release);
             }
             Local::Input(Input::Message { path, bytes }) => {
@@ -380,7 +380,7 @@ impl World {
         process.held.extend(outputs.iter().map(|output| (output.index, *output)));
         self.step(host, Input::EntriesAppended { through });
         for output in outputs {
-            self.step(host, Input::OutputProduced { index: output.index, depends_on: output.depends_on });
+            self.step(host, Input::OutputProduced { output: output.mark(), depends_on: output.depends_on });
         }
         self.stream(host);
     }

@@ -193,6 +193,15 @@ class DiskError(HostFault):
 
 
 @dataclass
+class ReadError(DiskError):
+    """Of the disk of one host only the reads fail: what it writes lands."""
+
+    operations: Sequence[str] = ("read",)
+    requires = frozenset({Capability.DISK_SERVER})
+    name = "read-error"
+
+
+@dataclass
 class WriteError(DiskError):
     """Of the disk of one host only the writes fail: what is read of it is whole."""
 

@@ -1,4 +1,4 @@
-"""A host runs out of memory until its kernel kills somebody."""
+"""A host runs out of memory until its kernel kills somebody, or loses what it held in it."""
 
 from __future__ import annotations
 
@@ -87,3 +87,67 @@ class MemoryPressure(HostFault):
         except HostUnreachableError:
             self.host.power_off()
             self.host.power_on()
+
+
+# Overwrites the code of the VM, wherever its VMM's memory holds it, with bytes that trap at any offset (HLT). Prints
+# how many bytes that were.
+_DAMAGE = """
+import struct, sys
+pid, image = sys.argv[1], open(sys.argv[2], "rb").read()
+headers, = struct.unpack_from("<Q", image, 32)
+length, count = struct.unpack_from("<HH", image, 54)
+codes, damaged = [], 0
+for header in range(headers, headers + length * count, length):
+    kind, flags, offset, _, _, size = struct.unpack_from("<IIQQQQ", image, header)
+    if kind == 1 and flags & 1:
+        codes.append(image[offset:offset + size])
+with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+    for line in open(f"/proc/{pid}/maps"):
+        span, rights, _, _, inode, *_ = line.split()
+        start, end = (int(word, 16) for word in span.split("-"))
+        if inode != "0" or not rights.startswith("rw"):
+            continue
+        memory.seek(start)
+        held = memory.read(end - start)
+        for code in codes:
+            at = -1
+            while (at := held.find(code[:64], at + 1)) >= 0:
+                memory.seek(start + at)
+                damaged += memory.write(b"\\xf4" * len(code))
+print(damaged)
+"""
+
+
+@dataclass
+class DamagedMemory(HostFault):
+    """The memory of a host loses the code of the VM that the process `pid` runs; `image` is the file that it is from.
+
+    Nothing else is touched: to that host's processor the guest does what it may not, and to no other's.
+    """
+
+    pid: int
+    image: str
+    name = "damaged-memory"
+    _command_before: str = ""
+    _damaged_bytes: int = 0
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._command_before = process_command(self.host, self.pid)
+
+    def inject(self) -> None:
+        words = ["-c", _DAMAGE, str(self.pid), self.image]
+        self._damaged_bytes = int(self.host.run(f"{self.host.python} {shlex.join(words)}", check=True).stdout)
+
+    def confirm(self, timeout_seconds: float) -> Confirmation:
+        """The code was found and overwritten, and the process, which was there, has ended."""
+        gone = wait_until(lambda: not process_command(self.host, self.pid), timeout_seconds=timeout_seconds)
+        return Confirmation.of(
+            bool(self._command_before) and self._damaged_bytes > 0 and gone,
+            f"before: {self._command_before}",
+            f"{self._damaged_bytes} bytes of the VM's code were overwritten",
+            f"after: process {self.pid} is {'gone' if gone else 'still there'}",
+        )
+
+    def heal(self) -> None:
+        """What the memory has lost is lost."""

@@ -9,13 +9,13 @@ from fault_injectors.base import LabFault
 from fault_injectors.block_layer import FailingDevice, FlakyDevice
 from fault_injectors.cable import PulledCable
 from fault_injectors.clock import ClockStep
-from fault_injectors.disk import BitFlip, DiskError, SlowDisk, TornWrite, WriteError
+from fault_injectors.disk import BitFlip, DiskError, ReadError, SlowDisk, TornWrite, WriteError
 from fault_injectors.file_system import FullFileSystem
 from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.host import BriefFreeze, Freeze, PowerOff
 from fault_injectors.kernel import KernelHang, KernelPanic, Reboot
 from fault_injectors.logging_network import LogCorruption, LogDelay, LoggingCut, LogReset, LogThrottle
-from fault_injectors.memory import MemoryPressure
+from fault_injectors.memory import DamagedMemory, MemoryPressure
 from fault_injectors.networks import ArbiterUnreachable, FlappingCut, HostPairCut, NetworkCut
 from fault_injectors.sleep import Sleep
 from fault_injectors.storage_server import StoppedStorageServer
@@ -34,6 +34,7 @@ FAULTS: Mapping[str, type[LabFault]] = {
         KernelHang,
         Reboot,
         MemoryPressure,
+        DamagedMemory,
         ClockStep,
         FullFileSystem,
         KillVmm,
@@ -58,6 +59,7 @@ FAULTS: Mapping[str, type[LabFault]] = {
         RolledBackRecords,
         BitFlip,
         DiskError,
+        ReadError,
         WriteError,
         TornWrite,
         SlowDisk,

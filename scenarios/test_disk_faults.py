@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fault_injectors.disk import BitFlip, DiskError, SlowDisk, TornWrite, WriteError
+from fault_injectors.disk import BitFlip, DiskError, ReadError, SlowDisk, TornWrite, WriteError
 from fault_injectors.fault import Fault
 from fault_injectors.host import PowerOff
 from harness.evidence.allure_report import PromiseBrokenError
@@ -15,8 +15,9 @@ from harness.vm.run import Run
 MARKER = "a value that the disk is going to forget"
 # What was written of it is served while the VM lives, and after that nothing tells a flipped bit from a value.
 NEEDS_CHECKSUMS = "what it keeps on the disk has no checksums"
-# The guest is told of a read that failed, and a program may end by it.
-READS_ITS_DISK = "it reads its disk while it serves, and ends when that fails"
+# Where nobody else could read it, the guest is told of a read that failed, and a program may end by it.
+ALONE_IT_IS_TOLD = "alone it is told of a read that failed, and ends by that"
+READS_WHEN_TOLD = "nothing has it read its disk at a moment"
 HALF_OLD = "of a block that a file system writes anew the first half is often what it was"
 
 
@@ -55,10 +56,23 @@ def primary_halts_itself(run: Run, fault: Fault) -> None:
     run.pair.wait_until_halted(failing)
 
 
-@scenario(Promise(expect=Expect.FAILOVER), faults=(DiskError,), only_kv=READS_ITS_DISK)
+@scenario(Promise(expect=Expect.FAILOVER), faults=(DiskError,), needs_disk=True)
 def test_disk_of_the_primary_fails(run: Run) -> None:
-    """A write fails that the guest was told is done: the primary halts itself, and the backup writes it."""
+    """A write fails that the guest was told is done, or a read that it waits for: the primary halts itself, and the
+    backup writes it, or reads it."""
     primary_halts_itself(run, DiskError(run.lab, run.primary.host))
+
+
+@scenario(Promise(expect=Expect.FAILOVER), faults=(ReadError,), only_kv=READS_WHEN_TOLD)
+def test_reads_of_the_primary_fail_and_writes_do_not(run: Run) -> None:
+    """The backup's way to the disk is well: the guest is told of no error, and finds its whole log on the survivor."""
+    survivor, failing = run.backup, run.primary
+    with run.under(ReadError(run.lab, failing.host)):
+        found = run.key_value.command("SCRUB")
+        run.expect_takeover(survivor)
+    run.pair.wait_until_halted(failing)
+    if "repaired\n0\n" not in found:
+        raise PromiseBrokenError(f"the guest found damage where only a read had failed: {found}")
 
 
 @scenario(Promise(expect=Expect.FAILOVER), faults=(WriteError,), needs_disk=True)
@@ -90,7 +104,7 @@ def test_disk_of_the_primary_is_slow_and_then_it_dies(run: Run) -> None:
         run.expect_takeover(survivor)
 
 
-@scenario(Promise(expect=Expect.STOPS), faults=(DiskError,), only_kv=READS_ITS_DISK)
+@scenario(Promise(expect=Expect.STOPS), faults=(DiskError,), only_kv=ALONE_IT_IS_TOLD)
 def test_disks_of_both_hosts_fail(run: Run) -> None:
     """Whoever owns the VM cannot write what the guest was told is done: it stops, rather than lie to anybody."""
     nodes = run.primary, run.backup

@@ -1,13 +1,15 @@
-"""A host dies, freezes, or loses its VMM: the client sees a stall at most."""
+"""A host dies, freezes, or loses its VMM or what its memory held: the client sees a stall at most."""
 
 from __future__ import annotations
 
 import pytest
 
 from fault_injectors.host import Freeze, PowerOff
+from fault_injectors.memory import DamagedMemory
 from fault_injectors.vmm import KillVmm
 from harness.promise import Expect, Promise
 from harness.scenario import scenario
+from harness.vm.pair import Node
 from harness.vm.run import Run
 
 
@@ -41,6 +43,28 @@ def test_backup_vmm_is_killed(run: Run) -> None:
     """SIGKILL hits the backup's VMM: the primary goes on alone."""
     survivor, victim = run.primary, run.backup
     run.inject(KillVmm(run.lab, victim.host, victim.process.pid))
+    run.expect_takeover(survivor)
+
+
+def damaged_memory(run: Run, node: Node) -> DamagedMemory:
+    """Of a node's host, where it holds the code of the VM."""
+    image = f"{run.lab.image_directory}/{run.pair.guest.image}"
+    return DamagedMemory(run.lab, node.host, node.process.pid, image)
+
+
+@scenario(Promise(expect=Expect.FAILOVER), faults=(DamagedMemory,))
+def test_memory_of_the_primary_is_damaged(run: Run) -> None:
+    """The guest traps there, and would nowhere else: that is not the VM's end, and the backup goes live."""
+    survivor = run.backup
+    run.inject(damaged_memory(run, run.primary))
+    run.expect_takeover(survivor)
+
+
+@scenario(Promise(expect=Expect.PRIMARY_ALONE), faults=(DamagedMemory,))
+def test_memory_of_the_backup_is_damaged(run: Run) -> None:
+    """The replica traps where the primary's guest goes on: it halts itself, and the primary goes on alone."""
+    survivor = run.primary
+    run.inject(damaged_memory(run, run.backup))
     run.expect_takeover(survivor)
 
 

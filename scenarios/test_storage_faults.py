@@ -15,7 +15,7 @@ from harness.promise import Expect, Guarantee, Promise, Workload, unnoticed
 from harness.scenario import scenario
 from harness.vm.pair import Role
 from harness.vm.run import Run
-from scenarios.test_disk_faults import READS_ITS_DISK
+from scenarios.test_disk_faults import ALONE_IT_IS_TOLD
 
 # 10 ms a write. An answer of redis' waits for all writes before it: up to three a command, of eight connections and a
 # few visitors at a time. That is longer than TCP waits before it asks again, so that a lost frame does not show.
@@ -48,7 +48,7 @@ def test_storage_is_slow_below_a_file_system(run: Run) -> None:
         run.expect_together()
 
 
-@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=30_000), faults=(StoppedStorageServer,), only_kv=READS_ITS_DISK)
+@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=30_000), faults=(StoppedStorageServer,), needs_disk=True)
 def test_storage_server_stops_and_comes_back(run: Run) -> None:
     """The primary's disk fails, so it halts itself; when there is an arbiter to win again, the backup goes on."""
     survivor, failing = run.backup, run.primary
@@ -59,7 +59,7 @@ def test_storage_server_stops_and_comes_back(run: Run) -> None:
     run.expect_takeover(survivor)
 
 
-@scenario(Promise(expect=Expect.STOPS), faults=(FailingDevice,), only_kv=READS_ITS_DISK)
+@scenario(Promise(expect=Expect.STOPS), faults=(FailingDevice,), only_kv=ALONE_IT_IS_TOLD)
 def test_disk_and_arbiter_fail_for_good(run: Run) -> None:
     """A write fails that the guest was told is done, on whichever host: the primary halts itself.
 
@@ -71,7 +71,7 @@ def test_disk_and_arbiter_fail_for_good(run: Run) -> None:
         run.pair.stop()
 
 
-@scenario(Promise(expect=Expect.STOPS), faults=(FlakyDevice,), only_kv=READS_ITS_DISK)
+@scenario(Promise(expect=Expect.STOPS), faults=(FlakyDevice,), only_kv=ALONE_IT_IS_TOLD)
 def test_disk_and_arbiter_fail_in_turns(run: Run) -> None:
     """One failed write is enough: the primary does not try again what may have half happened, it halts itself."""
     failing = run.primary

@@ -38,7 +38,7 @@ def node(config_path: Path, bootstrap: bool) -> None:
 
     \b
     Exit status: 0 stopped, or the guest's own; 2 configuration; 3 halted by the protocol (the reason is printed);
-    255 the guest was stopped (a trap, or KVM or a device failed).
+    255 the guest was stopped by a trap, without a backup that could show whether its host was to blame.
     """
     try:
         config = configuration.load(config_path)

@@ -12,11 +12,12 @@ import pytest
 import fault_injectors
 from fault_injectors.arbiter_record import RolledBackRecords, UnreadableRecord
 from fault_injectors.base import LabFault
-from fault_injectors.disk import BitFlip, DiskError, SlowDisk, TornWrite, WriteError
+from fault_injectors.disk import BitFlip, DiskError, ReadError, SlowDisk, TornWrite, WriteError
 from fault_injectors.fault import Direction, Fault, FaultLog, FaultRecord, Verdict
 from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.host import BriefFreeze, Freeze, PowerOff
 from fault_injectors.logging_network import LogCorruption, LogDelay, LoggingCut, LogReset, LogThrottle
+from fault_injectors.memory import DamagedMemory
 from fault_injectors.networks import ArbiterUnreachable, FlappingCut, HostPairCut, NetworkCut
 from fault_injectors.registry import FAULTS
 from fault_injectors.stray_heartbeats import ForgedHeartbeats, ReplayedHeartbeats
@@ -94,6 +95,31 @@ def test_a_killed_process_is_confirmed_and_a_missing_one_is_a_mismatch(shared_la
     assert record.verdict is Verdict.CONFIRMED, record.evidence
     assert "sleep 1000" in record.evidence[0]
     assert verdict(faults, KillVmm(shared_lab, host, process.pid)) is Verdict.MISMATCH
+
+
+# Holds a file in memory, and ends when that is no longer what was read of it.
+_HOLDER = """
+import sys, time, zlib
+held = open(sys.argv[1], "rb").read()
+before = zlib.crc32(held)
+print("holds it", flush=True)
+while zlib.crc32(held) == before:
+    time.sleep(0.01)
+"""
+
+
+def test_damaged_memory_is_confirmed_and_where_no_such_code_is_held_a_mismatch(
+    shared_lab: NetnsLab, faults: FaultLog
+) -> None:
+    host, image = shared_lab.hosts["host-a"], "/bin/sleep"
+    host.write_file("/var/lib/ftvmm/hold.log", b"")
+    holder = host.start(["python3", "-c", _HOLDER, image], log="/var/lib/ftvmm/hold.log")
+    other = host.start(["sleep", "1000"])
+    assert wait_until(lambda: "holds it" in log_of(host, "hold"), timeout_seconds=10)
+    record = inject(faults, DamagedMemory(shared_lab, host, holder.pid, image))
+    assert record.verdict is Verdict.CONFIRMED, record.evidence
+    assert verdict(faults, DamagedMemory(shared_lab, host, other.pid, image)) is Verdict.MISMATCH
+    other.signal("KILL")
 
 
 @pytest.mark.parametrize("direction", list(Direction))
@@ -247,10 +273,10 @@ def test_a_flip_that_is_overwritten_at_once_is_a_mismatch(shared_lab: NetnsLab) 
 def test_a_failing_disk_fails_for_its_host_alone(shared_lab: NetnsLab, faults: FaultLog) -> None:
     host, other = shared_lab.hosts["host-a"], shared_lab.hosts["host-b"]
     read = f"dd if={DISK_PATH} of=/dev/null bs=4096 count=1 iflag=direct"
-    with faults.injected(DiskError(shared_lab, host, ["read"])) as record:
+    with faults.injected(ReadError(shared_lab, host)) as record:
         assert record.verdict is Verdict.CONFIRMED, record.evidence
         assert other.run(read).succeeded
-        assert verdict(faults, DiskError(shared_lab, host, ["read"])) is Verdict.MISMATCH
+        assert verdict(faults, ReadError(shared_lab, host)) is Verdict.MISMATCH
     assert host.run(read).succeeded
 
 

@@ -483,6 +483,21 @@ TABLE: tuple[Mutant, ...] = (
         "damage-reported",
     ),
     _mutant(
+        "rule:R17-read",
+        "the guest is told that its disk does not read, though the backup's does",
+        test_disk_faults.test_reads_of_the_primary_fail_and_writes_do_not,
+        "durable",
+        "damage-reported",
+    ),
+    _mutant(
+        "rule:R17-trap",
+        "a trap that one host alone came to ends the VM",
+        test_host_faults.test_memory_of_the_primary_is_damaged,
+        "stall-bounded",
+        "unanswered",
+        "stall-too-long",
+    ),
+    _mutant(
         "rule:R19",
         "emits before the old primary's last write is sure to have landed",
         KILLED,

@@ -75,6 +75,37 @@ fn a_refused_frame_is_not_released() {
     }
 }
 
+/// A flipped bit in the primary's memory looks like a fault of the guest's: no farewell is said for it.
+#[test]
+fn a_trap_on_one_host_leaves_the_vm_to_the_other() {
+    closes("R17-trap", swept(moments(), |at| vec![Fault::new(FaultKind::GuestTraps { host: 0 }, at, at)]));
+}
+
+/// The backup's disk may read what the primary's does not; where there is no backup, the guest is told.
+#[test]
+fn a_read_that_fails_on_one_host_is_read_on_the_other() {
+    closes("R17-read", swept(moments(), |at| vec![Fault::new(FaultKind::ReadFails { host: 0 }, at, at)]));
+    for schedule in swept(moments(), |at| {
+        vec![
+            Fault::new(FaultKind::Kill { host: 1 }, at, at),
+            Fault::new(FaultKind::ReadFails { host: 0 }, at + 400, at),
+        ]
+    }) {
+        let coverage = run_schedule(&schedule, Rules::default()).unwrap();
+        assert_eq!((coverage.primaries_alone, coverage.failed_reads_told, coverage.hosts_failed), (1, 1, 0));
+    }
+}
+
+#[test]
+fn a_host_that_fails_leaves_the_vm_to_the_other() {
+    for (host, expected) in [(0, (1, 0)), (1, (0, 1))] {
+        for schedule in swept(moments(), |at| vec![Fault::new(FaultKind::HostFails { host }, at, at)]) {
+            let coverage = run_schedule(&schedule, Rules::default()).unwrap();
+            assert_eq!((coverage.failovers, coverage.primaries_alone), expected);
+        }
+    }
+}
+
 #[test]
 fn h5_outputs_are_held_before_the_joiner_can_be_a_backup() {
     let schedules = (10..50).map(|tenth| {

@@ -157,6 +157,12 @@ fn ports_that_are_no_hypercalls_stop_the_guest() {
             a.out(dx, eax).unwrap();
         });
     }
+    // Where a guest may write it may read.
+    let report = trap_of(|a| {
+        a.mov(edx, 0x501).unwrap();
+        a.in_(eax, dx).unwrap();
+    });
+    assert!(report.reason.contains("read from port 0x501"), "{report}");
     // What the VMM puts in place of RDTSC means nothing where the guest itself has it.
     let report = trap_of(|a| a.db(&[0xe6, 0x10]).unwrap());
     assert!(report.reason.contains("keeps for itself"), "{report}");
@@ -187,6 +193,17 @@ fn memory_is_protected_and_a_trap_tells_where() {
         a.jmp(rax).unwrap();
     });
     assert_eq!(report.vector, Some(13));
+}
+
+#[test]
+fn what_a_guest_raises_is_its_own_trap() {
+    let raises = (0..=255).map(|vector| vec![0xcd, vector]);
+    for code in raises.chain([vec![0xcc], vec![0xce], vec![0xf1], vec![0x62, 0]]) {
+        // Where no pass sees it: a jump leads into a longer instruction. What a host steps over comes to the HLT.
+        let hidden = [&[0xeb, 1, 0xb8], &code[..], &[0x90, 0x90, 0x90, 0xf4]].concat();
+        let image = Image::parse(&image_of(&hidden, &DEVICES)).unwrap();
+        trap(Machine::new(&image, &config()).unwrap().run().unwrap_err());
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use _core::log::Fingerprint;
 use _core::protocol::{
-    ArbiterRecord, AskResult, Body, Config, Header, Input, Instant, Message, Node, Output, OutputMark, Path,
-    ReadResult, Role,
+    ArbiterRecord, AskResult, Body, Config, Header, Input, Instant, Message, Node, Output, OutputMark, OutputResult,
+    Path, ReadResult, Role,
 };
 
 const VM: [u8; 16] = [7; 16];
@@ -70,6 +70,31 @@ impl Stepped {
         backup.hear(PRIMARY, Body::Commit { position: 0, released: OutputMark::default() }, 0);
         assert_eq!(backup.node.role(), Role::Backup);
         backup
+    }
+
+    /// A backup that has won the arbiter, its log empty.
+    fn won() -> Stepped {
+        let mut winner = Stepped::backup();
+        winner.until(|output| matches!(output, Output::CloseLog { .. }));
+        winner.step(Input::Drained { position: 0 });
+        let request = winner.awaited_read();
+        winner.step(record(request, PRIMARY));
+        let asked = winner.outputs.iter().find_map(|output| match output {
+            Output::AskArbiter { request, .. } => Some(*request),
+            _ => None,
+        });
+        winner.step(Input::ArbiterAsked { request: asked.unwrap(), result: AskResult::Won });
+        winner
+    }
+
+    /// A backup that has taken over.
+    fn live() -> Stepped {
+        let mut winner = Stepped::won();
+        winner.step(Input::Attached);
+        if !winner.outputs.contains(&Output::GoLive) {
+            winner.until(|output| *output == Output::GoLive);
+        }
+        winner
     }
 
     fn step(&mut self, input: Input) {
@@ -225,6 +250,66 @@ fn an_arbiter_whose_record_settles_nothing_is_not_read_without_a_pause() {
     primary.until(|output| matches!(output, Output::ReadArbiter { .. }));
 }
 
+/// What `node` says to its peer on the log.
+fn said(outputs: &[Output]) -> Vec<Body> {
+    let bodies = outputs.iter().filter_map(|output| match output {
+        Output::Send { bytes, .. } => Some(Message::decode(bytes).unwrap().body),
+        _ => None,
+    });
+    bodies.collect()
+}
+
+fn trapped() -> Input {
+    Input::GuestHalted { exit_status: 255, trap: Some("invalid opcode".to_owned()) }
+}
+
+#[test]
+fn a_trap_ends_a_protected_primary_without_a_farewell_once_its_outputs_have_left() {
+    let mut primary = Stepped::protected();
+    primary.step(Input::OutputProduced { output: output(1), depends_on: 0 });
+    primary.step(trapped());
+    assert_eq!(primary.node.role(), Role::Protected);
+    primary.step(Input::OutputDone { output: output(1), result: OutputResult::Completed });
+    assert!(primary.halt_reason().contains("invalid opcode"), "{:?}", primary.outputs);
+    let farewell = said(&primary.outputs).into_iter().find(|body| matches!(body, Body::Farewell { .. }));
+    assert_eq!(farewell, None);
+}
+
+#[test]
+fn a_guest_that_halts_itself_is_taken_over_by_nobody() {
+    let mut primary = Stepped::protected();
+    primary.step(Input::GuestHalted { exit_status: 7, trap: None });
+    assert!(said(&primary.outputs).contains(&Body::Farewell { exit_status: 7 }), "{:?}", primary.outputs);
+    assert!(primary.outputs.contains(&Output::Stop { exit_status: 7 }));
+}
+
+#[test]
+fn a_trap_that_replay_comes_to_as_well_is_the_guests_own_end() {
+    let mut winner = Stepped::live();
+    winner.step(trapped());
+    assert!(winner.outputs.contains(&Output::Stop { exit_status: 255 }), "{:?}", winner.outputs);
+}
+
+#[test]
+fn a_read_that_fails_ends_a_protected_primary_and_is_the_guests_where_nobody_else_can_read() {
+    let failed = || Input::ReadFailed { reason: "the read at byte 0 failed".to_owned() };
+    let mut primary = Stepped::protected();
+    primary.step(failed());
+    assert!(primary.halt_reason().contains("the read at byte 0 failed"), "{:?}", primary.outputs);
+    let mut winner = Stepped::live();
+    winner.step(failed());
+    assert_eq!((winner.node.role(), winner.outputs.len()), (Role::Alone, 0), "{:?}", winner.outputs);
+}
+
+#[test]
+fn a_host_that_fails_ends_its_node_whatever_it_is() {
+    for mut node in [Stepped::new(SPARE), Stepped::protected(), Stepped::backup(), Stepped::live()] {
+        node.step(Input::HostFailed { reason: "KVM_EXIT_INTERNAL_ERROR".to_owned() });
+        assert!(node.halt_reason().contains("KVM_EXIT_INTERNAL_ERROR"), "{:?}", node.outputs);
+        assert_eq!(said(&node.outputs), []);
+    }
+}
+
 #[test]
 fn a_primary_announces_itself_while_its_lease_lasts_and_no_longer() {
     let mut primary = Stepped::protected();
@@ -237,17 +322,8 @@ fn a_primary_announces_itself_while_its_lease_lasts_and_no_longer() {
 
 #[test]
 fn a_winner_announces_itself_once_it_is_attached() {
-    let mut winner = Stepped::backup();
-    assert!(!winner.node.may_announce(winner.now));
-    winner.until(|output| matches!(output, Output::CloseLog { .. }));
-    winner.step(Input::Drained { position: 0 });
-    let request = winner.awaited_read();
-    winner.step(record(request, PRIMARY));
-    let asked = winner.outputs.iter().find_map(|output| match output {
-        Output::AskArbiter { request, .. } => Some(*request),
-        _ => None,
-    });
-    winner.step(Input::ArbiterAsked { request: asked.unwrap(), result: AskResult::Won });
+    assert!(!Stepped::backup().node.may_announce(Instant(1_000_000_000)));
+    let mut winner = Stepped::won();
     assert!(!winner.node.may_announce(winner.now));
     winner.step(Input::Attached);
     assert!(winner.node.may_announce(winner.now));

@@ -51,6 +51,8 @@ fn without_a_rule_random_faults_break_a_promise() {
         "R16-reissue",
         "R16-loser",
         "R17",
+        "R17-read",
+        "R17-trap",
     ];
     for name in found_by_chance {
         let report = simulation::run(0..SCHEDULES, Rules::without([name]).unwrap());

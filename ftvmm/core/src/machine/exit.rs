@@ -15,6 +15,11 @@ const TRAP_PORT_LAST: u16 = TRAP_PORT + 31;
 const SITE_PORT_WIDE: u16 = SITE_PORT as u16;
 const INVALID_OPCODE: u8 = 6;
 const GENERAL_PROTECTION: u8 = 13;
+const PAGE_FAULT: u8 = 14;
+/// What code at CPL 3 raises, with the VMM's descriptor tables and control registers (4: by INT 4 under KVM-PVM). The
+/// others come from the host: an interrupt that cannot be masked, a machine check, a fault within a fault, a
+/// hypervisor's own.
+const GUESTS_OWN: [u8; 12] = [0, 1, 3, 4, INVALID_OPCODE, 11, 12, GENERAL_PROTECTION, PAGE_FAULT, 16, 17, 19];
 /// Set in the frame on some hosts and not on others.
 const RESUME_FLAG: u64 = 1 << 16;
 const HYPERCALL_WIDTH_BYTES: usize = 4;
@@ -39,11 +44,12 @@ impl Machine {
                 self.rip = self.vcpu.registers().rip;
                 self.stop(None, format!("it wrote {width_bytes} bytes to port {port:#x}, which no hypercall does"))
             }
-            Exit::Interrupted => Err(MachineError::Interrupted),
-            Exit::Unexpected(reason) => {
+            Exit::In { port } => {
                 self.rip = self.vcpu.registers().rip;
-                self.stop(None, reason)
+                self.stop(None, format!("it read from port {port:#x}, which no hypercall does"))
             }
+            Exit::Interrupted => Err(MachineError::Interrupted),
+            Exit::Unforeseen(reason) => Err(MachineError::Host { reason }),
         }
     }
 
@@ -133,6 +139,11 @@ impl Machine {
     }
 
     fn trap(&mut self, vector: u8) -> Result<(), MachineError> {
+        if !GUESTS_OWN.contains(&vector) {
+            // Another host would not raise it there, so it is no input of the guest's, and no end of its own.
+            let reason = format!("{} (vector {vector}), which no guest raises", name_of(vector));
+            return Err(MachineError::Host { reason });
+        }
         let mut frame = Frame::read(self.vcpu.monitor());
         if vector == INVALID_OPCODE && frame.rip == SYSTEM_CALL_ADDRESS {
             // A SYSCALL that nobody saw in the image, reached by a jump into the middle of an instruction. It left
@@ -184,8 +195,6 @@ impl Machine {
     }
 }
 
-const PAGE_FAULT: u8 = 14;
-
 fn write_cpuid(registers: &mut kvm_regs, [eax, ebx, ecx, edx]: [u32; 4]) {
     registers.rax = eax.into();
     registers.rbx = ebx.into();
@@ -214,5 +223,39 @@ fn name_of(vector: u8) -> &'static str {
         18 => "machine check",
         19 => "SIMD floating-point error",
         _ => "reserved exception",
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/guest/mod.rs"]
+mod guest;
+
+#[cfg(test)]
+mod tests {
+    use super::super::MachineConfig;
+    use super::super::monitor::IDT_ADDRESS;
+    use super::*;
+    use crate::image::Image;
+    use crate::machine::monitor::MONITOR_ADDRESS;
+
+    /// Runs a guest that does what is undefined, on a host that has done this to the table of the vectors.
+    fn run_undefined(damage: impl FnOnce(&mut [u8])) -> MachineError {
+        let image = Image::parse(&guest::image(&[], |a| a.ud2().unwrap())).unwrap();
+        let mut machine = Machine::new(&image, &MachineConfig::new(4 << 20)).unwrap();
+        damage(&mut machine.vcpu.monitor()[(IDT_ADDRESS - MONITOR_ADDRESS) as usize..][..512]);
+        machine.run().unwrap_err()
+    }
+
+    #[test]
+    fn what_no_guest_brings_about_is_the_hosts_failure_and_no_trap() {
+        assert!(matches!(run_undefined(|_| {}), MachineError::Trap(_)));
+        let gate = |vector: u8| usize::from(vector) * 16..usize::from(vector + 1) * 16;
+        for (vector, name) in [(2, "non-maskable interrupt"), (8, "double fault"), (18, "machine check")] {
+            let error = run_undefined(|table| table.copy_within(gate(vector), gate(INVALID_OPCODE).start));
+            assert!(matches!(&error, MachineError::Host { reason } if reason.contains(name)), "{error}");
+        }
+        // Without a gate for anything, KVM gives the guest up.
+        let error = run_undefined(|table| table.fill(0));
+        assert!(matches!(&error, MachineError::Host { .. }), "{error}");
     }
 }

@@ -66,9 +66,11 @@ fn try_task_type(kvm: &Kvm, task_type: u8) -> Result<bool, String> {
                     rip => Err(format!("RIP was {rip:#x} after the out")),
                 };
             }
-            Exit::Out { port, .. } => return Err(format!("the guest trapped through port {port:#x}")),
+            Exit::Out { port, .. } | Exit::In { port } => {
+                return Err(format!("the guest trapped through port {port:#x}"));
+            }
             Exit::Interrupted => continue,
-            Exit::Unexpected(reason) => return Err(reason),
+            Exit::Unforeseen(reason) => return Err(reason),
         }
     }
 }

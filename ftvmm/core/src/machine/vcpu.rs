@@ -38,10 +38,12 @@ const REAL_MODE_TSS_BYTES: u64 = 3 << 12;
 pub(super) enum Exit {
     /// An `out`; `value` has `width_bytes` bytes.
     Out { port: u16, value: u32, width_bytes: usize },
+    /// An `in`, which the bitmap lets through where it lets an `out` through.
+    In { port: u16 },
     /// A kick, or a signal.
     Interrupted,
-    /// Anything else: the guest cannot go on.
-    Unexpected(String),
+    /// Nothing that a guest can bring about: the host cannot go on with it.
+    Unforeseen(String),
 }
 
 /// Where the vCPU starts.
@@ -167,9 +169,10 @@ impl Vcpu {
                 value[..width_bytes].copy_from_slice(&data[..width_bytes]);
                 Ok(Exit::Out { port, value: u32::from_le_bytes(value), width_bytes: data.len() })
             }
+            Ok(VcpuExit::IoIn(port, _)) => Ok(Exit::In { port }),
             Ok(VcpuExit::Intr) => Ok(Exit::Interrupted),
-            Ok(VcpuExit::Shutdown) => Ok(Exit::Unexpected("a fault within a fault shut the processor down".into())),
-            Ok(other) => Ok(Exit::Unexpected(format!("KVM left the guest for an unforeseen reason: {other:?}"))),
+            Ok(VcpuExit::Shutdown) => Ok(Exit::Unforeseen("a fault within a fault shut the processor down".into())),
+            Ok(other) => Ok(Exit::Unforeseen(format!("KVM left the guest for an unforeseen reason: {other:?}"))),
             Err(error) if error.errno() == libc::EINTR => Ok(Exit::Interrupted),
             Err(error) => Err(MachineError::kvm("run the guest")(error)),
         };

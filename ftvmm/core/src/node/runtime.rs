@@ -166,7 +166,7 @@ impl Runtime {
             }
             Event::Session(event) => self.session(event),
             Event::Done(done) => Some(self.done(done, &inbox.done)),
-            Event::Cpu(event) => self.cpu(event),
+            Event::Cpu(event) => Some(Runtime::cpu(event)),
         };
         #[cfg(feature = "lab")]
         let input = input.and_then(|input| self.holding.let_in(input, &self.shared.protocol));
@@ -320,19 +320,17 @@ impl Runtime {
         }
     }
 
-    fn cpu(&mut self, event: CpuEvent) -> Option<Input> {
-        Some(match event {
+    fn cpu(event: CpuEvent) -> Input {
+        match event {
             CpuEvent::Appended { through } => Input::EntriesAppended { through },
             CpuEvent::Produced { output, depends_on } => Input::OutputProduced { output, depends_on },
             CpuEvent::Replayed { through } => Input::EntriesReplayed { through },
             CpuEvent::Drained { position } => Input::Drained { position },
             CpuEvent::Diverged { position, reason } => Input::Diverged { position, reason },
-            CpuEvent::Halted { exit_status } => Input::GuestHalted { exit_status },
-            CpuEvent::Failed { reason } => {
-                self.exit(255, format!("the guest was stopped: {reason}"));
-                return None;
-            }
-        })
+            CpuEvent::Halted { exit_status, trap } => Input::GuestHalted { exit_status, trap },
+            CpuEvent::ReadFailed { reason } => Input::ReadFailed { reason },
+            CpuEvent::Failed { reason } => Input::HostFailed { reason },
+        }
     }
 
     fn carry_out(&mut self, output: Output) {

@@ -68,12 +68,19 @@ pub enum CpuEvent {
         /// what differs
         reason: String,
     },
-    /// the guest halted
+    /// the guest has come to its end
     Halted {
         /// its exit status
         exit_status: i32,
+        /// what it did that it may not; `None`: it halted itself
+        trap: Option<String>,
     },
-    /// the guest cannot go on
+    /// the disk has failed to read what the guest waits for
+    ReadFailed {
+        /// which read, and what the disk said
+        reason: String,
+    },
+    /// this host cannot go on with the guest
     Failed {
         /// why
         reason: String,
@@ -241,10 +248,9 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
                 return Ok(());
             }
             Err(MachineError::Trap(report)) => {
-                // The guest's own doing, so the other replica does it too. It ends like a guest that halts: what it
-                // said before leaves, and nobody takes over what cannot run.
+                // It ends like a guest that halts: what it said before leaves.
                 remark(format!("ftvmm node: {report}"));
-                return Err(self.halt(EndKind::Trapped, TrapReport::EXIT_STATUS));
+                return Err(self.halt(TrapReport::EXIT_STATUS, Some(report.to_string())));
             }
             request => request.map_err(failed)?,
         };
@@ -254,7 +260,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             Request::BlockWrite { device, offset, data } => {
                 self.output(Content::Block { device, offset, bytes: data })?
             }
-            Request::Halt { exit_status } => return Err(self.halt(EndKind::Halted { exit_status }, exit_status)),
+            Request::Halt { exit_status } => return Err(self.halt(exit_status, None)),
             input => match self.input(&input)? {
                 Some(answer) => answer,
                 None => return Ok(()),
@@ -311,11 +317,11 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         Ok(Answer::Done)
     }
 
-    fn halt(&mut self, kind: EndKind, exit_status: i32) -> Option<CpuEvent> {
+    fn halt(&mut self, exit_status: i32, trap: Option<String>) -> Option<CpuEvent> {
         if self.control.mode() == Mode::Replaying {
             // The primary's guest halted too. Whether anyone saw its last outputs is the primary's to tell; without
             // it, this node goes live first and emits them.
-            (self.tell)(CpuEvent::Halted { exit_status });
+            (self.tell)(CpuEvent::Halted { exit_status, trap: trap.clone() });
             match self.drain(self.position() + 1) {
                 Ok(None) => {}
                 Ok(Some(_)) => return diverged(self.position() + 1, "the log goes on where the guest halts".into()),
@@ -323,12 +329,14 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             }
         } else {
             self.flush();
-            if self.recording.is_on() {
+            // A trap may be this host's alone, and would not come again in a replay: no end is recorded for it.
+            if trap.is_none() && self.recording.is_on() {
+                let kind = EndKind::Halted { exit_status };
                 let (position, fingerprint) = (self.position(), self.machine.fingerprint());
                 self.recording.end(&End { kind, position, fingerprint, state_digest: self.machine.state_digest() });
             }
         }
-        Some(CpuEvent::Halted { exit_status })
+        Some(CpuEvent::Halted { exit_status, trap })
     }
 
     /// Lets the log's sender have what was appended, and the file what was recorded: when an output waits for it, or
@@ -505,6 +513,14 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
             Err(error) => {
                 self.trace
                     .write("disk-error", json!({ "device": device, "offset": offset, "reason": error.to_string() }));
+                if rule!(failed_read_left_to_backup) {
+                    // What the guest is told the backup is told too, whose disk may be well: the protocol gives the VM
+                    // to it, or there is none.
+                    let reason = format!("the read at byte {offset} of device {device} failed: {error}");
+                    (self.tell)(CpuEvent::ReadFailed { reason });
+                    let replays = self.control.replays();
+                    self.control.wait_for_order(Mode::Logging, replays).ok_or(None)?;
+                }
                 Answer::BlockRead { result: HypercallResult::Unspecified, data: Vec::new() }
             }
         })

@@ -154,10 +154,22 @@ pub enum Input {
     },
     /// The winner's devices are attached, after `Attach`.
     Attached,
-    /// The guest has halted (primary: live; backup: in replay).
+    /// The guest has come to its end (primary: live; backup: in replay).
     GuestHalted {
         /// The guest's exit status.
         exit_status: i32,
+        /// What it did that it may not, as far as this host can tell; `None`: it halted itself.
+        trap: Option<String>,
+    },
+    /// Live: this host's disk has failed to read what the guest asks for. The guest is told once there is no backup that could.
+    ReadFailed {
+        /// Which read, and what the disk said.
+        reason: String,
+    },
+    /// This host cannot go on with the guest (KVM, a device), and no log can say why.
+    HostFailed {
+        /// What failed.
+        reason: String,
     },
     /// Every datagram and byte that was waiting when `DrainSockets` came has been handed over.
     SocketsDrained {

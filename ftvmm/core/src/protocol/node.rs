@@ -74,7 +74,8 @@ pub struct Node {
     /// Frames that the network interface refused while there was no backup: lost.
     pub(super) frames_lost: u64,
     pub(super) go_live: GoLive,
-    pub(super) guest_exit_status: Option<i32>,
+    /// The guest has come to its end: its exit status, and what it did that it may not.
+    guest_end: Option<(i32, Option<String>)>,
     pub(super) halt_reason: Option<HaltReason>,
 }
 
@@ -121,7 +122,7 @@ impl Node {
             produced: 0,
             frames_lost: 0,
             go_live: GoLive::Not,
-            guest_exit_status: None,
+            guest_end: None,
             halt_reason: None,
         }
     }
@@ -199,7 +200,13 @@ impl Node {
             Input::Drained { position } => self.drained(position, outputs),
             Input::Diverged { position, reason } => self.diverged(position, reason, outputs),
             Input::Attached => self.attached(outputs),
-            Input::GuestHalted { exit_status } => self.guest_exit_status = Some(exit_status),
+            Input::GuestHalted { exit_status, trap } => self.guest_end = Some((exit_status, trap)),
+            Input::ReadFailed { reason } => {
+                if self.config.rules.failed_read_left_to_backup {
+                    self.leave_to_backup(reason, outputs);
+                }
+            }
+            Input::HostFailed { reason } => self.halt(HaltReason::HostFailed { reason }, outputs),
             Input::SocketsDrained { request } => {
                 if self.draining == Some(request) {
                     self.draining = None;
@@ -327,11 +334,27 @@ impl Node {
         }
     }
 
+    /// R17: what this host has failed at, the backup's may not. Alone, nobody can do it, and nothing happens here.
+    fn leave_to_backup(&mut self, reason: String, outputs: &mut Vec<Output>) {
+        if self.role == Role::Protected {
+            self.halt(HaltReason::HostFailed { reason }, outputs);
+        }
+    }
+
     /// Guest halted and everything emitted: the VM is over, and the backup need not take over.
     fn stop_when_finished(&mut self, outputs: &mut Vec<Output>) {
-        let Some(exit_status) = self.guest_exit_status else { return };
         let all_done = self.released.index >= self.produced && self.traced_done >= self.released.index;
-        if self.role.is_primary() && self.go_live.is_live() && all_done {
+        if !(self.role.is_primary() && self.go_live.is_live() && all_done) {
+            return;
+        }
+        let Some((exit_status, trap)) = self.guest_end.clone() else { return };
+        if let Some(trap) = trap
+            && self.config.rules.trap_left_to_backup
+        {
+            // A bit that flipped in this host's memory looks like a fault of the guest's. Replay tells the two apart.
+            self.leave_to_backup(format!("{trap}, and only replay shows whether it did that itself"), outputs);
+        }
+        if self.role.is_primary() {
             if self.role == Role::Protected {
                 for path in self.paths() {
                     self.send(path, Body::Farewell { exit_status }, outputs);

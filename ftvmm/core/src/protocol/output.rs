@@ -146,6 +146,12 @@ pub enum HaltReason {
         /// Index of the refused output.
         index: u64,
     },
+    /// This host cannot go on with the guest, or may be to blame for its trap; another host may do better (R17).
+    #[error("this node lets go of the VM: {reason}")]
+    HostFailed {
+        /// What it failed at.
+        reason: String,
+    },
     /// Replay differs from the log.
     #[error("diverged at position {position}: {reason}")]
     Diverged {

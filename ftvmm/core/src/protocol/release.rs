@@ -72,22 +72,17 @@ impl Node {
         if !self.role.is_primary() || index <= self.traced_done {
             return;
         }
-        match result {
-            OutputResult::Failed if self.config.rules.output_completed => {
-                self.halt(HaltReason::OutputFailed { index }, outputs);
-                return;
-            }
-            OutputResult::Fenced if self.config.rules.output_completed => {
-                self.halt(HaltReason::Fenced { index }, outputs);
-                return;
-            }
-            OutputResult::Refused if self.role == Role::Protected && self.config.rules.output_completed => {
-                self.halt(HaltReason::FrameRefused { index }, outputs);
-                return;
-            }
-            OutputResult::Refused => self.frames_lost += 1,
-            _ => {}
+        let failed = match result {
+            OutputResult::Failed => Some(HaltReason::OutputFailed { index }),
+            OutputResult::Fenced => Some(HaltReason::Fenced { index }),
+            OutputResult::Refused if self.role == Role::Protected => Some(HaltReason::FrameRefused { index }),
+            OutputResult::Refused | OutputResult::Completed => None,
+        };
+        if let Some(reason) = failed.filter(|_| self.config.rules.output_completed) {
+            self.halt(reason, outputs);
+            return;
         }
+        self.frames_lost += u64::from(result == OutputResult::Refused);
         let first = self.traced_done + 1;
         if index > self.released.index {
             self.released = output;

@@ -86,6 +86,10 @@ rules! {
     loser_halts = "R16-loser",
     /// R17: re-issued writes complete before the guest runs.
     reissue_before_run = "R17",
+    /// R17: a protected primary whose disk does not read leaves the VM to its backup, and tells the guest nothing.
+    failed_read_left_to_backup = "R17-read",
+    /// R17: a trap that only the primary has come to is not the guest's end yet: replay shows whether it is.
+    trap_left_to_backup = "R17-trap",
     /// R19: a takeover waits until no write of the old primary can land any more.
     writes_waited_out = "R19",
 }

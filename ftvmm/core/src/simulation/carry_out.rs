@@ -76,6 +76,7 @@ impl World {
                     HaltReason::AlreadyBootstrapped { .. } => self.coverage.bootstraps_refused += 1,
                     HaltReason::Diverged { .. } => self.coverage.divergences += 1,
                     HaltReason::OutputFailed { .. } | HaltReason::Fenced { .. } => self.coverage.failed_writes += 1,
+                    HaltReason::HostFailed { .. } => self.coverage.hosts_failed += 1,
                     HaltReason::Mismatch { .. } => self.coverage.terms_refused += 1,
                     HaltReason::Usurped { .. } | HaltReason::FrameRefused { .. } => {}
                 }

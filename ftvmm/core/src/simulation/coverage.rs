@@ -70,4 +70,8 @@ coverage! {
     failed_writes,
     /// Frames that a network interface refused.
     frames_refused,
+    /// Nodes whose hosts could not go on with the guest.
+    hosts_failed,
+    /// Guests that were told that their disk did not read.
+    failed_reads_told,
 }

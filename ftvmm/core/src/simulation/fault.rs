@@ -46,6 +46,12 @@ pub enum FaultKind {
     WriteFails { host: usize },
     /// This host's network interface refuses its next frame.
     FrameRefused { host: usize },
+    /// This host's disk fails to read what its guest asks for next.
+    ReadFails { host: usize },
+    /// The guest traps on this host, and would on no other.
+    GuestTraps { host: usize },
+    /// This host cannot go on with the guest, live or in replay.
+    HostFails { host: usize },
     /// The arbiter answers this host's requests when the fault is over, and not even a time-out comes before.
     ArbiterHangs { host: usize },
     /// This host's block writes take nearly as long as R19's bound allows.
@@ -80,6 +86,9 @@ impl FaultKind {
                 | FaultKind::PowerOff { .. }
                 | FaultKind::WriteFails { .. }
                 | FaultKind::FrameRefused { .. }
+                | FaultKind::ReadFails { .. }
+                | FaultKind::GuestTraps { .. }
+                | FaultKind::HostFails { .. }
                 | FaultKind::Diverge { .. }
                 | FaultKind::Corrupt { .. }
         )
@@ -194,9 +203,15 @@ impl Fault {
             15 => one(FaultKind::ArbiterAnswersLost { host }),
             16 => one(FaultKind::ArbiterLate { host }),
             17 => {
-                let kinds =
-                    [FaultKind::WriteFails { host }, FaultKind::FrameRefused { host }, FaultKind::SlowWrites { host }];
-                one(kinds[random.between(0, 3) as usize])
+                let kinds = [
+                    FaultKind::WriteFails { host },
+                    FaultKind::FrameRefused { host },
+                    FaultKind::SlowWrites { host },
+                    FaultKind::ReadFails { host },
+                    FaultKind::GuestTraps { host },
+                    FaultKind::HostFails { host },
+                ];
+                one(kinds[random.between(0, kinds.len() as u64) as usize])
             }
             18 => {
                 if random.once_in(2) {

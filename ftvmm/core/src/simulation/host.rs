@@ -17,6 +17,8 @@ pub struct Process {
     /// The guest runs live.
     pub live: bool,
     pub stalled: bool,
+    /// The guest waits for what its disk failed to read.
+    pub read_failed: bool,
     /// The log, from position 1 on.
     pub entries: Vec<u64>,
     /// Backup: the log is closed at this position.
@@ -44,6 +46,7 @@ impl Process {
             guest: Guest::default(),
             live: false,
             stalled: false,
+            read_failed: false,
             entries: Vec::new(),
             closed_at: None,
             replaying: false,
@@ -78,6 +81,7 @@ pub struct Host {
     pub slow_writes_until: u64,
     pub write_fails: bool,
     pub frame_refused: bool,
+    pub read_fails: bool,
     pub replay_stalled_until: u64,
 }
 
@@ -99,6 +103,7 @@ impl Host {
             slow_writes_until: 0,
             write_fails: false,
             frame_refused: false,
+            read_fails: false,
             replay_stalled_until: 0,
         }
     }

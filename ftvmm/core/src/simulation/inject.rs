@@ -32,6 +32,11 @@ impl World {
             FaultKind::ArbiterLate { host } => self.hosts[host].arbiter_late_until = fault.until,
             FaultKind::WriteFails { host } => self.hosts[host].write_fails = true,
             FaultKind::FrameRefused { host } => self.hosts[host].frame_refused = true,
+            FaultKind::ReadFails { host } => self.hosts[host].read_fails = true,
+            FaultKind::GuestTraps { host } => self.trap(host),
+            FaultKind::HostFails { host } => {
+                self.local_now(host, 0, Local::Input(Input::HostFailed { reason: "a fault".to_owned() }));
+            }
             FaultKind::ArbiterHangs { host } => self.hosts[host].arbiter_hangs_until = fault.until,
             FaultKind::SlowWrites { host } => self.hosts[host].slow_writes_until = fault.until,
             FaultKind::ReplayStalls { host } => self.hosts[host].replay_stalled_until = fault.until,
@@ -82,6 +87,14 @@ impl World {
         let process = self.hosts[host].process.as_mut().filter(|process| process.replaying && !process.live)?;
         process.guest.corrupt();
         Some(process.guest.position + 1)
+    }
+
+    fn trap(&mut self, host: usize) {
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        if std::mem::take(&mut process.live) {
+            let input = Input::GuestHalted { exit_status: 255, trap: Some("a trap".to_owned()) };
+            self.local_now(host, 0, Local::Input(input));
+        }
     }
 
     /// An old backup, of another life of the pair, answers fresh stamps and acknowledges everything (H12).

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use super::arbiter::Arbiter;
 use super::checkers::{Contents, ReleasedMark, Speaker, Verdict, Violation};
-use super::checkers::{check_final_disk, check_liveness, check_owner, check_pair, check_read};
+use super::checkers::{check_failed_read, check_final_disk, check_liveness, check_owner, check_pair, check_read};
 use super::coverage::Coverage;
 use super::fault::{MILLISECOND, Schedule};
 use super::guest::{BLOCKS, Destination, GuestRequest};
@@ -16,6 +16,9 @@ use crate::protocol::{AskResult, Config, Input, Node, OutputResult, Path, ReadRe
 
 /// The modelled guest asks for nothing more in the last part of a run, so that everything held can leave.
 const QUIET_BEFORE_END: u64 = 300 * MILLISECOND;
+
+/// What a guest is told instead of a block that its disk does not read.
+const READ_FAILED: u64 = u64::MAX;
 
 /// Log buffer and replay lag at which the guest waits: some hundred milliseconds of its work.
 const BUFFER_ENTRIES: u64 = 60;
@@ -356,12 +359,32 @@ impl World {
         self.local_now(host, pace, Local::GuestRun);
         let served_from_held = self.rules.reissue_before_run;
         let drawn = self.random.next();
-        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let place = &mut self.hosts[host];
+        let Some(process) = place.process.as_mut() else { return };
         if !process.live || process.stalled {
+            return;
+        }
+        let reads = matches!(process.guest.request(), GuestRequest::Read(_));
+        if reads && std::mem::take(&mut place.read_fails) {
+            process.read_failed = true;
+            self.local_now(host, 0, Local::Input(Input::ReadFailed { reason: "an error".to_owned() }));
+            return;
+        }
+        let role = process.node.role();
+        if process.read_failed && role != Role::Alone && self.rules.failed_read_left_to_backup {
             return;
         }
         let value = match process.guest.request() {
             GuestRequest::Number => drawn,
+            GuestRequest::Read(_) if std::mem::take(&mut process.read_failed) => {
+                self.coverage.failed_reads_told += 1;
+                let verdict = check_failed_read(role);
+                if process.node.generation() == self.speaker.newest() && verdict.is_err() {
+                    self.verdict(verdict);
+                    return;
+                }
+                READ_FAILED
+            }
             GuestRequest::Read(block) => {
                 let held = process.held.values().rev().find(|output| output.destination == Destination::Block(block));
                 let value = held.filter(|_| served_from_held).map_or(self.disk[block], |output| output.content);

@@ -1,6 +1,7 @@
 //! The disk as the live owner sees it: what it wrote last, in program order.
 
 use super::{Verdict, Violation};
+use crate::protocol::Role;
 use crate::simulation::guest::{BLOCKS, Guest};
 
 /// The live guest has read this block.
@@ -8,6 +9,15 @@ pub fn check_read(guest: &Guest, block: usize, value: u64) -> Verdict {
     let expected = guest.blocks[block];
     if value != expected {
         let finding = format!("block {block} reads {value:x} where the guest wrote {expected:x}");
+        return Err(Violation::new("disk", finding));
+    }
+    Ok(())
+}
+
+/// The live guest is told that its disk does not read.
+pub fn check_failed_read(role: Role) -> Verdict {
+    if role == Role::Protected {
+        let finding = "the guest was told that its disk does not read, and the backup's was not asked".to_owned();
         return Err(Violation::new("disk", finding));
     }
     Ok(())

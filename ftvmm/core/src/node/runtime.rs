@@ -26,7 +26,6 @@ use super::shared::Shared;
 use super::status;
 use super::thread;
 use super::trace_event;
-use super::virtual_cpu::CpuEvent;
 
 /// The state machine is told the time at least so often: a late tick is how it sees that this node was paused (R7).
 const TICK_MAX: Duration = Duration::from_millis(10);
@@ -72,7 +71,7 @@ pub struct Inbox {
     /// from the heartbeat sockets
     pub datagrams: Receiver<Datagram>,
     /// from the guest's thread
-    pub cpu: Receiver<CpuEvent>,
+    pub cpu: Receiver<Input>,
     /// from the emitter
     pub done: Receiver<(OutputMark, OutputResult)>,
     /// from Python and the operator
@@ -87,7 +86,7 @@ enum Event {
     Datagram(Datagram),
     Session(SessionEvent),
     Done((OutputMark, OutputResult)),
-    Cpu(CpuEvent),
+    Cpu(Input),
 }
 
 /// The protocol's thread.
@@ -166,7 +165,7 @@ impl Runtime {
             }
             Event::Session(event) => self.session(event),
             Event::Done(done) => Some(self.done(done, &inbox.done)),
-            Event::Cpu(event) => Some(Runtime::cpu(event)),
+            Event::Cpu(input) => Some(input),
         };
         #[cfg(feature = "lab")]
         let input = input.and_then(|input| self.holding.let_in(input, &self.shared.protocol));
@@ -317,19 +316,6 @@ impl Runtime {
         match self.shared.log.store(frame.first, frame.entries, clock::boottime_nanoseconds()) {
             Some(_) => Ok(frame.header),
             None => Err(format!("entries from position {} do not follow {newest}", frame.first)),
-        }
-    }
-
-    fn cpu(event: CpuEvent) -> Input {
-        match event {
-            CpuEvent::Appended { through } => Input::EntriesAppended { through },
-            CpuEvent::Produced { output, depends_on } => Input::OutputProduced { output, depends_on },
-            CpuEvent::Replayed { through } => Input::EntriesReplayed { through },
-            CpuEvent::Drained { position } => Input::Drained { position },
-            CpuEvent::Diverged { position, reason } => Input::Diverged { position, reason },
-            CpuEvent::Halted { exit_status, trap } => Input::GuestHalted { exit_status, trap },
-            CpuEvent::ReadFailed { reason } => Input::ReadFailed { reason },
-            CpuEvent::Failed { reason } => Input::HostFailed { reason },
         }
     }
 

@@ -16,7 +16,7 @@ use crate::devices::DeviceError;
 use crate::image::{Image, ImageError};
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
-use crate::protocol::{Config, ConfigError, Node, OutputMark, OutputResult, Timing};
+use crate::protocol::{Config, ConfigError, Input, Node, OutputMark, OutputResult, Timing};
 
 use super::authentication::{Key, KeyError};
 use super::clock::{self, GuestClock};
@@ -39,7 +39,7 @@ use super::thread;
 use super::trace::Trace;
 #[cfg(feature = "lab")]
 use super::virtual_cpu::Rebuild;
-use super::virtual_cpu::{CpuControl, CpuEvent, VirtualCpu};
+use super::virtual_cpu::{CpuControl, VirtualCpu};
 use super::world::World;
 
 /// Why a node cannot start.
@@ -175,7 +175,7 @@ impl RunningNode {
 
         let (session_events, sessions) = unbounded();
         let (datagram_events, datagrams) = unbounded();
-        let (cpu_events, cpu) = unbounded();
+        let (cpu_inputs, cpu) = unbounded();
         let (done_events, done) = unbounded();
         let (commands, command_events) = unbounded();
         let (effect_events, effects) = unbounded();
@@ -199,7 +199,7 @@ impl RunningNode {
             &shared,
             machine,
             recording,
-            cpu_events,
+            cpu_inputs,
             #[cfg(feature = "lab")]
             Box::new(move || Machine::new(&image, &machine_config)),
         );
@@ -319,7 +319,7 @@ fn start_cpu(
     shared: &Shared,
     machine: Machine,
     recording: Recording,
-    events: Sender<CpuEvent>,
+    inputs: Sender<Input>,
     #[cfg(feature = "lab")] rebuild: Box<Rebuild>,
 ) {
     let cpu = VirtualCpu {
@@ -330,9 +330,9 @@ fn start_cpu(
         devices: shared.world.attached(),
         trace: shared.trace.clone(),
         recording,
-        tell: move |event| {
+        tell: move |input| {
             // The protocol's thread lives as long as this one.
-            let _ = events.send(event);
+            let _ = inputs.send(input);
         },
         clock: GuestClock::starting_now(),
         flushed: 0,

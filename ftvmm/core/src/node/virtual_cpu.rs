@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::lab::{failpoint, mutant, rule};
 use crate::log::{End, EndKind, Entry};
 use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request, TrapReport};
-use crate::protocol::OutputMark;
+use crate::protocol::{Input, OutputMark};
 use crate::remark::remark;
 
 use super::clock::{self, GuestClock};
@@ -34,57 +34,6 @@ enum Mode {
     Logging,
     /// from the world, with no backup that could want them
     Alone,
-}
-
-/// What the guest's thread tells the protocol's thread.
-#[derive(Debug)]
-pub enum CpuEvent {
-    /// primary: the log reaches `through`
-    Appended {
-        /// newest position
-        through: u64,
-    },
-    /// an output waits
-    Produced {
-        /// which
-        output: OutputMark,
-        /// position of the last entry before it
-        depends_on: u64,
-    },
-    /// backup: replay has come to `through`
-    Replayed {
-        /// position of the last entry that was replayed
-        through: u64,
-    },
-    /// candidate: replay has come to the end of the closed log
-    Drained {
-        /// position of the last entry
-        position: u64,
-    },
-    /// backup: this replica is not the primary's any more
-    Diverged {
-        /// position at which it was seen
-        position: u64,
-        /// what differs
-        reason: String,
-    },
-    /// the guest has come to its end
-    Halted {
-        /// its exit status
-        exit_status: i32,
-        /// what it did that it may not; `None`: it halted itself
-        trap: Option<String>,
-    },
-    /// the disk has failed to read what the guest waits for
-    ReadFailed {
-        /// which read, and what the disk said
-        reason: String,
-    },
-    /// this host cannot go on with the guest
-    Failed {
-        /// why
-        reason: String,
-    },
 }
 
 /// Commands to the guest's thread, and what everyone may look at.
@@ -193,7 +142,7 @@ impl CpuControl {
 pub type Rebuild = dyn Fn() -> Result<Machine, MachineError> + Send;
 
 /// The guest, and everything that its inputs and outputs pass through.
-pub struct VirtualCpu<Tell: Fn(CpuEvent)> {
+pub struct VirtualCpu<Tell: Fn(Input)> {
     /// the guest
     pub machine: Machine,
     /// commands
@@ -220,14 +169,14 @@ pub struct VirtualCpu<Tell: Fn(CpuEvent)> {
 }
 
 /// Why the guest's thread ends; `None` inside stands for "the node stops".
-type Ended<T> = Result<T, Option<CpuEvent>>;
+type Ended<T> = Result<T, Option<Input>>;
 
 /// Replay is reported at least so often, in entries, and whenever it has caught up.
 const REPLAYED_EVERY: u64 = 64;
 /// The log is flushed at least so often, in entries: a guest that says nothing for long is replayed all the same.
 const FLUSHED_EVERY: u64 = 64;
 
-impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
+impl<Tell: Fn(Input)> VirtualCpu<Tell> {
     /// Runs the guest until it halts, fails or the node stops.
     pub fn run(mut self) {
         let ended = loop {
@@ -309,7 +258,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         let kind = content.kind();
         let fingerprint = self.machine.fingerprint();
         let index = self.outputs.produce(fingerprint, depends_on, content);
-        (self.tell)(CpuEvent::Produced { output: OutputMark { index, fingerprint }, depends_on });
+        (self.tell)(Input::OutputProduced { output: OutputMark { index, fingerprint }, depends_on });
         #[cfg(feature = "lab")]
         if !replaying {
             failpoint!(OutputProduced, index, kind);
@@ -317,11 +266,11 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         Ok(Answer::Done)
     }
 
-    fn halt(&mut self, exit_status: i32, trap: Option<String>) -> Option<CpuEvent> {
+    fn halt(&mut self, exit_status: i32, trap: Option<String>) -> Option<Input> {
         if self.control.mode() == Mode::Replaying {
             // The primary's guest halted too. Whether anyone saw its last outputs is the primary's to tell; without
             // it, this node goes live first and emits them.
-            (self.tell)(CpuEvent::Halted { exit_status, trap: trap.clone() });
+            (self.tell)(Input::GuestHalted { exit_status, trap: trap.clone() });
             match self.drain(self.position() + 1) {
                 Ok(None) => {}
                 Ok(Some(_)) => return diverged(self.position() + 1, "the log goes on where the guest halts".into()),
@@ -336,7 +285,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
                 self.recording.end(&End { kind, position, fingerprint, state_digest: self.machine.state_digest() });
             }
         }
-        Some(CpuEvent::Halted { exit_status, trap })
+        Some(Input::GuestHalted { exit_status, trap })
     }
 
     /// Lets the log's sender have what was appended, and the file what was recorded: when an output waits for it, or
@@ -347,7 +296,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         if through > self.flushed && self.control.mode() == Mode::Logging {
             self.flushed = through;
             self.log.flush();
-            (self.tell)(CpuEvent::Appended { through });
+            (self.tell)(Input::EntriesAppended { through });
         }
     }
 
@@ -395,7 +344,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
                 Next::Stopped => return Err(None),
                 Next::Entry(bytes) => return Ok(Some(bytes)),
                 Next::Drained { closed } => {
-                    (self.tell)(CpuEvent::Drained { position: closed });
+                    (self.tell)(Input::Drained { position: closed });
                     if self.control.wait_for_order(Mode::Replaying, replays).ok_or(None)? != Mode::Replaying {
                         return Ok(None);
                     }
@@ -437,7 +386,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         self.control.position.store(position, Ordering::Release);
         if position.is_multiple_of(REPLAYED_EVERY) || position == self.log.newest() {
             self.log.truncate(position.saturating_sub(1));
-            (self.tell)(CpuEvent::Replayed { through: position });
+            (self.tell)(Input::EntriesReplayed { through: position });
         }
         Ok(Some(entry.answer))
     }
@@ -456,7 +405,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
         self.devices
             .lock()
             .clone()
-            .ok_or_else(|| Some(CpuEvent::Failed { reason: "the guest runs live without its devices".into() }))
+            .ok_or_else(|| Some(Input::HostFailed { reason: "the guest runs live without its devices".into() }))
     }
 
     fn live_input(&mut self, request: &Request) -> Ended<Answer> {
@@ -494,7 +443,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
                 let bytes = thread::random::<8>().map_err(failed)?;
                 Answer::Random { value: u64::from_le_bytes(bytes) }
             }
-            output => return Err(Some(CpuEvent::Failed { reason: format!("{output:?} is no input") })),
+            output => return Err(Some(Input::HostFailed { reason: format!("{output:?} is no input") })),
         })
     }
 
@@ -517,7 +466,7 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
                     // What the guest is told the backup is told too, whose disk may be well: the protocol gives the VM
                     // to it, or there is none.
                     let reason = format!("the read at byte {offset} of device {device} failed: {error}");
-                    (self.tell)(CpuEvent::ReadFailed { reason });
+                    (self.tell)(Input::ReadFailed { reason });
                     let replays = self.control.replays();
                     self.control.wait_for_order(Mode::Logging, replays).ok_or(None)?;
                 }
@@ -527,10 +476,10 @@ impl<Tell: Fn(CpuEvent)> VirtualCpu<Tell> {
     }
 }
 
-fn failed(error: impl ToString) -> Option<CpuEvent> {
-    Some(CpuEvent::Failed { reason: error.to_string() })
+fn failed(error: impl ToString) -> Option<Input> {
+    Some(Input::HostFailed { reason: error.to_string() })
 }
 
-fn diverged(position: u64, reason: String) -> Option<CpuEvent> {
-    Some(CpuEvent::Diverged { position, reason })
+fn diverged(position: u64, reason: String) -> Option<Input> {
+    Some(Input::Diverged { position, reason })
 }

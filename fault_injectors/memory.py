@@ -102,13 +102,16 @@ for header in range(headers, headers + length * count, length):
     if kind == 1 and flags & 1:
         codes.append(image[offset:offset + size])
 with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
-    for line in open(f"/proc/{pid}/maps"):
+    for line in open(f"/proc/{pid}/maps").readlines():
         span, rights, _, _, inode, *_ = line.split()
         start, end = (int(word, 16) for word in span.split("-"))
         if inode != "0" or not rights.startswith("rw"):
             continue
         memory.seek(start)
-        held = memory.read(end - start)
+        try:
+            held = memory.read(end - start)
+        except OSError:  # the process has ended by it
+            break
         for code in codes:
             at = -1
             while (at := held.find(code[:64], at + 1)) >= 0:

@@ -1,4 +1,4 @@
-//! The holes that the protocol's model found (H1 to H16), each as the schedules that walk into it: with the rules they end well, without the
+//! The holes that the protocol's model found (H1 to H16, H25), each as the schedules that walk into it: with the rules they end well, without the
 //! rule that closes the hole one of them breaks a promise. H3 (a write of an earlier life of a node, under `scsi-pr`) comes with R18 and
 //! H7 (outputs before the snapshot) with R13: neither the fence nor the state transfer is there yet.
 
@@ -237,6 +237,14 @@ fn a_replica_whose_outputs_are_not_the_primarys_does_not_go_live() {
         vec![corrupt, Fault::new(FaultKind::PowerOff { host: 0 }, at + 100, at + 100)]
     });
     closes("R7-diverged", schedules);
+}
+
+/// Seen by whoever looks at the disk should the survivor die right then.
+#[test]
+fn h25_a_takeover_takes_no_block_back_behind_a_newer_write() {
+    for schedule in swept(moments(), reset_with_outputs_waiting) {
+        assert_eq!(run_schedule(&schedule, Rules::default()).map(|_| ()), Ok(()), "{schedule:?}");
+    }
 }
 
 #[test]

@@ -314,7 +314,7 @@ fn a_host_that_fails_ends_its_node_whatever_it_is() {
 fn a_primary_announces_itself_while_its_lease_lasts_and_no_longer() {
     let mut primary = Stepped::protected();
     assert!(!primary.node.may_announce(primary.now), "no answer has come yet");
-    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0 }, primary.now.0);
+    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 0 }, primary.now.0);
     assert!(primary.node.may_announce(primary.now));
     let lease = config().timing.lease;
     assert!(!primary.node.may_announce(primary.now.after(lease)), "it slept, and its backup may be live");
@@ -333,7 +333,7 @@ fn a_winner_announces_itself_once_it_is_attached() {
 fn a_backup_that_is_there_again_is_not_suspected_for_what_could_not_reach_it() {
     let mut primary = Stepped::protected();
     primary.step(Input::EntriesAppended { through: 8 });
-    primary.hear(SPARE, Body::Answer { stored: 5, replayed: 3 }, primary.now.0);
+    primary.hear(SPARE, Body::Answer { stored: 5, replayed: 3, released: 0 }, primary.now.0);
     primary.step(Input::SessionClosed { connection: 1, reason: "reset".to_owned() });
     primary.pass_without_arbiter(2 * config().timing.lag);
     primary.step(Input::SessionOpened { connection: 2, dialled: true });
@@ -365,7 +365,7 @@ fn what_a_dead_primary_had_sent_before_is_no_sign_of_its_life() {
 fn a_backup_whose_replay_falls_short_of_what_has_left_halts_and_does_not_ask() {
     let mut candidate = Stepped::backup();
     candidate.hear(PRIMARY, Body::Heartbeat { released: output(2) }, 0);
-    candidate.step(Input::OutputProduced { output: output(1), depends_on: 0 });
+    candidate.step(Input::OutputProduced { output: output(1), depends_on: 0, overlaps: 0 });
     candidate.until(|output| matches!(output, Output::CloseLog { .. }));
     candidate.step(Input::Drained { position: 0 });
     assert_eq!(candidate.halt_reason(), "diverged at position 0: output 2 has left, and replay ends with output 1");
@@ -380,15 +380,41 @@ fn a_backup_compares_the_output_that_has_left_with_its_own() {
         let heartbeat = Body::Heartbeat { released: output(2) };
         let mut behind = Stepped::backup();
         behind.hear(PRIMARY, heartbeat, 0);
-        behind.step(Input::OutputProduced { output: output(1), depends_on: 0 });
-        behind.step(Input::OutputProduced { output: own, depends_on: 0 });
+        behind.step(Input::OutputProduced { output: output(1), depends_on: 0, overlaps: 0 });
+        behind.step(Input::OutputProduced { output: own, depends_on: 0, overlaps: 0 });
         let mut ahead = Stepped::backup();
         for output in [output(1), own, output(3)] {
-            ahead.step(Input::OutputProduced { output, depends_on: 0 });
+            ahead.step(Input::OutputProduced { output, depends_on: 0, overlaps: 0 });
         }
         ahead.hear(PRIMARY, heartbeat, 0);
         assert_eq!((behind.halt_reason(), ahead.halt_reason()), (reason.to_owned(), reason.to_owned()));
         let answered = ahead.outputs.iter().any(|output| matches!(output, Output::Send { .. }));
         assert_eq!(answered, reason.is_empty(), "{:?}", ahead.outputs);
     }
+}
+
+#[test]
+fn a_write_over_an_older_one_waits_until_the_backup_knows_that_that_has_completed() {
+    let mut primary = Stepped::protected();
+    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 0 }, primary.now.0);
+    for (index, overlaps) in [(1, 0), (2, 1)] {
+        primary.step(Input::OutputProduced { output: output(index), depends_on: 0, overlaps });
+    }
+    assert!(primary.node.may_release(1, 0, 0, primary.now));
+    primary.step(Input::OutputDone { output: output(1), result: OutputResult::Completed });
+    assert!(!primary.node.may_release(2, 0, 1, primary.now));
+    let said: Vec<Body> = primary
+        .outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Send { path: Path::Log { .. }, bytes } => Message::decode(bytes).ok().map(|message| message.body),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(said, [Body::Heartbeat { released: output(1) }], "it is told at once");
+    primary.step(Input::Tick);
+    assert!(!primary.outputs.iter().any(|output| matches!(output, Output::Send { .. })), "and once");
+    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 1 }, primary.now.0);
+    assert!(primary.outputs.contains(&Output::TryRelease));
+    assert!(primary.node.may_release(2, 0, 1, primary.now));
 }

@@ -93,10 +93,11 @@ class Entries:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Backup: what it holds, and what it has replayed."""
+    """Backup: what it holds, what it has replayed, and the released mark that it knows."""
 
     stored: int
     replayed: int
+    released: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ _BODIES: Mapping[int, Callable[[bytes], Body]] = {
     3: _commit,
     4: _heartbeat,
     5: _entries,
-    6: lambda fields: Answer(*struct.unpack("<QQ", fields)),
+    6: lambda fields: Answer(*struct.unpack("<QQQ", fields)),
     7: lambda fields: Farewell(*struct.unpack("<i", fields)),
 }
 

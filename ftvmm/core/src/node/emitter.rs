@@ -31,7 +31,7 @@ pub fn may_release(protocol: &Mutex<Node>, output: &Produced, clock: impl Fn() -
     let (depends_on, now) = (output.depends_on, clock());
     #[cfg(feature = "lab")]
     let (depends_on, now) = broken_emission::asked_as(output, clock());
-    protocol.may_release(output.index, depends_on, now)
+    protocol.may_release(output.index, depends_on, output.overlaps, now)
 }
 
 /// Everything that an emission needs.
@@ -185,7 +185,8 @@ mod tests {
     fn an_output_is_looked_at_by_a_time_that_was_read_under_the_lock() {
         let protocol = Mutex::new(Node::new(Config::new([7; 16], [9; 32]), 1));
         let fingerprint = Fingerprint::default();
-        let output = Produced { index: 1, fingerprint, depends_on: 0, content: Content::Console { bytes: Vec::new() } };
+        let content = Content::Console { bytes: Vec::new() };
+        let output = Produced { index: 1, fingerprint, depends_on: 0, overlaps: 0, content };
         let under_the_lock = Cell::new(false);
         let clock = || {
             under_the_lock.set(protocol.is_locked());

@@ -91,6 +91,8 @@ pub struct Produced {
     pub fingerprint: Fingerprint,
     /// position of the last log entry before it
     pub depends_on: u64,
+    /// the newest write beneath this one that may be re-issued yet; 0: none (R23)
+    pub overlaps: u64,
     /// what leaves
     pub content: Content,
 }
@@ -105,6 +107,15 @@ impl Produced {
     fn size(&self) -> usize {
         size_of::<Produced>() + self.content.bytes().len()
     }
+}
+
+/// Where an output writes.
+#[derive(Debug)]
+struct Extent {
+    index: u64,
+    device: u8,
+    offset: u64,
+    length: u64,
 }
 
 /// What the emitting thread does next.
@@ -124,6 +135,8 @@ struct State {
     /// Taken by the emitting thread and not completed yet.
     in_flight: Option<Produced>,
     produced: u64,
+    /// Writes that may be re-issued yet, oldest first.
+    extents: VecDeque<Extent>,
     /// Backup: outputs up to here need not be kept. The primary may have completed what replay has yet to produce.
     forgotten: u64,
     /// The last frames of those, for mutants that emit them again.
@@ -165,17 +178,23 @@ pub struct OutputQueue {
 }
 
 impl OutputQueue {
-    /// Queues the next output. Returns its index.
-    pub fn produce(&self, fingerprint: Fingerprint, depends_on: u64, content: Content) -> u64 {
+    /// Queues the next output. Returns it, and the write beneath it that may be re-issued yet.
+    pub fn produce(&self, fingerprint: Fingerprint, depends_on: u64, content: Content) -> (OutputMark, u64) {
         let mut state = self.state.lock();
         state.produced += 1;
         let index = state.produced;
+        let beneath = state.extents.iter().rev().find(|one| content.overlaps(one.device, one.offset, one.length));
+        let overlaps = beneath.map_or(0, |one| one.index);
         if index > state.forgotten {
-            let output = Produced { index, fingerprint, depends_on, content };
+            if let Content::Block { device, offset, bytes } = &content {
+                let extent = Extent { index, device: *device, offset: *offset, length: bytes.len() as u64 };
+                state.extents.push_back(extent);
+            }
+            let output = Produced { index, fingerprint, depends_on, overlaps, content };
             state.bytes += output.size();
             state.pending.push_back(output);
         }
-        index
+        (OutputMark { index, fingerprint }, overlaps)
     }
 
     /// Primary: waits until another output may be held. Returns `false` when the node stops.
@@ -192,12 +211,18 @@ impl OutputQueue {
         self.state.lock().produced
     }
 
-    /// Backup: the outputs up to `through` were completed by the primary.
+    /// The outputs up to `through` have completed, and nobody re-issues them.
     pub fn forget(&self, through: u64) {
         let mut state = self.state.lock();
+        while state.extents.front().is_some_and(|extent| extent.index <= through) {
+            state.extents.pop_front();
+        }
+        let before = state.bytes;
         state.drop_while(|output| output.index <= through);
         state.forgotten = state.forgotten.max(through);
-        self.changed.notify_all();
+        if state.bytes != before {
+            self.changed.notify_all();
+        }
     }
 
     /// For the mutant `lose-log-tail`: what comes is kept, although the primary completed outputs of these numbers.
@@ -336,6 +361,21 @@ mod tests {
         queue.put_back();
         assert_eq!(index(queue.next(|_| true)), ("release", 4));
         queue.complete();
+    }
+
+    #[test]
+    fn a_write_knows_the_newest_one_beneath_it_that_may_come_again() {
+        let queue = OutputQueue::default();
+        queue.release();
+        let overlaps = |offset| {
+            produce(&queue, 0, Content::Block { device: 1, offset, bytes: vec![0; 512] });
+            let Next::Release(output) = queue.next(|_| true) else { panic!("nothing to release") };
+            queue.complete();
+            output.overlaps
+        };
+        assert_eq!([overlaps(0), overlaps(512), overlaps(256), overlaps(0)], [0, 0, 2, 3]);
+        queue.forget(3);
+        assert_eq!([overlaps(512), overlaps(0)], [0, 4]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::lab::{failpoint, mutant, rule};
 use crate::log::{End, EndKind, Entry};
 use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request, TrapReport};
-use crate::protocol::{Input, OutputMark};
+use crate::protocol::Input;
 use crate::remark::remark;
 
 use super::clock::{self, GuestClock};
@@ -256,12 +256,11 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         }
         #[cfg(feature = "lab")]
         let kind = content.kind();
-        let fingerprint = self.machine.fingerprint();
-        let index = self.outputs.produce(fingerprint, depends_on, content);
-        (self.tell)(Input::OutputProduced { output: OutputMark { index, fingerprint }, depends_on });
+        let (output, overlaps) = self.outputs.produce(self.machine.fingerprint(), depends_on, content);
+        (self.tell)(Input::OutputProduced { output, depends_on, overlaps });
         #[cfg(feature = "lab")]
         if !replaying {
-            failpoint!(OutputProduced, index, kind);
+            failpoint!(OutputProduced, output.index, kind);
         }
         Ok(Answer::Done)
     }

@@ -23,7 +23,9 @@ impl Node {
             _ if !self.belongs(path, &message) => {}
             (Body::Commit { position, released }, _) => self.committed(path, &message, position, released, outputs),
             (Body::Heartbeat { released }, _) => self.heartbeat(path, &message, released, outputs),
-            (Body::Answer { stored, replayed }, _) => self.answer(path, &message, stored, replayed, outputs),
+            (Body::Answer { stored, replayed, released }, _) => {
+                self.answer(path, &message, (stored, replayed, released), outputs);
+            }
             (Body::Farewell { exit_status }, _) if matches!(self.role, Role::Backup | Role::Candidate) => {
                 self.stop(exit_status, outputs);
             }
@@ -64,9 +66,9 @@ impl Node {
     }
 
     fn acknowledge(&mut self, path: Path, outputs: &mut Vec<Output>) {
-        let (stored, replayed) = (self.log.stored, self.log.replayed);
+        let (stored, replayed, released) = (self.log.stored, self.log.replayed, self.released.index);
         let stored = if stored > 0 && mutant!(AcknowledgeOneTooMany) { stored + 1 } else { stored };
-        self.send(path, Body::Answer { stored, replayed }, outputs);
+        self.send(path, Body::Answer { stored, replayed, released }, outputs);
     }
 
     /// R: the outputs up to it have completed on the primary, and replay's copies of them can go. False: this replica is not the primary's.

@@ -120,6 +120,8 @@ pub enum Input {
         output: OutputMark,
         /// Position of the last entry before it.
         depends_on: u64,
+        /// The newest output beneath a write that may be re-issued yet; 0: none (R23).
+        overlaps: u64,
     },
     /// Primary: the emission of an output has ended.
     OutputDone {

@@ -67,6 +67,12 @@ pub struct Node {
     pub(super) released: OutputMark,
     /// Backup: the outputs of replay that R has not come to, each behind the position that it depends on.
     pub(super) unreleased: VecDeque<(u64, OutputMark)>,
+    /// Primary: the newest output of which the backup has said that it knows it to have completed.
+    pub(super) confirmed: u64,
+    /// Primary: the newest output of whose completion the backup was told on the log.
+    pub(super) told: u64,
+    /// Primary: writes that wait until the backup knows of an older one: their indices, and the older ones'.
+    pub(super) overlapping: VecDeque<(u64, u64)>,
     /// Index of the newest output whose completion is in the trace; never behind R but for what the emitter has just completed.
     pub(super) traced_done: u64,
     /// Index of the newest output produced, live or in replay.
@@ -118,6 +124,9 @@ impl Node {
             log: LogState::default(),
             released: OutputMark::default(),
             unreleased: VecDeque::new(),
+            confirmed: 0,
+            told: 0,
+            overlapping: VecDeque::new(),
             traced_done: 0,
             produced: 0,
             frames_lost: 0,
@@ -176,6 +185,7 @@ impl Node {
         self.form_pair(outputs);
         self.arbitrate(outputs);
         self.send_heartbeats(outputs);
+        self.tell_released(outputs);
         self.control_lag(outputs);
         self.advance_go_live(outputs);
         self.stop_when_finished(outputs);
@@ -193,7 +203,9 @@ impl Node {
             Input::SessionClosed { connection, reason } => self.session_closed(connection, reason, outputs),
             Input::Message { path, bytes } => self.message(path, &bytes, outputs),
             Input::EntriesAppended { through } => self.entries_appended(through, outputs),
-            Input::OutputProduced { output, depends_on } => self.output_produced(output, depends_on, outputs),
+            Input::OutputProduced { output, depends_on, overlaps } => {
+                self.output_produced(output, depends_on, overlaps, outputs);
+            }
             Input::OutputDone { output, result } => self.output_done(output, result, outputs),
             Input::EntriesStored { connection, header } => self.entries_stored(connection, &header, outputs),
             Input::EntriesReplayed { through } => self.entries_replayed(through),

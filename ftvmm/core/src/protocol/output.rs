@@ -79,7 +79,8 @@ pub enum Output {
         /// Position of the last entry that may be forgotten.
         through: u64,
     },
-    /// Backup: outputs of replay up to this index will not be re-issued, those that replay has yet to come to included.
+    /// Outputs up to this index will not be re-issued: on the backup by itself, those that replay has yet to come to included; on the primary
+    /// by its backup, or by nobody.
     ForgetOutputs {
         /// Index of the last output that may be forgotten.
         through: u64,

@@ -112,11 +112,12 @@ impl Node {
             return None;
         }
         let header = self.header(now.max(self.now));
+        self.told = self.released.index;
         Some(Message { header, body: Body::Entries { released: self.released_as_said(), first, through } }.encode())
     }
 
     /// R, as messages carry it.
-    fn released_as_said(&self) -> OutputMark {
+    pub(super) fn released_as_said(&self) -> OutputMark {
         let index = self.released.index + u64::from(mutant!(ReleasedOneTooFar));
         OutputMark { index, ..self.released }
     }
@@ -137,8 +138,7 @@ impl Node {
         &mut self,
         path: Path,
         message: &Message,
-        stored: u64,
-        replayed: u64,
+        (stored, replayed, released): (u64, u64, u64),
         outputs: &mut Vec<Output>,
     ) {
         let established = self.session.is_some_and(|session| session.established);
@@ -157,6 +157,7 @@ impl Node {
             outputs.push(Output::TruncateLog { through: stored.min(self.log.appended) });
         }
         self.log.replay_heard(replayed, self.now);
+        self.released_confirmed(released, outputs);
         if self.released.index < self.produced {
             outputs.push(Output::TryRelease);
         }
@@ -204,6 +205,7 @@ impl Node {
         self.close_session("the backup is dropped", outputs);
         self.peer = 0;
         self.log.ages.clear();
+        self.overlapping.clear();
         outputs.push(Output::TruncateLog { through: self.log.appended });
         outputs.push(Output::TryRelease);
     }

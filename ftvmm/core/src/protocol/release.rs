@@ -8,12 +8,13 @@ use super::role::Role;
 use super::status::Status;
 use super::time::Instant;
 use super::trace::TraceEvent;
-use super::wire::OutputMark;
+use super::wire::{Body, OutputMark};
 
 impl Node {
     /// Whether this output may leave now (R5): looked at right before the system call, with a fresh clock reading. Only the output after
-    /// the last completed one may; so emit, report `OutputDone`, then look at the next.
-    pub fn may_release(&self, output_index: u64, depends_on: u64, now: Instant) -> bool {
+    /// the last completed one may; so emit, report `OutputDone`, then look at the next. A write that `overlaps` an older one would be
+    /// undone for a while if the backup re-issued that (R23).
+    pub fn may_release(&self, output_index: u64, depends_on: u64, overlaps: u64, now: Instant) -> bool {
         let rules = &self.config.rules;
         let released = self.released.index;
         if output_index <= released || (rules.output_order && output_index != released + 1) {
@@ -23,7 +24,7 @@ impl Node {
             Role::Alone => self.go_live.may_emit(),
             Role::Protected => {
                 let acknowledged = self.log.acknowledged >= depends_on || !rules.output_acknowledged;
-                acknowledged && (self.lease_valid(now) || !rules.output_lease)
+                acknowledged && overlaps <= self.confirmed && (self.lease_valid(now) || !rules.output_lease)
             }
             _ => false,
         }
@@ -54,7 +55,13 @@ impl Node {
     }
 
     /// An output that waits for its acknowledgement is looked at when that comes, and not before.
-    pub(super) fn output_produced(&mut self, output: OutputMark, depends_on: u64, outputs: &mut Vec<Output>) {
+    pub(super) fn output_produced(
+        &mut self,
+        output: OutputMark,
+        depends_on: u64,
+        overlaps: u64,
+        outputs: &mut Vec<Output>,
+    ) {
         self.produced = self.produced.max(output.index);
         let acknowledged = self.log.acknowledged >= depends_on || !self.config.rules.output_acknowledged;
         // A look more than is needed, where a mutant may let it go.
@@ -62,7 +69,12 @@ impl Node {
         if matches!(self.role, Role::Backup | Role::Candidate) {
             self.unreleased.push_back((depends_on, output));
             self.compare_released(outputs);
-        } else if self.role == Role::Alone || (self.role == Role::Protected && acknowledged) {
+            return;
+        }
+        if overlaps > self.confirmed {
+            self.overlapping.push_back((output.index, overlaps));
+        }
+        if self.role == Role::Alone || (self.role == Role::Protected && acknowledged) {
             outputs.push(Output::TryRelease);
         }
     }
@@ -94,8 +106,34 @@ impl Node {
         {
             outputs.push(Output::Trace(TraceEvent::FirstOutput { index: first }));
         }
+        if self.role == Role::Alone {
+            outputs.push(Output::ForgetOutputs { through: self.released.index });
+        }
         if self.released.index < self.produced {
             outputs.push(Output::TryRelease);
+        }
+    }
+
+    /// The backup says up to which output it will re-issue none (R23).
+    pub(super) fn released_confirmed(&mut self, released: u64, outputs: &mut Vec<Output>) {
+        let confirmed = released.min(self.released.index);
+        if confirmed > self.confirmed {
+            self.confirmed = confirmed;
+            outputs.push(Output::ForgetOutputs { through: confirmed });
+        }
+    }
+
+    /// Where the next output waits for nothing but the backup's word on R, R is told at once.
+    pub(super) fn tell_released(&mut self, outputs: &mut Vec<Output>) {
+        let (released, confirmed) = (self.released.index, self.confirmed);
+        while self.overlapping.front().is_some_and(|(index, overlaps)| *index <= released || *overlaps <= confirmed) {
+            self.overlapping.pop_front();
+        }
+        let waits = self.overlapping.front().is_some_and(|(index, _)| *index == released + 1);
+        let established = self.session.is_some_and(|session| session.established);
+        if waits && established && self.told < released && self.role == Role::Protected {
+            self.told = released;
+            self.send_on_log(Body::Heartbeat { released: self.released_as_said() }, outputs);
         }
     }
 

@@ -80,6 +80,8 @@ pub enum Body {
         stored: u64,
         /// Position of the last entry replayed.
         replayed: u64,
+        /// Index of R as the backup knows it: outputs up to it are not re-issued (R23).
+        released: u64,
     },
     /// Primary: the guest has halted and all is emitted; do not take over.
     Farewell {
@@ -184,7 +186,7 @@ impl Message {
                 numbers(&[released.index, first, through]);
                 bytes.extend_from_slice(&released.fingerprint.0);
             }
-            Body::Answer { stored, replayed } => numbers(&[stored, replayed]),
+            Body::Answer { stored, replayed, released } => numbers(&[stored, replayed, released]),
             Body::Farewell { exit_status } => bytes.extend_from_slice(&exit_status.to_le_bytes()),
         }
         bytes
@@ -218,7 +220,7 @@ impl Message {
                 let (index, first, through) = (reader.number()?, reader.number()?, reader.number()?);
                 Body::Entries { released: OutputMark { index, fingerprint: reader.fingerprint()? }, first, through }
             }
-            6 => Body::Answer { stored: reader.number()?, replayed: reader.number()? },
+            6 => Body::Answer { stored: reader.number()?, replayed: reader.number()?, released: reader.number()? },
             7 => Body::Farewell { exit_status: i32::from_le_bytes(reader.take()?) },
             _ => return Err(WireError::Kind(kind)),
         };
@@ -282,7 +284,7 @@ mod tests {
                 first,
                 through
             }),
-            (any::<u64>(), any::<u64>()).prop_map(|(stored, replayed)| Body::Answer { stored, replayed }),
+            any::<[u64; 3]>().prop_map(|[stored, replayed, released]| Body::Answer { stored, replayed, released }),
             any::<i32>().prop_map(|exit_status| Body::Farewell { exit_status }),
         ]
     }

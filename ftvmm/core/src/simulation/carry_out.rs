@@ -234,7 +234,7 @@ impl World {
             .extend(produced.iter().filter(|output| output.index > forgotten).map(|output| (output.index, *output)));
         let (through, closed_at) = (process.guest.position, process.closed_at);
         for output in produced {
-            self.step(host, Input::OutputProduced { output: output.mark(), depends_on: output.depends_on });
+            self.step(host, output.produced());
         }
         self.step(host, Input::EntriesReplayed { through });
         if let Some(position) = closed_at {
@@ -255,7 +255,7 @@ impl World {
             process.held.values().next_back()
         };
         let Some(output) = next.copied() else { return };
-        if !process.node.may_release(output.index, output.depends_on, clock) {
+        if !process.node.may_release(output.index, output.depends_on, output.overlaps, clock) {
             let status = process.node.status(clock);
             if status.role == Role::Protected && status.acknowledged >= output.depends_on && !status.may_speak {
                 self.coverage.lease_expired += 1;

@@ -2,7 +2,7 @@
 
 use super::random::mix;
 use crate::log::Fingerprint;
-use crate::protocol::OutputMark;
+use crate::protocol::{Input, OutputMark};
 
 /// Blocks of the modelled disk.
 pub const BLOCKS: usize = 4;
@@ -23,6 +23,8 @@ pub struct GuestOutput {
     pub index: u64,
     /// Position of the last entry before it.
     pub depends_on: u64,
+    /// The last write of the same block before it; 0: none.
+    pub overlaps: u64,
     /// Frame or block write.
     pub destination: Destination,
     /// The bytes, or the value written.
@@ -30,6 +32,11 @@ pub struct GuestOutput {
 }
 
 impl GuestOutput {
+    /// What the state machine is told.
+    pub fn produced(&self) -> Input {
+        Input::OutputProduced { output: self.mark(), depends_on: self.depends_on, overlaps: self.overlaps }
+    }
+
     /// As the state machine knows it.
     pub fn mark(&self) -> OutputMark {
         let bytes = self.content.to_le_bytes();
@@ -56,6 +63,8 @@ pub struct Guest {
     pub outputs: u64,
     /// What each block holds for the guest: its own last write, in program order.
     pub blocks: [u64; BLOCKS],
+    /// The output that wrote it.
+    writes: [u64; BLOCKS],
 }
 
 impl Guest {
@@ -81,13 +90,13 @@ impl Guest {
     fn produce(&mut self, number: u64) -> GuestOutput {
         self.outputs += 1;
         let content = mix(self.chain ^ mix(number + 3));
-        let destination = if content.is_multiple_of(2) {
-            Destination::Frame
-        } else {
-            let block = (content >> 8) as usize % BLOCKS;
-            self.blocks[block] = content;
-            Destination::Block(block)
-        };
-        GuestOutput { index: self.outputs, depends_on: self.position, destination, content }
+        let (index, depends_on) = (self.outputs, self.position);
+        if content.is_multiple_of(2) {
+            return GuestOutput { index, depends_on, overlaps: 0, destination: Destination::Frame, content };
+        }
+        let block = (content >> 8) as usize % BLOCKS;
+        self.blocks[block] = content;
+        let overlaps = std::mem::replace(&mut self.writes[block], index);
+        GuestOutput { index, depends_on, overlaps, destination: Destination::Block(block), content }
     }
 }

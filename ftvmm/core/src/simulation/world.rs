@@ -5,7 +5,9 @@ use std::collections::BinaryHeap;
 
 use super::arbiter::Arbiter;
 use super::checkers::{Contents, ReleasedMark, Speaker, Verdict, Violation};
-use super::checkers::{check_failed_read, check_final_disk, check_liveness, check_owner, check_pair, check_read};
+use super::checkers::{
+    check_failed_read, check_final_disk, check_landing, check_liveness, check_owner, check_pair, check_read,
+};
 use super::coverage::Coverage;
 use super::fault::{MILLISECOND, Schedule};
 use super::guest::{BLOCKS, Destination, GuestRequest};
@@ -125,6 +127,8 @@ pub struct World {
     pub(super) network: Network,
     pub(super) arbiter: Arbiter,
     pub(super) disk: [u64; BLOCKS],
+    /// The output that each block holds.
+    landed: [u64; BLOCKS],
     next_process: u64,
     pub(super) speaker: Speaker,
     pub(super) contents: Contents,
@@ -159,6 +163,7 @@ impl World {
             network: Network::default(),
             arbiter: Arbiter::default(),
             disk: [0; BLOCKS],
+            landed: [0; BLOCKS],
             next_process: 100,
             speaker: Speaker::default(),
             contents: Contents::default(),
@@ -247,6 +252,10 @@ impl World {
         match event {
             Event::Local { host, process, what } => self.happen_at(host, process, what),
             Event::DiskLand { block, value, index } => {
+                let landed = &mut self.landed[block];
+                let verdict = check_landing(block, index, *landed);
+                *landed = index;
+                self.verdict(verdict);
                 self.disk[block] = value;
                 self.released_mark.complete(index);
             }
@@ -403,7 +412,7 @@ impl World {
         process.held.extend(outputs.iter().map(|output| (output.index, *output)));
         self.step(host, Input::EntriesAppended { through });
         for output in outputs {
-            self.step(host, Input::OutputProduced { output: output.mark(), depends_on: output.depends_on });
+            self.step(host, output.produced());
         }
         self.stream(host);
     }

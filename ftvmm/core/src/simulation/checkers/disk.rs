@@ -23,6 +23,15 @@ pub fn check_failed_read(role: Role) -> Verdict {
     Ok(())
 }
 
+/// An output lands on a block that holds another: a survivor that re-issues must not take it back, should it die right then.
+pub fn check_landing(block: usize, index: u64, holds: u64) -> Verdict {
+    if index < holds {
+        let finding = format!("block {block} holds output {holds}, and goes back to output {index}");
+        return Err(Violation::new("disk", finding));
+    }
+    Ok(())
+}
+
 /// At the end, with nothing held and nothing in flight.
 pub fn check_final_disk(guest: &Guest, disk: &[u64; BLOCKS]) -> Verdict {
     if guest.blocks != *disk {

@@ -10,7 +10,7 @@ mod released_mark;
 mod speaker;
 
 pub use contents::Contents;
-pub use disk::{check_failed_read, check_final_disk, check_read};
+pub use disk::{check_failed_read, check_final_disk, check_landing, check_read};
 pub use liveness::check_liveness;
 pub use log_holder::check_log_holder;
 pub use owner::check_owner;

@@ -266,7 +266,7 @@ fn trapped() -> Input {
 #[test]
 fn a_trap_ends_a_protected_primary_without_a_farewell_once_its_outputs_have_left() {
     let mut primary = Stepped::protected();
-    primary.step(Input::OutputProduced { output: output(1), depends_on: 0 });
+    primary.step(Input::OutputProduced { output: output(1), depends_on: 0, overlaps: 0 });
     primary.step(trapped());
     assert_eq!(primary.node.role(), Role::Protected);
     primary.step(Input::OutputDone { output: output(1), result: OutputResult::Completed });

@@ -32,7 +32,7 @@ struct Stepped {
 impl Stepped {
     fn new(incarnation: u64) -> Stepped {
         let node = Node::new(config(), incarnation);
-        Stepped { node, now: Instant(1_000_000_000), outputs: Vec::new(), heard: 0, session: 1 }
+        Stepped { node, now: Instant(1_000_000_000_000), outputs: Vec::new(), heard: 0, session: 1 }
     }
 
     /// A primary that owns generation 1, on its first connection to a spare.
@@ -318,6 +318,15 @@ fn a_primary_announces_itself_while_its_lease_lasts_and_no_longer() {
     assert!(primary.node.may_announce(primary.now));
     let lease = config().timing.lease;
     assert!(!primary.node.may_announce(primary.now.after(lease)), "it slept, and its backup may be live");
+}
+
+/// The answer to COMMIT itself may come later than the one to a heartbeat.
+#[test]
+fn a_backup_whose_first_answer_acknowledges_entries_is_not_suspected_of_lag() {
+    let mut primary = Stepped::protected();
+    primary.step(Input::EntriesAppended { through: 1 });
+    primary.hear(SPARE, Body::Answer { stored: 1, replayed: 0, released: 0 }, primary.now.0);
+    assert_eq!(primary.node.status(primary.now).suspicion, None);
 }
 
 #[test]

@@ -152,11 +152,12 @@ impl Node {
             return;
         }
         self.first_answer(outputs);
+        // Up to now replay had no more to do than what was acknowledged before.
+        self.log.replay_heard(replayed, self.now);
         if self.log.acknowledge(stored) {
             outputs.push(Output::Trace(TraceEvent::Acknowledged { position: stored, by: "primary" }));
             outputs.push(Output::TruncateLog { through: stored.min(self.log.appended) });
         }
-        self.log.replay_heard(replayed, self.now);
         self.released_confirmed(released, outputs);
         if self.released.index < self.produced {
             outputs.push(Output::TryRelease);

@@ -22,7 +22,7 @@ HOST ?= host-a
 LAB ?= netns
 REPORT = reports/allure-report$(if $(filter-out netns,$(LAB)),-$(LAB))
 
-.PHONY: help setup scenarios mutants report test test-rust test-python lint bench demo clean
+.PHONY: help setup scenarios mutants report test test-rust test-python explore lint bench demo clean
 .PHONY: lab-setup lab-up lab-scenarios lab-smoke lab-down lab-status lab-reset lab-ssh
 
 help:  ## What there is to do here
@@ -64,6 +64,9 @@ test-rust: setup  ## Of these the Rust core's and the guests' only
 
 test-python: setup  ## Of these the ones in tests/ only (ARGS="-k word": pytest's)
 	MUTANTS=0 $(VENV_PYTHON) -m pytest tests/ $(ARGS)
+
+explore: setup  ## Walk every interleaving of the protocol's small worlds, and find each rule broken that is switched off
+	cargo run --release --quiet --locked --no-default-features --manifest-path $(CORE) --example explore -- $(ARGS)
 
 lint: setup  ## Formatting, lints and types, without changing anything
 	cargo fmt --check --manifest-path $(CORE)

@@ -8,11 +8,11 @@ use super::input::{ArbiterRecord, AskResult, ReadResult};
 use super::node::Node;
 use super::output::{HaltReason, Output};
 use super::role::Role;
-use super::time::Instant;
+use super::time::{Instant, Number};
 use super::trace::TraceEvent;
 
 /// What the arbiter is needed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
     /// Generation 1 (R2).
     Bootstrap,
@@ -23,7 +23,7 @@ enum Purpose {
 }
 
 /// The request under way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Stage {
     #[default]
     Idle,
@@ -39,7 +39,7 @@ enum Stage {
 }
 
 /// Where this node stands with the arbiter.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Arbitration {
     stage: Stage,
     bootstrapping: bool,
@@ -65,6 +65,14 @@ impl Arbitration {
 
     pub(super) fn retry_at(&self) -> Instant {
         self.retry_at
+    }
+
+    pub(super) fn numbers(&mut self, own: u64, visit: &mut dyn FnMut(Number, &mut u64)) {
+        self.last = None;
+        visit(Number::Deadline, &mut self.retry_at.0);
+        if let Stage::Reading { request, .. } | Stage::Asking { request, .. } = &mut self.stage {
+            visit(Number::Request(own), request);
+        }
     }
 
     /// Forgets a read under way; an ask cannot be taken back.

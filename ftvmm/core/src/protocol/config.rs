@@ -8,7 +8,7 @@ use super::rules::Rules;
 use super::time::Timing;
 
 /// Configuration of one node's state machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
     /// The VM's UUID; a bootstrap makes a fresh one (R2).
     pub vm: [u8; 16],

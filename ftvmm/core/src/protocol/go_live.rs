@@ -7,7 +7,7 @@ use super::time::Instant;
 use super::trace::TraceEvent;
 
 /// How far a node is with running the guest live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum GoLive {
     /// The guest does not run live here.
     Not,
@@ -36,6 +36,13 @@ impl GoLive {
     /// Whether outputs may leave at this stage.
     pub(super) fn may_emit(self) -> bool {
         matches!(self, GoLive::Reissuing { .. } | GoLive::Live { .. })
+    }
+
+    pub(super) fn waits_until_mut(&mut self) -> Option<&mut Instant> {
+        match self {
+            GoLive::Waiting { until } => Some(until),
+            _ => None,
+        }
     }
 
     pub(super) fn waits_until(self) -> Option<Instant> {

@@ -18,7 +18,7 @@ pub enum Path {
 }
 
 /// What the arbiter holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArbiterRecord {
     /// The newest generation.
     pub generation: u64,
@@ -27,7 +27,7 @@ pub struct ArbiterRecord {
 }
 
 /// Answer to [`super::Output::ReadArbiter`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReadResult {
     /// The newest record.
     Record(ArbiterRecord),
@@ -38,7 +38,7 @@ pub enum ReadResult {
 }
 
 /// Answer to [`super::Output::AskArbiter`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AskResult {
     /// The test-and-set succeeded.
     Won,
@@ -49,7 +49,7 @@ pub enum AskResult {
 }
 
 /// How the emission of an output ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OutputResult {
     /// The frame was handed to the kernel whole, the write completed well.
     Completed,
@@ -64,7 +64,7 @@ pub enum OutputResult {
 }
 
 /// One event, as the runtime saw it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// Time has passed. Expected at [`super::Node::deadline`], allowed at any time.
     Tick,

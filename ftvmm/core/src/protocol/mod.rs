@@ -29,6 +29,6 @@ pub use output::{HaltReason, Output};
 pub use role::Role;
 pub use rules::{Rules, UnknownRule};
 pub use status::Status;
-pub use time::{Instant, Timing};
+pub use time::{Instant, Number, Timing};
 pub use trace::TraceEvent;
 pub use wire::{Body, EntriesRange, Header, Message, OutputMark, WireError};

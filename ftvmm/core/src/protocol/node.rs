@@ -12,12 +12,12 @@ use super::output::{HaltReason, Output};
 use super::primary::LogState;
 use super::role::Role;
 use super::suspicion::Hearing;
-use super::time::Instant;
+use super::time::{Instant, Number};
 use super::trace::TraceEvent;
 use super::wire::{Body, Header, Message, OutputMark};
 
 /// The log session of this node, from its own side.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Session {
     /// The runtime's number of the connection.
     pub(super) connection: u64,
@@ -30,6 +30,7 @@ pub(super) struct Session {
 }
 
 /// One node's protocol state. One thread owns it; the looks (`may_release`, `accepts_entries`, `status`) take `&self`.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Node {
     pub(super) config: Config,
     pub(super) incarnation: u64,
@@ -86,7 +87,7 @@ pub struct Node {
 }
 
 /// What an earlier process of this node was. Only a test with R1 switched off believes it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Remembered {
     /// Its role when it ended.
     pub role: Role,
@@ -263,6 +264,23 @@ impl Node {
             self.draining = Some(request);
             outputs.push(Output::DrainSockets { request });
         }
+    }
+
+    /// Shows every number that means something only beside others of its kind, and takes back what becomes of it; what nothing but
+    /// `status` looks at is cleared. The exhaustive walk takes two states alike that differ in nothing else.
+    pub fn numbers(&mut self, visit: &mut dyn FnMut(Number, &mut u64)) {
+        self.hearing.numbers(self.peer, visit);
+        self.log.numbers(visit);
+        self.arbitration.numbers(self.incarnation, visit);
+        let handshake = self.session.as_mut().map(|session| &mut session.handshake_until);
+        let waits = [&mut self.dial_at, &mut self.next_heartbeat].into_iter().chain(handshake);
+        let waits = waits.chain(self.start_alone_at.as_mut()).chain(self.go_live.waits_until_mut());
+        waits.for_each(|until| visit(Number::Deadline, &mut until.0));
+        let suspected = self.suspicion.as_mut().map(|(since, _)| since);
+        suspected.into_iter().chain([&mut self.now]).for_each(|at| visit(Number::Time, &mut at.0));
+        visit(Number::Sequence(self.incarnation), &mut self.sequence);
+        let requests = self.draining.as_mut().into_iter().chain([&mut self.next_request]);
+        requests.for_each(|request| visit(Number::Request(self.incarnation), request));
     }
 
     /// A number never used before for a request.

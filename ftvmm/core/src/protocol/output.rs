@@ -109,7 +109,7 @@ pub enum Output {
 }
 
 /// Why a node halted itself.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq, Hash)]
 pub enum HaltReason {
     /// Another node holds the next generation.
     #[error("lost the arbiter: generation {generation} belongs to another node")]

@@ -9,12 +9,12 @@ use super::input::Path;
 use super::node::Node;
 use super::output::Output;
 use super::role::Role;
-use super::time::Instant;
+use super::time::{Instant, Number};
 use super::trace::TraceEvent;
 use super::wire::{Body, Message, OutputMark};
 
 /// How far the log has come: appended and acknowledged on the primary, stored and replayed on the backup.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct LogState {
     /// Position of the newest entry appended (primary).
     pub(super) appended: u64,
@@ -47,6 +47,11 @@ impl LogState {
     /// For how long the backup's replay has stood still with entries to replay.
     pub(super) fn replay_stood_for(&self, now: Instant) -> Duration {
         if self.replayed >= self.acknowledged { Duration::ZERO } else { now.since(self.replay_moved_at) }
+    }
+
+    pub(super) fn numbers(&mut self, visit: &mut dyn FnMut(Number, &mut u64)) {
+        let ages = self.ages.iter_mut().map(|(_, at)| at);
+        ages.chain([&mut self.replay_moved_at, &mut self.lease_from]).for_each(|at| visit(Number::Time, &mut at.0));
     }
 
     fn append(&mut self, through: u64, now: Instant, mark_every: Duration) {

@@ -7,7 +7,7 @@ use thiserror::Error;
 macro_rules! rules {
     ($($(#[doc = $documentation:literal])+ $field:ident = $name:literal,)+) => {
         /// One switch for each rule, or half of a rule. All are on, outside of tests.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub struct Rules {
             $($(#[doc = $documentation])+ pub $field: bool,)+
         }

@@ -6,12 +6,12 @@ use super::input::Path;
 use super::node::Node;
 use super::output::Output;
 use super::role::Role;
-use super::time::Instant;
+use super::time::{Instant, Number};
 use super::trace::TraceEvent;
 use super::wire::{Header, Message};
 
 /// What was heard of the peer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Hearing {
     /// The newest stamp of the peer (its clock).
     pub(super) peer_stamp: u64,
@@ -46,6 +46,14 @@ impl Hearing {
             *self = Hearing::default();
         }
         self.silent_from = now;
+    }
+
+    pub(super) fn numbers(&mut self, peer: u64, visit: &mut dyn FnMut(Number, &mut u64)) {
+        self.heard_on.fill(None);
+        let moments = [&mut self.peer_stamp_at, &mut self.echoed_at, &mut self.own_echo_at, &mut self.silent_from];
+        let stamps = [&mut self.peer_stamp, &mut self.own_echo];
+        moments.map(|at| &mut at.0).into_iter().chain(stamps).for_each(|time| visit(Number::Time, time));
+        self.sequences.iter_mut().for_each(|sequence| visit(Number::Sequence(peer), sequence));
     }
 
     /// A message is about to echo the newest stamp heard.

@@ -6,6 +6,19 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(pub u64);
 
+/// A kind of number that grows for ever, and means something only beside others of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Number {
+    /// A reading of this node's clock, or a stamp of the peer's; 0 is none.
+    Time,
+    /// A moment of this node's clock that is waited for; once it is past, how long it is does not matter.
+    Deadline,
+    /// Counts the messages of this incarnation.
+    Sequence(u64),
+    /// Counts the requests of this incarnation.
+    Request(u64),
+}
+
 impl Instant {
     /// Time passed since `earlier`; zero if `earlier` is not earlier.
     pub fn since(self, earlier: Instant) -> Duration {
@@ -19,7 +32,7 @@ impl Instant {
 }
 
 /// The intervals of the protocol (R7, R10, R19, R20).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// How often the primary sends a heartbeat on every path.
     pub heartbeat: Duration,

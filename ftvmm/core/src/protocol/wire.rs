@@ -7,7 +7,7 @@ use crate::log::Fingerprint;
 use super::config::Terms;
 
 /// An output: its number, and what the guest was then.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OutputMark {
     /// From 1, over all devices of the VM; 0: none.
     pub index: u64,

@@ -3,7 +3,7 @@
 use crate::protocol::{ArbiterRecord, AskResult, ReadResult};
 
 /// The arbiter's store.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Arbiter {
     records: Vec<ArbiterRecord>,
 }

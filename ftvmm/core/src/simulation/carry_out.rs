@@ -165,28 +165,19 @@ impl World {
         let Some(header) = process.node.stamp_entries(connection, first, through, clock) else { return };
         process.stream = Some((connection, through + 1));
         let values = process.entries[first as usize - 1..].to_vec();
-        let half = values[..values.len() / 2].to_vec();
         let connection = connection as usize;
-        for (values, whole) in [(half, false), (values, true)] {
+        // Without R6 the first half of a frame is taken for the whole one.
+        let half = (!self.rules.whole_entries).then(|| values[..values.len() / 2].to_vec());
+        for values in half.into_iter().chain([values]) {
             if let Some((at, to)) = self.bytes(host, connection) {
                 let header = header.clone();
-                self.local(at, to.host, to.process, Local::Entries { connection, header, values, whole });
+                self.local(at, to.host, to.process, Local::Entries { connection, header, values });
             }
         }
     }
 
-    /// The backup's receiver: stores whole frames, and says so. With R6 switched off, what came of a part counts as all.
-    pub(super) fn entries_arrive(
-        &mut self,
-        host: usize,
-        connection: usize,
-        header: Vec<u8>,
-        values: &[u64],
-        whole: bool,
-    ) {
-        if !whole && self.rules.whole_entries {
-            return;
-        }
+    /// The backup's receiver: stores frames, and says so.
+    pub(super) fn entries_arrive(&mut self, host: usize, connection: usize, header: Vec<u8>, values: &[u64]) {
         let Some(process) = self.hosts[host].process.as_ref().map(|process| process.id) else { return };
         if !self.is_open(connection, process) {
             return;
@@ -317,7 +308,7 @@ impl World {
                 let room = WRITE_BOUND - late;
                 let slow = self.hosts[host].slow_writes_until > self.now;
                 let delay = if slow { room - 1 } else { self.random.between(20_000, 300_000).min(room - 1) };
-                self.at(self.now + delay, Event::DiskLand { block, value: output.content, index });
+                self.at(self.now + delay, Event::DiskLand { host, block, value: output.content, index });
                 self.local_now(host, delay, done);
             }
         }

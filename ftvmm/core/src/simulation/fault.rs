@@ -7,7 +7,7 @@ use crate::protocol::Timing;
 pub const MILLISECOND: u64 = 1_000_000;
 
 /// Which paths of a directed link a cut concerns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Paths {
     /// The log session only: bytes wait, as TCP's do.
     Log,
@@ -18,7 +18,7 @@ pub enum Paths {
 }
 
 /// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultKind {
     /// The process dies; its kernel closes the connections.
     Kill { host: usize },
@@ -26,7 +26,7 @@ pub enum FaultKind {
     PowerOff { host: usize },
     /// A new process starts on a dead host.
     Restart { host: usize },
-    /// The operator bootstraps a VM that exists already, on a host that runs nothing.
+    /// The operator bootstraps a VM that exists already, on a host that runs nothing or a spare.
     Bootstrap { host: usize },
     /// The host stands still; its clock does not.
     Freeze { host: usize },
@@ -112,6 +112,17 @@ pub struct Schedule {
     pub noise: bool,
     /// The first host is configured with ten times the others' lease and patience.
     pub terms_differ: bool,
+    /// Nothing is left to chance or to a delay: `explore` says what happens next.
+    pub explored: Option<Heartbeats>,
+}
+
+/// How a node in a small world sends heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeats {
+    /// So many ways lead to the peer, beside the log.
+    pub paths: u8,
+    /// One in so many quarter leases.
+    pub every: u32,
 }
 
 /// All faults are over by then.
@@ -128,17 +139,30 @@ impl Schedule {
         faults.sort_by_key(|fault| fault.at);
         // Such a pair never forms, and tries nothing else.
         let terms_differ = random.once_in(500);
-        Schedule { seed, hosts, faults, end: END, rides_out: false, noise: true, terms_differ }
+        Schedule { seed, hosts, faults, end: END, rides_out: false, noise: true, terms_differ, explored: None }
     }
 
     /// A schedule of these faults and no others, without noise.
     pub fn directed(faults: Vec<Fault>) -> Schedule {
-        Schedule { seed: 1, hosts: 2, faults, end: END, rides_out: false, noise: false, terms_differ: false }
+        let (rides_out, noise, terms_differ) = (false, false, false);
+        Schedule { seed: 1, hosts: 2, faults, end: END, rides_out, noise, terms_differ, explored: None }
+    }
+
+    /// Two hosts without end, for `explore`.
+    pub fn explored(heartbeats: Heartbeats) -> Schedule {
+        Schedule { end: u64::MAX, explored: Some(heartbeats), ..Schedule::directed(Vec::new()) }
     }
 
     /// The intervals that a host is configured with.
     pub fn timing(&self, host: usize) -> Timing {
         let usual = Timing::default();
+        if let Some(heartbeats) = self.explored {
+            // In steps of a quarter lease, and no longer than the rules ask for: every step more is more to explore.
+            let steps = |count| count * usual.lease / 4;
+            let (detect, acknowledge, lag, grace) = (steps(5), steps(6), steps(10), steps(1));
+            let heartbeat = steps(heartbeats.every);
+            return Timing { heartbeat, detect, acknowledge, lag, grace, clock_error_ppm: 0, ..usual };
+        }
         if self.terms_differ && host == 0 {
             Timing { lease: 10 * usual.lease, detect: 10 * usual.detect, ..usual }
         } else {

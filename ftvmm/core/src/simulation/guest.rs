@@ -8,7 +8,7 @@ use crate::protocol::{Input, OutputMark};
 pub const BLOCKS: usize = 4;
 
 /// Where an output goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Destination {
     /// A frame to the client.
     Frame,
@@ -17,7 +17,7 @@ pub enum Destination {
 }
 
 /// An output of the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GuestOutput {
     /// From 1, in program order.
     pub index: u64,
@@ -54,8 +54,10 @@ pub enum GuestRequest {
 }
 
 /// The guest's whole state.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Guest {
+    /// It takes two inputs only, a number and what its disk holds, and writes one block after each.
+    pub small: bool,
     chain: u64,
     /// Inputs taken.
     pub position: u64,
@@ -70,15 +72,23 @@ pub struct Guest {
 impl Guest {
     /// The next input that the guest needs.
     pub fn request(&self) -> GuestRequest {
+        if self.small {
+            return if self.position == 0 { GuestRequest::Number } else { GuestRequest::Read(0) };
+        }
         let word = mix(self.chain ^ 1);
         if word.is_multiple_of(3) { GuestRequest::Read((word >> 8) as usize % BLOCKS) } else { GuestRequest::Number }
+    }
+
+    /// Whether it has come to its end.
+    pub fn is_done(&self) -> bool {
+        self.small && self.position == 2
     }
 
     /// Takes an input; returns the outputs that follow it.
     pub fn take(&mut self, input: u64) -> Vec<GuestOutput> {
         self.chain = mix(self.chain ^ mix(input));
         self.position += 1;
-        let count = mix(self.chain ^ 2) % 3;
+        let count = if self.small { 1 } else { mix(self.chain ^ 2) % 3 };
         (0..count).map(|number| self.produce(number)).collect()
     }
 
@@ -91,10 +101,10 @@ impl Guest {
         self.outputs += 1;
         let content = mix(self.chain ^ mix(number + 3));
         let (index, depends_on) = (self.outputs, self.position);
-        if content.is_multiple_of(2) {
+        if !self.small && content.is_multiple_of(2) {
             return GuestOutput { index, depends_on, overlaps: 0, destination: Destination::Frame, content };
         }
-        let block = (content >> 8) as usize % BLOCKS;
+        let block = if self.small { 0 } else { (content >> 8) as usize % BLOCKS };
         self.blocks[block] = content;
         let overlaps = std::mem::replace(&mut self.writes[block], index);
         GuestOutput { index, depends_on, overlaps, destination: Destination::Block(block), content }

@@ -7,6 +7,7 @@ use super::world::Event;
 use crate::protocol::{Instant, Node, Remembered};
 
 /// A process: the state machine, and what a node's threads keep.
+#[derive(Clone, Hash)]
 pub struct Process {
     /// Number of the process, never used twice; also its incarnation.
     pub id: u64,
@@ -61,6 +62,7 @@ impl Process {
 }
 
 /// A host.
+#[derive(Clone, Hash)]
 pub struct Host {
     pub process: Option<Process>,
     /// Without power nothing gets out, not even the end of a connection.
@@ -106,6 +108,14 @@ impl Host {
             read_fails: false,
             replay_stalled_until: 0,
         }
+    }
+
+    /// Until when each fault of the host lasts.
+    pub fn moments(&mut self) -> impl Iterator<Item = &mut u64> {
+        let arbiter = [&mut self.arbiter_out_until, &mut self.answers_lost_until];
+        let late = [&mut self.arbiter_late_until, &mut self.arbiter_hangs_until];
+        let own = [&mut self.frozen_until, &mut self.slow_writes_until, &mut self.replay_stalled_until];
+        arbiter.into_iter().chain(late).chain(own).chain(self.freeze_at_release_until.as_mut())
     }
 
     /// What the host's clock shows.

@@ -18,11 +18,15 @@ impl World {
                 self.hosts[host].powered = false;
                 self.end_process(host);
             }
-            FaultKind::Restart { host } | FaultKind::Bootstrap { host } => {
+            FaultKind::Restart { host } => {
                 if self.hosts[host].process.is_none() {
-                    self.start_process(host, matches!(fault.kind, FaultKind::Bootstrap { .. }));
+                    self.start_process(host, false);
                 }
             }
+            FaultKind::Bootstrap { host } => match self.hosts[host].process {
+                None => self.start_process(host, true),
+                Some(_) => self.step(host, Input::BootstrapRequested),
+            },
             FaultKind::Freeze { host } => self.freeze(host, fault.until),
             FaultKind::FreezeAtRelease { host } => self.hosts[host].freeze_at_release_until = Some(fault.until),
             FaultKind::Cut { from, to, paths } => self.network.cut(from, to, paths, fault.until),

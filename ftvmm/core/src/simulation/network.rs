@@ -4,7 +4,7 @@ use super::fault::Paths;
 use super::random::Random;
 
 /// One end of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Endpoint {
     /// The host.
     pub host: usize,
@@ -13,7 +13,7 @@ pub struct Endpoint {
 }
 
 /// A log connection; both runtimes know it by its index.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Connection {
     /// The dialler, then the listener.
     pub ends: [Endpoint; 2],
@@ -23,7 +23,7 @@ pub struct Connection {
     last_arrival: [u64; 2],
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Cut {
     from: usize,
     to: usize,
@@ -32,7 +32,7 @@ struct Cut {
 }
 
 /// All links and connections.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Network {
     /// Every connection there ever was.
     pub connections: Vec<Connection>,
@@ -43,6 +43,13 @@ impl Network {
     /// From now on nothing passes on these paths.
     pub fn cut(&mut self, from: usize, to: usize, paths: Paths, until: u64) {
         self.cuts.push(Cut { from, to, paths, until });
+    }
+
+    /// Every moment in here that is still to come.
+    pub fn moments(&mut self, now: u64) -> impl Iterator<Item = &mut u64> {
+        self.cuts.retain(|cut| cut.until > now);
+        let arrivals = self.connections.iter_mut().flat_map(|connection| &mut connection.last_arrival);
+        self.cuts.iter_mut().map(|cut| &mut cut.until).chain(arrivals)
     }
 
     /// When the path is whole again; `None`: it is.

@@ -2,18 +2,26 @@
 
 /// A seeded generator.
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub struct Random {
+    state: u64,
+    step: u64,
+}
 
 impl Random {
     /// The same seed gives the same numbers.
     pub fn new(seed: u64) -> Random {
-        Random(mix(seed ^ 0x5851_f42d_4c95_7f2d))
+        Random { state: mix(seed ^ 0x5851_f42d_4c95_7f2d), step: 0x9e37_79b9_7f4a_7c15 }
+    }
+
+    /// No chance: always the least number.
+    pub fn none() -> Random {
+        Random { state: 0, step: 0 }
     }
 
     /// The next number.
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
+        self.state = self.state.wrapping_add(self.step);
+        mix(self.state)
     }
 
     /// A number of `low..high`; `low` if that is empty.

@@ -1,7 +1,6 @@
 //! The simulated world: one queue of events, handed out in the order of their time.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 
 use super::arbiter::Arbiter;
 use super::checkers::{Contents, ReleasedMark, Speaker, Verdict, Violation};
@@ -26,15 +25,14 @@ const READ_FAILED: u64 = u64::MAX;
 const BUFFER_ENTRIES: u64 = 60;
 
 /// Something that happens at a host, to one process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub enum Local {
     Input(Input),
-    /// Entries arrive on a connection: the first half of a frame, or all of it.
+    /// A frame of entries arrives on a connection.
     Entries {
         connection: usize,
         header: Vec<u8>,
         values: Vec<u64>,
-        whole: bool,
     },
     /// The other end of the connection is gone.
     PeerClosed {
@@ -52,7 +50,7 @@ pub enum Local {
 }
 
 /// Something that happens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub enum Event {
     Local {
         host: usize,
@@ -61,6 +59,7 @@ pub enum Event {
     },
     /// A block write lands, whatever became of the host since.
     DiskLand {
+        host: usize,
         block: usize,
         value: u64,
         index: u64,
@@ -89,36 +88,12 @@ pub enum Event {
     Thaw(usize),
 }
 
-struct Scheduled {
-    at: u64,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Scheduled) -> bool {
-        (self.at, self.number) == (other.at, other.number)
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
 /// Everything there is.
+#[derive(Clone)]
 pub struct World {
     pub(super) now: u64,
-    events: BinaryHeap<Reverse<Scheduled>>,
+    /// What is to happen, by its time, and of one time in the order of its coming about.
+    pub(super) events: BTreeMap<(u64, u64), Event>,
     scheduled: u64,
     pub(super) random: Random,
     pub(super) schedule: Schedule,
@@ -128,12 +103,14 @@ pub struct World {
     pub(super) arbiter: Arbiter,
     pub(super) disk: [u64; BLOCKS],
     /// The output that each block holds.
-    landed: [u64; BLOCKS],
+    pub(super) landed: [u64; BLOCKS],
     next_process: u64,
     pub(super) speaker: Speaker,
     pub(super) contents: Contents,
     pub(super) released_mark: ReleasedMark,
     pub(super) formed: bool,
+    /// In a walk: when a fault last began or the guest last ran.
+    pub(super) stirred_at: u64,
     pub(super) fatal_faults: usize,
     pub(super) coverage: Coverage,
     pub(super) violation: Option<Violation>,
@@ -143,7 +120,11 @@ pub struct World {
 
 impl World {
     pub fn new(schedule: &Schedule, rules: Rules, tell: bool) -> World {
-        let mut random = Random::new(schedule.seed ^ 0xa076_1d64_78bd_642f);
+        let mut random = if schedule.explored.is_some() {
+            Random::none()
+        } else {
+            Random::new(schedule.seed ^ 0xa076_1d64_78bd_642f)
+        };
         let hosts = (0..schedule.hosts)
             .map(|_| {
                 let noise = u64::from(schedule.noise);
@@ -154,7 +135,7 @@ impl World {
             .collect();
         let mut world = World {
             now: 0,
-            events: BinaryHeap::new(),
+            events: BTreeMap::new(),
             scheduled: 0,
             random,
             schedule: schedule.clone(),
@@ -169,6 +150,7 @@ impl World {
             contents: Contents::default(),
             released_mark: ReleasedMark::default(),
             formed: false,
+            stirred_at: 0,
             fatal_faults: 0,
             coverage: Coverage::default(),
             violation: None,
@@ -185,15 +167,16 @@ impl World {
 
     /// Runs to the end of the schedule, or to the first broken promise.
     pub fn run(mut self) -> (Coverage, Option<Violation>, Vec<String>) {
-        while let Some(Reverse(next)) = self.events.pop() {
-            if next.at > self.schedule.end || self.violation.is_some() {
+        while let Some(((at, _), event)) = self.events.pop_first() {
+            if at > self.schedule.end || self.violation.is_some() {
                 break;
             }
-            self.now = next.at;
-            self.happen(next.event);
+            self.now = at;
+            self.happen(event);
         }
+        self.now = self.schedule.end;
         if self.violation.is_none() {
-            let verdict = self.check_end();
+            let verdict = self.check_settled();
             self.verdict(verdict);
         }
         (self.coverage, self.violation, self.story.unwrap_or_default())
@@ -201,7 +184,7 @@ impl World {
 
     pub(super) fn at(&mut self, at: u64, event: Event) {
         self.scheduled += 1;
-        self.events.push(Reverse(Scheduled { at: at.max(self.now), number: self.scheduled, event }));
+        self.events.insert((at.max(self.now), self.scheduled), event);
     }
 
     pub(super) fn local(&mut self, at: u64, host: usize, process: u64, what: Local) {
@@ -236,11 +219,16 @@ impl World {
         config.timing = self.schedule.timing(host);
         config.log_buffer_entries = BUFFER_ENTRIES;
         config.lag_entries = BUFFER_ENTRIES;
+        if let Some(heartbeats) = self.schedule.explored {
+            (config.heartbeat_paths, config.lag_entries) = (heartbeats.paths, 1);
+        }
         let node = match self.hosts[host].remembered {
             Some(remembered) => Node::restarted(config, id, remembered),
             None => Node::new(config, id),
         };
-        self.hosts[host].process = Some(Process::new(id, node));
+        let mut process = Process::new(id, node);
+        process.guest.small = self.schedule.explored.is_some();
+        self.hosts[host].process = Some(process);
         self.hosts[host].powered = true;
         self.step(host, Input::Tick);
         if bootstrap {
@@ -248,10 +236,10 @@ impl World {
         }
     }
 
-    fn happen(&mut self, event: Event) {
+    pub(super) fn happen(&mut self, event: Event) {
         match event {
             Event::Local { host, process, what } => self.happen_at(host, process, what),
-            Event::DiskLand { block, value, index } => {
+            Event::DiskLand { block, value, index, .. } => {
                 let landed = &mut self.landed[block];
                 let verdict = check_landing(block, index, *landed);
                 *landed = index;
@@ -309,8 +297,8 @@ impl World {
                 self.step(host, Input::Message { path, bytes });
             }
             Local::Input(input) => self.step(host, input),
-            Local::Entries { connection, header, values, whole } => {
-                self.entries_arrive(host, connection, header, &values, whole);
+            Local::Entries { connection, header, values } => {
+                self.entries_arrive(host, connection, header, &values);
             }
             Local::PeerClosed { connection } => self.peer_closed(host, connection),
             Local::Tick => {
@@ -347,6 +335,9 @@ impl World {
     }
 
     fn schedule_tick(&mut self, host: usize) {
+        if self.schedule.explored.is_some() {
+            return;
+        }
         let place = &mut self.hosts[host];
         let Some(process) = place.process.as_ref() else { return };
         let at = place.when(process.node.deadline()).max(self.now + 1);
@@ -361,7 +352,8 @@ impl World {
 
     /// The live guest takes one input.
     fn guest_runs(&mut self, host: usize) {
-        if self.now > self.schedule.end - QUIET_BEFORE_END {
+        let done = self.hosts[host].process.as_ref().is_some_and(|process| process.guest.is_done());
+        if done || self.now > self.schedule.end - QUIET_BEFORE_END {
             return;
         }
         let pace = if self.schedule.noise { self.random.between(2, 10) * MILLISECOND } else { 5 * MILLISECOND };
@@ -384,7 +376,8 @@ impl World {
             return;
         }
         let value = match process.guest.request() {
-            GuestRequest::Number => drawn,
+            // No two hosts draw the same, even where nothing is left to chance.
+            GuestRequest::Number => drawn ^ process.id,
             GuestRequest::Read(_) if std::mem::take(&mut process.read_failed) => {
                 self.coverage.failed_reads_told += 1;
                 let verdict = check_failed_read(role);
@@ -417,17 +410,21 @@ impl World {
         self.stream(host);
     }
 
-    fn check_end(&mut self) -> Verdict {
+    /// What must hold when all faults are over and what they made necessary is done.
+    pub(super) fn check_settled(&self) -> Verdict {
         let mut alive = false;
         let newest = self.arbiter.newest();
         for host in &self.hosts {
             let Some(process) = &host.process else { continue };
             let node = &process.node;
             // Who cannot reach the arbiter cannot know.
-            if host.arbiter_out_until.max(host.arbiter_hangs_until) <= self.schedule.end {
+            if host.arbiter_out_until.max(host.arbiter_hangs_until) <= self.now {
                 check_owner(node.role(), node.generation(), node.incarnation(), newest)?;
             }
-            if node.role().is_primary() && process.held.is_empty() && !process.stalled {
+            let owns = newest.is_some_and(|newest| {
+                (newest.generation, newest.incarnation) == (node.generation(), node.incarnation())
+            });
+            if node.role().is_primary() && owns && process.held.is_empty() && !process.stalled {
                 alive = true;
                 check_final_disk(&process.guest, &self.disk)?;
             }

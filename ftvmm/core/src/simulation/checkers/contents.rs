@@ -1,14 +1,14 @@
 //! One content a position, none skipped, none emitted twice by one process.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::{Verdict, Violation};
 
 /// What has been emitted so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Contents {
     emitted: Vec<u64>,
-    by: HashSet<(u64, u64)>,
+    by: BTreeSet<(u64, u64)>,
 }
 
 impl Contents {

@@ -1,15 +1,15 @@
 //! The released mark never passes what completed.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::{Verdict, Violation};
 
 /// Which outputs have completed well.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct ReleasedMark {
     /// All up to this one have.
     through: u64,
-    beyond: HashSet<u64>,
+    beyond: BTreeSet<u64>,
 }
 
 impl ReleasedMark {

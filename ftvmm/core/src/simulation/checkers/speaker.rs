@@ -4,7 +4,7 @@ use super::{Verdict, Violation};
 use crate::protocol::Role;
 
 /// Who has been live under which generation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Speaker {
     /// (generation, incarnation) of every primary there ever was.
     live: Vec<(u64, u64)>,

@@ -16,13 +16,14 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 SCENARIO ?=
 ARGS ?=
 JOBS ?=
+FOR ?=
 export SCENARIO ARGS JOBS
 
 HOST ?= host-a
 LAB ?= netns
 REPORT = reports/allure-report$(if $(filter-out netns,$(LAB)),-$(LAB))
 
-.PHONY: help setup scenarios mutants report test test-rust test-python explore lint bench demo clean
+.PHONY: help setup scenarios mutants report test test-rust test-python explore simulate lint bench demo clean
 .PHONY: lab-setup lab-up lab-scenarios lab-smoke lab-down lab-status lab-reset lab-ssh
 
 help:  ## What there is to do here
@@ -67,6 +68,9 @@ test-python: setup  ## Of these the ones in tests/ only (ARGS="-k word": pytest'
 
 explore: setup  ## Walk every interleaving of the protocol's small worlds, and find each rule broken that is switched off
 	cargo run --release --quiet --locked --no-default-features --manifest-path $(CORE) --example explore -- $(ARGS)
+
+simulate: setup  ## Search for FOR=1h (2m unless given) with fresh seeds for a fault schedule that breaks a promise
+	@$(VENV_PYTHON) -m ftvmm simulate --for $(or $(FOR),2m) $(ARGS)
 
 lint: setup  ## Formatting, lints and types, without changing anything
 	cargo fmt --check --manifest-path $(CORE)

@@ -91,8 +91,8 @@ def is_library(path: str | PathLike[str]) -> bool:
 def pack(request_json: str, image: str | PathLike[str]) -> PackReport:
     """Packs a program; the request is that of `packing::Request`. Raises `CoreError`."""
 
-def simulate(first: int, count: int, rules_off: str) -> tuple[str, bool]:
-    """Runs fault schedules; the report, and whether every promise held. Raises `ValueError` for an unknown rule."""
+def simulate(first: int, count: int, rules_off: str) -> tuple[str, int | None]:
+    """Runs fault schedules; the report, and the seed that broke a promise. Raises `ValueError` for an unknown rule."""
 
 BUILD: str
 """`shipped`, or `lab`."""

@@ -30,3 +30,23 @@ def test_an_unknown_rule_is_named() -> None:
     done = simulate("--seeds", "1", "--rules-off", "R99")
     assert done.returncode == 2
     assert "R99" in done.stderr
+
+
+def test_a_search_takes_fresh_seeds_and_says_how_to_see_a_broken_promise_again() -> None:
+    held = [simulate("--for", "1s") for _ in range(2)]
+    begins = {re.match(r"fresh seeds from (\d+) on, for 1 s\n", done.stdout) for done in held}
+    assert len({begin[1] for begin in begins if begin}) == 2, held
+    assert all(done.returncode == 0 for done in held), held
+    done = simulate("--for", "60s", "--rules-off", "R9,R10")
+    assert done.returncode == 1, done.stdout
+    command = re.search(r"the same again: ftvmm simulate (.*)\n", done.stdout)
+    assert command, done.stdout
+    again = simulate(*command[1].split())
+    assert again.returncode == 1, again.stdout
+    assert again.stdout.split("broke a promise")[1].strip() in done.stdout
+
+
+def test_a_duration_without_a_unit_is_refused() -> None:
+    done = simulate("--for", "5")
+    assert done.returncode == 2
+    assert "such as 2m" in done.stderr

@@ -23,6 +23,12 @@ impl Arbiter {
         self.newest().map_or(ReadResult::Empty, ReadResult::Record)
     }
 
+    /// What was the newest record before, as a replica that lags answers, or one that has forgotten.
+    pub fn read_stale(&self) -> ReadResult {
+        let before = self.records.iter().rev().nth(1).copied();
+        before.map_or(ReadResult::Empty, ReadResult::Record)
+    }
+
     /// The newest record, if there is one.
     pub fn newest(&self) -> Option<ArbiterRecord> {
         self.records.last().copied()

@@ -101,6 +101,9 @@ impl World {
                 _ => {}
             },
             TraceEvent::Arbiter { outcome, .. } if outcome == "unreachable" => self.coverage.arbiter_unreachable += 1,
+            TraceEvent::SessionClosed { reason, .. } if reason == "the handshake took too long" => {
+                self.coverage.handshakes_given_up += 1;
+            }
             _ => {}
         }
         self.tell(|| format!("host {host}: {event:?}"));
@@ -125,7 +128,10 @@ impl World {
         let noise = self.schedule.noise;
         match path {
             Path::Heartbeat { .. } => {
-                for to in (0..self.hosts.len()).filter(|to| *to != host) {
+                // Now and then a datagram comes twice.
+                let copies = 1 + usize::from(noise && self.random.once_in(100));
+                self.coverage.datagrams_twice += copies as u64 - 1;
+                for to in (0..self.hosts.len()).filter(|to| *to != host).flat_map(|to| vec![to; copies]) {
                     if let Some(at) = self.network.datagram(host, to, self.now, &mut self.random, noise)
                         && let Some(process) = self.hosts[to].process.as_ref().map(|process| process.id)
                     {

@@ -74,4 +74,14 @@ coverage! {
     hosts_failed,
     /// Guests that were told that their disk did not read.
     failed_reads_told,
+    /// Datagrams that were sent once and came twice.
+    datagrams_twice,
+    /// Reads of the arbiter that told what it had held before.
+    stale_reads,
+    /// Handshakes that were given up.
+    handshakes_given_up,
+    /// Outputs that waited for a thread that stood still.
+    sender_stalls,
+    /// Pairs that had to come through whole.
+    pairs_to_keep,
 }

@@ -1,5 +1,7 @@
 //! Faults, and schedules of them drawn from a seed.
 
+use std::time::Duration;
+
 use super::random::Random;
 use crate::protocol::Timing;
 
@@ -34,6 +36,8 @@ pub enum FaultKind {
     FreezeAtRelease { host: usize },
     /// What `from` sends to `to` does not arrive.
     Cut { from: usize, to: usize, paths: Paths },
+    /// What `from` sends to `to` waits in a queue on the way, datagrams as well, and comes all at once.
+    Backlog { from: usize, to: usize },
     /// The log connection is reset; each side hears of it on its own time.
     Reset { slow_host: usize },
     /// The arbiter is out of this host's reach.
@@ -42,6 +46,8 @@ pub enum FaultKind {
     ArbiterAnswersLost { host: usize },
     /// Requests of this host time out, and are applied long after.
     ArbiterLate { host: usize },
+    /// The arbiter answers this host's reads with what it held before, or with nothing.
+    ArbiterStale { host: usize },
     /// This host's next block write fails.
     WriteFails { host: usize },
     /// This host's network interface refuses its next frame.
@@ -58,6 +64,8 @@ pub enum FaultKind {
     SlowWrites { host: usize },
     /// Replay on this host stands still.
     ReplayStalls { host: usize },
+    /// The thread of this host that lets outputs out stands still.
+    SenderStalls { host: usize },
     /// A bit of this host's guest memory flips, while it replays.
     Diverge { host: usize },
     /// The same, and no entry shows it: what the guest takes in is the primary's.
@@ -93,6 +101,25 @@ impl FaultKind {
                 | FaultKind::Corrupt { .. }
         )
     }
+
+    /// For how long a fault of this length can make one host silent to another; `None`: it can cost the pair a node whatever its length.
+    fn silence(self, length: u64) -> Option<u64> {
+        match self {
+            FaultKind::Freeze { .. } | FaultKind::FreezeAtRelease { .. } | FaultKind::Backlog { .. } => Some(length),
+            FaultKind::Cut { paths: Paths::Heartbeats, .. } => Some(0),
+            FaultKind::Cut { .. } => Some(length),
+            FaultKind::ArbiterOut { .. }
+            | FaultKind::ArbiterAnswersLost { .. }
+            | FaultKind::ArbiterLate { .. }
+            | FaultKind::ArbiterHangs { .. }
+            | FaultKind::ArbiterStale { .. }
+            | FaultKind::SlowWrites { .. }
+            | FaultKind::ReplayStalls { .. }
+            | FaultKind::SenderStalls { .. }
+            | FaultKind::Stray { .. } => Some(0),
+            _ => None,
+        }
+    }
 }
 
 /// A run of the simulation: everything that is not in here follows from the seed.
@@ -125,6 +152,8 @@ pub struct Heartbeats {
     pub every: u32,
 }
 
+/// So much more silence than there is between two heartbeats, their delays included, makes nobody suspect anybody.
+const RIDDEN_OUT: u64 = 80 * MILLISECOND;
 /// All faults are over by then.
 const HEALED_AT: u64 = 900 * MILLISECOND;
 const END: u64 = 2_000 * MILLISECOND;
@@ -139,7 +168,9 @@ impl Schedule {
         faults.sort_by_key(|fault| fault.at);
         // Such a pair never forms, and tries nothing else.
         let terms_differ = random.once_in(500);
-        Schedule { seed, hosts, faults, end: END, rides_out: false, noise: true, terms_differ, explored: None }
+        let silence: Option<u64> = faults.iter().map(|fault| fault.kind.silence(fault.until - fault.at)).sum();
+        let rides_out = !terms_differ && silence.is_some_and(|silence| silence <= RIDDEN_OUT);
+        Schedule { seed, hosts, faults, end: END, rides_out, noise: true, terms_differ, explored: None }
     }
 
     /// A schedule of these faults and no others, without noise.
@@ -155,7 +186,11 @@ impl Schedule {
 
     /// The intervals that a host is configured with.
     pub fn timing(&self, host: usize) -> Timing {
-        let usual = Timing::default();
+        let mut usual = Timing::default();
+        if self.noise && self.seed.is_multiple_of(4) {
+            // Short enough for handshakes to be given up.
+            usual.acknowledge = Duration::from_millis(200);
+        }
         if let Some(heartbeats) = self.explored {
             // In steps of a quarter lease, and no longer than the rules ask for: every step more is more to explore.
             let steps = |count| count * usual.lease / 4;
@@ -199,7 +234,7 @@ impl Fault {
             1 => Paths::Heartbeats,
             _ => Paths::All,
         };
-        match random.between(0, 21) {
+        match random.between(0, 25) {
             0 => one(FaultKind::Kill { host }),
             1 => one(FaultKind::PowerOff { host }),
             2 => {
@@ -224,6 +259,14 @@ impl Fault {
                 Fault { kind: FaultKind::ArbiterOut { host }, at, until },
                 Fault { kind: FaultKind::ArbiterOut { host: other }, at, until },
             ],
+            21 => one(FaultKind::Backlog { from: host, to: other }),
+            22 => one(FaultKind::SenderStalls { host }),
+            23 => one(FaultKind::ArbiterStale { host }),
+            // Two operators bootstrap the VM at once, or one does it again.
+            24 => {
+                let at = random.between(0, 4 * MILLISECOND);
+                vec![Fault { kind: FaultKind::Bootstrap { host: 1 }, at, until: at }]
+            }
             15 => one(FaultKind::ArbiterAnswersLost { host }),
             16 => one(FaultKind::ArbiterLate { host }),
             17 => {

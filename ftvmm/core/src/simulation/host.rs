@@ -80,11 +80,13 @@ pub struct Host {
     pub answers_lost_until: u64,
     pub arbiter_late_until: u64,
     pub arbiter_hangs_until: u64,
+    pub arbiter_stale_until: u64,
     pub slow_writes_until: u64,
     pub write_fails: bool,
     pub frame_refused: bool,
     pub read_fails: bool,
     pub replay_stalled_until: u64,
+    pub sender_stalled_until: u64,
 }
 
 impl Host {
@@ -102,20 +104,24 @@ impl Host {
             answers_lost_until: 0,
             arbiter_late_until: 0,
             arbiter_hangs_until: 0,
+            arbiter_stale_until: 0,
             slow_writes_until: 0,
             write_fails: false,
             frame_refused: false,
             read_fails: false,
             replay_stalled_until: 0,
+            sender_stalled_until: 0,
         }
     }
 
     /// Until when each fault of the host lasts.
     pub fn moments(&mut self) -> impl Iterator<Item = &mut u64> {
         let arbiter = [&mut self.arbiter_out_until, &mut self.answers_lost_until];
-        let late = [&mut self.arbiter_late_until, &mut self.arbiter_hangs_until];
-        let own = [&mut self.frozen_until, &mut self.slow_writes_until, &mut self.replay_stalled_until];
-        arbiter.into_iter().chain(late).chain(own).chain(self.freeze_at_release_until.as_mut())
+        let late = [&mut self.arbiter_late_until, &mut self.arbiter_hangs_until, &mut self.arbiter_stale_until];
+        let own = [&mut self.frozen_until, &mut self.slow_writes_until];
+        let threads = [&mut self.replay_stalled_until, &mut self.sender_stalled_until];
+        let host = own.into_iter().chain(threads).chain(self.freeze_at_release_until.as_mut());
+        arbiter.into_iter().chain(late).chain(host)
     }
 
     /// What the host's clock shows.

@@ -1,6 +1,6 @@
 //! Faults take effect.
 
-use super::fault::{FaultKind, MILLISECOND};
+use super::fault::{FaultKind, MILLISECOND, Paths};
 use super::world::{Event, Local, World};
 use crate::protocol::{Body, Header, Input, Message, Path};
 
@@ -29,10 +29,12 @@ impl World {
             },
             FaultKind::Freeze { host } => self.freeze(host, fault.until),
             FaultKind::FreezeAtRelease { host } => self.hosts[host].freeze_at_release_until = Some(fault.until),
-            FaultKind::Cut { from, to, paths } => self.network.cut(from, to, paths, fault.until),
+            FaultKind::Cut { from, to, paths } => self.network.cut(from, to, paths, fault.until, false),
+            FaultKind::Backlog { from, to } => self.network.cut(from, to, Paths::All, fault.until, true),
             FaultKind::Reset { slow_host } => self.reset(slow_host, fault.until),
             FaultKind::ArbiterOut { host } => self.hosts[host].arbiter_out_until = fault.until,
             FaultKind::ArbiterAnswersLost { host } => self.hosts[host].answers_lost_until = fault.until,
+            FaultKind::ArbiterStale { host } => self.hosts[host].arbiter_stale_until = fault.until,
             FaultKind::ArbiterLate { host } => self.hosts[host].arbiter_late_until = fault.until,
             FaultKind::WriteFails { host } => self.hosts[host].write_fails = true,
             FaultKind::FrameRefused { host } => self.hosts[host].frame_refused = true,
@@ -53,6 +55,7 @@ impl World {
             FaultKind::Corrupt { host } => {
                 self.corrupt(host);
             }
+            FaultKind::SenderStalls { host } => self.hosts[host].sender_stalled_until = fault.until,
             FaultKind::Stray { host } => self.stray(host, fault.until),
         }
     }

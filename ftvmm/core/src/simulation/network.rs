@@ -29,6 +29,8 @@ struct Cut {
     to: usize,
     paths: Paths,
     until: u64,
+    /// Datagrams wait, as bytes do.
+    queued: bool,
 }
 
 /// All links and connections.
@@ -40,9 +42,9 @@ pub struct Network {
 }
 
 impl Network {
-    /// From now on nothing passes on these paths.
-    pub fn cut(&mut self, from: usize, to: usize, paths: Paths, until: u64) {
-        self.cuts.push(Cut { from, to, paths, until });
+    /// From now on nothing passes on these paths; `queued` datagrams pass when that is over, others are lost.
+    pub fn cut(&mut self, from: usize, to: usize, paths: Paths, until: u64, queued: bool) {
+        self.cuts.push(Cut { from, to, paths, until, queued });
     }
 
     /// Every moment in here that is still to come.
@@ -52,21 +54,26 @@ impl Network {
         self.cuts.iter_mut().map(|cut| &mut cut.until).chain(arrivals)
     }
 
+    fn cuts_of(&self, from: usize, to: usize, now: u64, log: bool) -> impl Iterator<Item = &Cut> {
+        let concerns = move |paths: Paths| paths == Paths::All || (paths == Paths::Log) == log;
+        let cuts = self.cuts.iter().filter(move |cut| cut.from == from && cut.to == to && cut.until > now);
+        cuts.filter(move |cut| concerns(cut.paths))
+    }
+
     /// When the path is whole again; `None`: it is.
     fn cut_until(&self, from: usize, to: usize, now: u64, log: bool) -> Option<u64> {
-        let concerns = |paths: Paths| paths == Paths::All || (paths == Paths::Log) == log;
-        let cuts = self.cuts.iter().filter(|cut| cut.from == from && cut.to == to && cut.until > now);
-        cuts.filter(|cut| concerns(cut.paths)).map(|cut| cut.until).max()
+        self.cuts_of(from, to, now, log).map(|cut| cut.until).max()
     }
 
     /// When a datagram arrives; `None`: never.
     pub fn datagram(&self, from: usize, to: usize, now: u64, random: &mut Random, noise: bool) -> Option<u64> {
-        if self.cut_until(from, to, now, false).is_some() || (noise && random.once_in(200)) {
+        let cut = self.cuts_of(from, to, now, false).any(|cut| !cut.queued);
+        if cut || (noise && random.once_in(200)) {
             return None;
         }
-        Some(
-            now + latency(random, noise) + if noise && random.once_in(100) { random.between(0, 40_000_000) } else { 0 },
-        )
+        let sent = self.cut_until(from, to, now, false).unwrap_or(now);
+        let overtaken = if noise && random.once_in(100) { random.between(0, 40_000_000) } else { 0 };
+        Some(sent + latency(random, noise) + overtaken)
     }
 
     /// When bytes that one end sends arrive at the other.

@@ -175,6 +175,7 @@ impl World {
             self.happen(event);
         }
         self.now = self.schedule.end;
+        self.coverage.pairs_to_keep += u64::from(self.schedule.rides_out);
         if self.violation.is_none() {
             let verdict = self.check_settled();
             self.verdict(verdict);
@@ -248,7 +249,9 @@ impl World {
                 self.released_mark.complete(index);
             }
             Event::ArbiterRead { host, process, request } => {
-                let result = self.arbiter.read();
+                let stale = self.hosts[host].arbiter_stale_until > self.now;
+                let result = if stale { self.arbiter.read_stale() } else { self.arbiter.read() };
+                self.coverage.stale_reads += u64::from(stale);
                 let delay = self.random.between(100_000, MILLISECOND);
                 self.local(self.now + delay, host, process, Local::Input(Input::ArbiterRead { request, result }));
             }
@@ -272,6 +275,12 @@ impl World {
         let Some(running) = place.process.as_mut().filter(|running| running.id == process) else { return };
         if place.frozen_until > self.now {
             place.backlog.push(Event::Local { host, process, what });
+            return;
+        }
+        if matches!(what, Local::Release | Local::Emit { .. }) && place.sender_stalled_until > self.now {
+            let at = place.sender_stalled_until;
+            self.coverage.sender_stalls += 1;
+            self.local(at, host, process, what);
             return;
         }
         match what {

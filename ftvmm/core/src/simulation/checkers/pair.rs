@@ -3,7 +3,7 @@
 use super::{Verdict, Violation};
 use crate::protocol::Role;
 
-/// The roles at the end of a schedule that the pair has to survive intact.
+/// The roles where the pair has to be whole.
 pub fn check_pair(roles: Vec<Role>) -> Verdict {
     if !roles.contains(&Role::Protected) || !roles.contains(&Role::Backup) {
         return Err(Violation::new("pair", format!("the pair was lost for nothing: {roles:?}")));

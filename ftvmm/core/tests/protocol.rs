@@ -5,7 +5,7 @@ use std::time::Duration;
 use _core::log::Fingerprint;
 use _core::protocol::{
     ArbiterRecord, AskResult, Body, Config, Header, Input, Instant, Message, Node, Output, OutputMark, OutputResult,
-    Path, ReadResult, Role,
+    Path, ReadResult, Role, Unusable,
 };
 
 const VM: [u8; 16] = [7; 16];
@@ -39,6 +39,7 @@ impl Stepped {
     fn greeting() -> Stepped {
         let mut primary = Stepped::new(PRIMARY);
         primary.step(Input::BootstrapRequested);
+        primary.check(Unusable::default());
         let asked = primary.outputs.iter().find_map(|output| match output {
             Output::AskArbiter { request, .. } => Some(*request),
             _ => None,
@@ -74,8 +75,8 @@ impl Stepped {
 
     /// A backup that has won the arbiter, its log empty.
     fn won() -> Stepped {
-        let mut winner = Stepped::backup();
-        winner.until(|output| matches!(output, Output::CloseLog { .. }));
+        let mut winner = Stepped::candidate();
+        winner.check(Unusable::default());
         winner.step(Input::Drained { position: 0 });
         let request = winner.awaited_read();
         winner.step(record(request, PRIMARY));
@@ -149,6 +150,26 @@ impl Stepped {
                 self.step(Input::ArbiterRead { request, result: ReadResult::Unreachable });
             }
         }
+    }
+
+    /// The check of the devices that the last step began, or that comes with time, finds this.
+    fn check(&mut self, found: Unusable) {
+        let wanted = |output: &Output| matches!(output, Output::CheckDevices { .. });
+        if !self.outputs.iter().any(wanted) {
+            self.until(wanted);
+        }
+        let request = self.outputs.iter().find_map(|output| match output {
+            Output::CheckDevices { request } => Some(*request),
+            _ => None,
+        });
+        self.step(Input::DevicesChecked { request: request.unwrap(), found });
+    }
+
+    /// A backup that suspects its primary, and has nothing left to replay.
+    fn candidate() -> Stepped {
+        let mut candidate = Stepped::backup();
+        candidate.until(|output| matches!(output, Output::CloseLog { .. }));
+        candidate
     }
 
     fn halt_reason(&self) -> String {
@@ -233,8 +254,8 @@ fn a_generation_of_ones_own_under_another_incarnation_halts() {
     primary.step(record(request, STRANGER));
     assert!(primary.halt_reason().contains("incarnation 0000000000000021"), "{:?}", primary.outputs);
 
-    let mut candidate = Stepped::backup();
-    candidate.until(|output| matches!(output, Output::CloseLog { .. }));
+    let mut candidate = Stepped::candidate();
+    candidate.check(Unusable::default());
     candidate.step(Input::Drained { position: 0 });
     let request = candidate.awaited_read();
     candidate.step(record(request, STRANGER));
@@ -417,4 +438,43 @@ fn a_write_over_an_older_one_waits_until_the_backup_knows_that_that_has_complete
     primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 1 }, primary.now.0);
     assert!(primary.outputs.contains(&Output::TryRelease));
     assert!(primary.node.may_release(2, 0, 1, primary.now));
+}
+
+/// What a check finds where the TAP is down.
+fn down() -> Unusable {
+    Unusable { network: Some("tap0 is down".to_owned()), disk: None }
+}
+
+#[test]
+fn a_candidate_asks_only_with_its_devices_open_and_just_checked() {
+    let mut candidate = Stepped::candidate();
+    candidate.check(down());
+    candidate.step(Input::Drained { position: 0 });
+    for _ in 0..30 {
+        candidate.check(down());
+        assert_eq!(candidate.read_request(), None, "it could do nothing with what it wins");
+    }
+    candidate.check(Unusable::default());
+    let request = candidate.awaited_read();
+    candidate.step(Input::ArbiterRead { request, result: ReadResult::Unreachable });
+    // None is under way beside a request: its answer could take the devices from a winner.
+    let checks = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::CheckDevices { .. }));
+    let mut reading = false;
+    for _ in 0..300 {
+        candidate.now = Instant(candidate.now.0 + 10_000_000);
+        candidate.step(Input::Tick);
+        assert!(!(reading && checks(&candidate.outputs)));
+        reading |= candidate.read_request().is_some();
+    }
+    assert!(reading);
+}
+
+#[test]
+fn a_generation_is_not_bootstrapped_where_the_vm_cannot_be_attached() {
+    let mut bootstrapping = Stepped::new(PRIMARY);
+    bootstrapping.step(Input::BootstrapRequested);
+    assert_eq!(bootstrapping.read_request(), None);
+    bootstrapping.check(down());
+    assert_eq!(bootstrapping.halt_reason(), "bootstrap refused: tap0 is down");
+    assert!(!bootstrapping.outputs.iter().any(|output| matches!(output, Output::AskArbiter { .. })));
 }

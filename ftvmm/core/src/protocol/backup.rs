@@ -141,6 +141,7 @@ impl Node {
         let reason = self.suspicion.as_ref().map_or_else(String::new, |(_, reason)| reason.clone());
         self.log.lease_from = self.hearing.echoed_at;
         self.log.drained = false;
+        self.readiness.begin(self.now);
         self.change_role(Role::Candidate, &reason, outputs);
         if self.config.rules.silent_candidate {
             self.close_session("the primary is suspected", outputs);

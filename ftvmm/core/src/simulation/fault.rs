@@ -44,6 +44,8 @@ pub enum FaultKind {
     ArbiterLate { host: usize },
     /// This host's next block write fails.
     WriteFails { host: usize },
+    /// The VM's devices cannot be opened on this host.
+    DevicesGone { host: usize },
     /// This host's network interface refuses its next frame.
     FrameRefused { host: usize },
     /// This host's disk fails to read what its guest asks for next.
@@ -175,7 +177,7 @@ impl Fault {
             1 => Paths::Heartbeats,
             _ => Paths::All,
         };
-        match random.between(0, 21) {
+        match random.between(0, 22) {
             0 => one(FaultKind::Kill { host }),
             1 => one(FaultKind::PowerOff { host }),
             2 => {
@@ -200,6 +202,7 @@ impl Fault {
                 Fault { kind: FaultKind::ArbiterOut { host }, at, until },
                 Fault { kind: FaultKind::ArbiterOut { host: other }, at, until },
             ],
+            21 => one(FaultKind::DevicesGone { host }),
             15 => one(FaultKind::ArbiterAnswersLost { host }),
             16 => one(FaultKind::ArbiterLate { host }),
             17 => {

@@ -30,6 +30,8 @@ pub struct Process {
     pub held: BTreeMap<u64, GuestOutput>,
     /// Outputs up to here need not be held.
     pub forgotten: u64,
+    /// The VM's devices are open.
+    pub devices_open: bool,
     /// An output is between its check and its completion.
     pub emitting: bool,
     /// Primary: the connection that entries go to, and the next one to send.
@@ -53,6 +55,7 @@ impl Process {
             replay_due: false,
             held: BTreeMap::new(),
             forgotten: 0,
+            devices_open: false,
             emitting: false,
             stream: None,
             tick_at: u64::MAX,
@@ -82,6 +85,7 @@ pub struct Host {
     pub write_fails: bool,
     pub frame_refused: bool,
     pub read_fails: bool,
+    pub devices_gone_until: u64,
     pub replay_stalled_until: u64,
 }
 
@@ -104,6 +108,7 @@ impl Host {
             write_fails: false,
             frame_refused: false,
             read_fails: false,
+            devices_gone_until: 0,
             replay_stalled_until: 0,
         }
     }

@@ -31,6 +31,7 @@ impl World {
             FaultKind::ArbiterAnswersLost { host } => self.hosts[host].answers_lost_until = fault.until,
             FaultKind::ArbiterLate { host } => self.hosts[host].arbiter_late_until = fault.until,
             FaultKind::WriteFails { host } => self.hosts[host].write_fails = true,
+            FaultKind::DevicesGone { host } => self.hosts[host].devices_gone_until = fault.until,
             FaultKind::FrameRefused { host } => self.hosts[host].frame_refused = true,
             FaultKind::ReadFails { host } => self.hosts[host].read_fails = true,
             FaultKind::GuestTraps { host } => self.trap(host),

@@ -59,6 +59,8 @@ pub enum Command {
 pub enum Effect {
     /// read the newest generation
     ReadArbiter(u64),
+    /// the same where nothing hangs on it
+    CheckArbiter(u64),
     /// claim a generation
     AskArbiter(u64, u64),
     /// end the process
@@ -342,6 +344,7 @@ impl Runtime {
                 }
             }
             Output::ReadArbiter { request } => self.effect(Effect::ReadArbiter(request)),
+            Output::CheckArbiter { request } => self.effect(Effect::CheckArbiter(request)),
             Output::AskArbiter { request, generation } => self.ask(request, generation),
             Output::StartGuest => self.start_guest(),
             Output::StartReplay => self.shared.cpu.replay(),

@@ -154,6 +154,9 @@ impl Node {
     }
 
     pub(super) fn arbiter_read(&mut self, request: u64, result: ReadResult, outputs: &mut Vec<Output>) {
+        if self.arbiter_checked(request, result) {
+            return;
+        }
         let Stage::Reading { request: expected, purpose } = self.arbitration.stage else { return };
         if request != expected {
             return;

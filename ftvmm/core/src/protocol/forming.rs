@@ -220,6 +220,7 @@ impl Node {
         // The lease counts as expired until the first answer to something sent from here on.
         self.hearing.own_echo = 0;
         self.confirmed = self.released.index;
+        self.readiness.heard = 0;
         self.next_heartbeat = self.now;
         let (position, released) = (self.log.appended, self.released);
         self.send_on_log(Body::Commit { position, released }, outputs);

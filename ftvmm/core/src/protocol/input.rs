@@ -73,7 +73,7 @@ pub enum Input {
     BootstrapRequested,
     /// The operator wants this node to stop.
     StopRequested,
-    /// The arbiter's answer to `ReadArbiter`.
+    /// The arbiter's answer to `ReadArbiter` or `CheckArbiter`.
     ArbiterRead {
         /// The request that is answered.
         request: u64,

@@ -2,7 +2,7 @@
 //!
 //! [`Node::step`] takes the time and one [`Input`] and appends the [`Output`]s that the threads around it carry out. There is no
 //! clock, socket, thread, randomness or KVM in here, so the deterministic simulation (`crate::simulation`) drives the very code
-//! that runs in a node. Rules are cited by their numbers (R1 to R24), which `docs/protocol.md` lists.
+//! that runs in a node. Rules are cited by their numbers (R1 to R25), which `docs/protocol.md` lists.
 
 mod arbitration;
 mod backup;

@@ -186,7 +186,7 @@ impl Node {
             self.judge(outputs);
         }
         self.form_pair(outputs);
-        self.check_devices(outputs);
+        self.check_readiness(outputs);
         self.arbitrate(outputs);
         self.send_heartbeats(outputs);
         self.tell_released(outputs);
@@ -246,7 +246,7 @@ impl Node {
             self.start_alone_at,
             Some(self.dial_at),
             Some(self.arbitration.retry_at()),
-            Some(self.readiness.due_at),
+            Some(self.readiness.due_at()),
         ];
         let latest = self.now.after(self.config.timing.detect / 4);
         moments.into_iter().flatten().filter(|moment| *moment > self.now).fold(latest, Instant::min)

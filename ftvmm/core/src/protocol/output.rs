@@ -61,6 +61,12 @@ pub enum Output {
         /// To be given back.
         request: u64,
     },
+    /// Backup: read the newest record as for `ReadArbiter`, and answer with `ArbiterRead`. It may hang for good, and must then hold up no
+    /// other request.
+    CheckArbiter {
+        /// To be given back.
+        request: u64,
+    },
     /// Winner: attach NIC and disk, then say `Attached`.
     Attach {
         /// The generation won.

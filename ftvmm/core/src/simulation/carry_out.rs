@@ -22,7 +22,7 @@ impl World {
                 }
                 self.stream(host);
             }
-            Output::ReadArbiter { request } => self.ask_arbiter(host, request, None),
+            Output::ReadArbiter { request } | Output::CheckArbiter { request } => self.ask_arbiter(host, request, None),
             Output::AskArbiter { request, generation } => self.ask_arbiter(host, request, Some(generation)),
             Output::StartGuest => self.run_guest(host),
             Output::StartReplay => {

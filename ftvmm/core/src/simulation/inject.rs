@@ -110,8 +110,8 @@ impl World {
             stamp: clock,
             echo: clock,
         };
-        let bytes =
-            Message { header, body: Body::Answer { stored: 1 << 40, replayed: 1 << 40, released: 1 << 40 } }.encode();
+        let answer = Body::Answer { stored: 1 << 40, replayed: 1 << 40, released: 1 << 40, lacks: 0 };
+        let bytes = Message { header, body: answer }.encode();
         let path = Path::Heartbeat { network: 1 };
         self.local_now(host, 0, Local::Input(Input::Message { path, bytes }));
         if self.now + 20 * MILLISECOND < until {

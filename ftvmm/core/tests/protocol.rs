@@ -66,10 +66,27 @@ impl Stepped {
         primary
     }
 
+    /// A spare that has heard Hello: it looks at the arbiter under the number returned.
+    fn joiner() -> (Stepped, u64) {
+        let mut joiner = Stepped::new(SPARE);
+        joiner.step(Input::SessionOpened { connection: 1, dialled: false });
+        joiner.hear(PRIMARY, Body::Hello { terms: config().terms(), backup: 0 }, 0);
+        assert!(!joiner.says_welcome());
+        let request = joiner.arbiter_check();
+        (joiner, request)
+    }
+
+    fn says_welcome(&self) -> bool {
+        self.outputs.iter().any(|output| match output {
+            Output::Send { bytes, .. } => matches!(Message::decode(bytes).unwrap().body, Body::Welcome { .. }),
+            _ => false,
+        })
+    }
+
     fn backup() -> Stepped {
-        let mut backup = Stepped::new(SPARE);
-        backup.step(Input::SessionOpened { connection: 1, dialled: false });
-        backup.hear(PRIMARY, Body::Hello { terms: config().terms(), backup: 0 }, 0);
+        let (mut backup, request) = Stepped::joiner();
+        backup.step(record(request, PRIMARY));
+        assert!(backup.says_welcome());
         backup.hear(PRIMARY, Body::Commit { position: 0, released: OutputMark::default() }, 0);
         assert_eq!(backup.node.role(), Role::Backup);
         backup
@@ -583,4 +600,41 @@ fn a_primary_knows_for_want_of_what_its_backup_could_not_take_over() {
     assert_eq!(words(7), (1, named.clone()));
     assert_eq!(words(7), (0, named));
     assert_eq!(words(0), (1, None));
+}
+
+#[test]
+fn a_joiner_of_another_arbiter_refuses_by_name() {
+    for (result, holds) in [
+        (ReadResult::Empty, "the arbiter holds no generation of this VM here"),
+        (
+            ReadResult::Record(ArbiterRecord { generation: 1, incarnation: STRANGER }),
+            "the arbiter holds generation 1 of incarnation 0000000000000021 here",
+        ),
+    ] {
+        let (mut joiner, request) = Stepped::joiner();
+        joiner.step(Input::ArbiterRead { request, result });
+        let said = "both nodes need one arbiter: the primary says generation 1 of incarnation 000000000000000b";
+        assert_eq!(joiner.halt_reason(), format!("{said}, {holds}"));
+        assert!(!joiner.says_welcome());
+    }
+}
+
+#[test]
+fn a_joiner_whose_arbiter_proves_nothing_is_a_spare_again() {
+    let newer = ReadResult::Record(ArbiterRecord { generation: 2, incarnation: STRANGER });
+    for result in [ReadResult::Unreachable, newer] {
+        let (mut joiner, request) = Stepped::joiner();
+        joiner.step(Input::ArbiterRead { request, result });
+        assert_eq!(joiner.node.role(), Role::Spare);
+        assert!(joiner.outputs.contains(&Output::CloseSession { connection: 1 }));
+        assert!(!joiner.says_welcome());
+    }
+}
+
+#[test]
+fn a_look_at_the_arbiter_before_hello_proves_nothing() {
+    let (mut joiner, request) = Stepped::joiner();
+    joiner.hear(PRIMARY, Body::Hello { terms: config().terms(), backup: 0 }, 0);
+    joiner.step(record(request, PRIMARY));
+    assert!(!joiner.says_welcome());
 }

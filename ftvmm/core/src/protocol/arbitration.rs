@@ -154,7 +154,7 @@ impl Node {
     }
 
     pub(super) fn arbiter_read(&mut self, request: u64, result: ReadResult, outputs: &mut Vec<Output>) {
-        if self.arbiter_checked(request, result) {
+        if self.arbiter_looked_at(request, result, outputs) {
             return;
         }
         let Stage::Reading { request: expected, purpose } = self.arbitration.stage else { return };

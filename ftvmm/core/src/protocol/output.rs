@@ -61,7 +61,7 @@ pub enum Output {
         /// To be given back.
         request: u64,
     },
-    /// Backup: read the newest record as for `ReadArbiter`, and answer with `ArbiterRead`. It may hang for good, and must then hold up no
+    /// Joiner, backup: read the newest record as for `ReadArbiter`, and answer with `ArbiterRead`. It may hang for good, and must then hold up no
     /// other request.
     CheckArbiter {
         /// To be given back.

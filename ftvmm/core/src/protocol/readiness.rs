@@ -109,9 +109,7 @@ impl Node {
             outputs.push(Output::CheckDevices { request });
         }
         if self.role == Role::Backup && self.readiness.arbiter.is_due(self.now) {
-            let request = self.request();
-            self.readiness.arbiter.under_way = Some((request, self.now));
-            outputs.push(Output::CheckArbiter { request });
+            self.look_at_arbiter(outputs);
         }
         let lacks = match self.role {
             Role::Backup => self.lacks(),
@@ -152,12 +150,19 @@ impl Node {
         readiness.devices.under_way.is_none() && fresh && readiness.found == Unusable::default()
     }
 
-    /// Takes the answer to a backup's look at the arbiter; false: it answers something else. Such a look decides nothing (R25).
-    pub(super) fn arbiter_checked(&mut self, request: u64, result: ReadResult) -> bool {
+    /// Has the arbiter read where nothing is asked of it; an answer to an earlier look counts for nothing from here on.
+    pub(super) fn look_at_arbiter(&mut self, outputs: &mut Vec<Output>) {
+        let request = self.request();
+        self.readiness.arbiter.under_way = Some((request, self.now));
+        outputs.push(Output::CheckArbiter { request });
+    }
+
+    /// Takes the answer to a look at the arbiter; false: it answers something else.
+    pub(super) fn arbiter_looked_at(&mut self, request: u64, result: ReadResult, outputs: &mut Vec<Output>) -> bool {
         if !self.readiness.arbiter.end(request, self.now.after(self.config.timing.check)) {
             return false;
         }
-        self.readiness.arbiter_fault = match result {
+        let fault = match result {
             ReadResult::Record(ArbiterRecord { generation, incarnation })
                 if (generation, incarnation) == (self.generation, self.peer) =>
             {
@@ -169,6 +174,11 @@ impl Node {
             ReadResult::Empty => Some("the arbiter holds no generation of this VM".to_owned()),
             ReadResult::Unreachable => Some("the arbiter is out of reach".to_owned()),
         };
+        match self.role {
+            Role::Joining => self.joiner_looked(result, fault, outputs),
+            // It decides nothing (R25).
+            _ => self.readiness.arbiter_fault = fault,
+        }
         true
     }
 

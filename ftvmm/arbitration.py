@@ -39,19 +39,25 @@ class Arbitration:
         self._arbiter, self._node, self._incarnation = arbiter, node, incarnation
         self._timeout_seconds, self._answer = timeout_seconds, answer
         self._under_way = threading.BoundedSemaphore(_CALLS_AT_ONCE_MAX)
+        self._check_under_way = threading.BoundedSemaphore(1)
 
     def read(self, request: int) -> None:
         """Reads the newest generation; the answer comes by the callback."""
-        self._carry(request, self._arbiter.read)
+        self._carry(request, self._arbiter.read, self._under_way)
+
+    def check(self, request: int) -> None:
+        """The same for a look that decides nothing: one at a time, so that what hangs leaves room for a takeover."""
+        self._carry(request, self._arbiter.read, self._check_under_way)
 
     def ask(self, request: int, generation: int) -> None:
         """Claims a generation; the answer comes by the callback."""
         self._carry(
             request,
             lambda: self._arbiter.ask(generation=generation, incarnation=self._incarnation, node=self._node),
+            self._under_way,
         )
 
-    def _carry(self, request: int, call: Callable[[], Record]) -> None:
+    def _carry(self, request: int, call: Callable[[], Record], places: threading.BoundedSemaphore) -> None:
         once = threading.Lock()
 
         def settle(record: Record | None) -> None:
@@ -70,12 +76,12 @@ class Arbitration:
                 click.echo(f"ftvmm node: the arbiter's client failed: {error!r}", err=True)
                 record = None
             finally:
-                self._under_way.release()
+                places.release()
             settle(record)
 
         timer = threading.Timer(self._timeout_seconds, settle, (None,))
         timer.daemon = True
-        if not self._under_way.acquire(blocking=False):
+        if not places.acquire(blocking=False):
             # As many calls hang as may: one more would only add to them.
             settle(None)
             return

@@ -106,11 +106,15 @@ def test_disk_of_the_primary_is_slow_and_then_it_dies(run: Run) -> None:
 
 @scenario(Promise(expect=Expect.STOPS), faults=(DiskError,), only_kv=ALONE_IT_IS_TOLD)
 def test_disks_of_both_hosts_fail(run: Run) -> None:
-    """Whoever owns the VM cannot write what the guest was told is done: it stops, rather than lie to anybody."""
-    nodes = run.primary, run.backup
-    with run.under(*(DiskError(run.lab, node.host) for node in nodes)):
-        for node in nodes:
-            run.pair.wait_until_halted(node)
+    """The primary cannot write what the guest was told is done: it halts itself, rather than lie to anybody.
+
+    The backup cannot have the VM either, so it does not ask for it: the VM stands still until a disk is back.
+    """
+    failing, candidate = run.primary, run.backup
+    with run.under(*(DiskError(run.lab, node.host) for node in (failing, candidate))):
+        run.pair.wait_until_halted(failing)
+        run.pair.wait_for_event(candidate, "role", to="CANDIDATE")
+        run.pair.stop()
 
 
 @scenario(unnoticed(), faults=(DiskError,), needs_disk=True)

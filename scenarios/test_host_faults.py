@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from fault_injectors.host import Freeze, PowerOff
 from fault_injectors.memory import DamagedMemory
 from fault_injectors.vmm import KillVmm
+from harness.lab import topology
 from harness.promise import Expect, Promise
 from harness.scenario import scenario
-from harness.vm.pair import Node
+from harness.vm.pair import Node, Role
 from harness.vm.run import Run
 
 
@@ -35,6 +38,20 @@ def test_primary_vmm_is_killed(run: Run) -> None:
     """SIGKILL hits the primary's VMM: its kernel lives on and resets the log connection."""
     survivor, victim = run.backup, run.primary
     run.inject(KillVmm(run.lab, victim.host, victim.process.pid))
+    run.expect_takeover(survivor)
+
+
+@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=10_000), faults=(KillVmm,))
+def test_primary_dies_while_the_interface_of_the_backup_is_down(run: Run) -> None:
+    """The backup could do nothing with the VM: it asks for it when its interface is up again, and not before."""
+    survivor, victim = run.backup, run.primary
+    survivor.host.run(f"ip link set {topology.TAP} down", check=True)
+    run.inject(KillVmm(run.lab, victim.host, victim.process.pid))
+    run.pair.wait_for_event(survivor, "drained")
+    # Ten leases: who asks at all has asked by then.
+    time.sleep(1)
+    run.expect_roles({survivor: Role.CANDIDATE})
+    survivor.host.run(f"ip link set {topology.TAP} up", check=True)
     run.expect_takeover(survivor)
 
 

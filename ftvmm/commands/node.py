@@ -110,6 +110,8 @@ def _carry_out(core: _core.Node, arbitration: Arbitration) -> int:
         kind, arguments = effect[0], effect[1:]
         if kind == "read-arbiter":
             arbitration.read(*arguments)
+        elif kind == "check-arbiter":
+            arbitration.check(*arguments)
         elif kind == "ask-arbiter":
             arbitration.ask(*arguments)
         elif kind == "exit":

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ftvmm import configuration, control
@@ -61,6 +62,8 @@ def _table(answer: dict[str, Any]) -> Table:
         "peer": f"{peer['name']}: {heard}; session {peer['session'] or 'none'}",
         "arbiter": f"{answer['arbiter']['kind']}: {answer['arbiter']['last'] or 'not asked yet'}",
     }
+    if answer["not_protected"]:
+        rows["not protected"] = f"[red]{escape(answer['not_protected'])}[/]"
     if answer["halt_reason"]:
         rows["halted"] = f"[red]{answer['halt_reason']}[/]"
     if answer["build"] != "shipped":

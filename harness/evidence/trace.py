@@ -137,6 +137,12 @@ class Lag(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Protection(Event):
+    # Why the backup could not take over; None: now it could.
+    lacks: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClosedLog(Event):
     position: int
 
@@ -218,6 +224,7 @@ KINDS: dict[str, type[Event]] = {
     "output-done": OutputDone,
     "replayed-output": ReplayedOutput,
     "lag": Lag,
+    "protection": Protection,
     "closed-log": ClosedLog,
     "drained": Drained,
     "attached": Attached,

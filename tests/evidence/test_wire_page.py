@@ -52,7 +52,7 @@ def test_the_frames_of_the_page_are_read() -> None:
     assert [entry.position for entry in entries.message.body.entries] == [2, 3]
     assert [entry.kind for entry in entries.message.body.entries] == [2, 4]
     assert entries.end == len(DIALLER)
-    assert answer.message.body == Answer(stored=3, replayed=2, released=1)
+    assert answer.message.body == Answer(stored=3, replayed=2, released=1, lacks=4)
     assert answer.message.echo_ns == 7_000_000_000
 
 

@@ -20,6 +20,7 @@ Scenario = Callable[[Run], None]
 
 POWER_OFF = test_host_faults.test_primary_loses_power_under_load
 KILLED = test_host_faults.test_primary_vmm_is_killed
+UNATTACHABLE = test_host_faults.test_primary_dies_while_the_interface_of_the_backup_is_down
 BACKUP_OFF = test_host_faults.test_backup_loses_power_under_load
 FROZEN = test_host_faults.test_frozen_primary_wakes_after_the_failover_and_does_not_speak
 TICKS = test_datagrams.test_no_tick_is_lost_when_the_primary_dies
@@ -504,4 +505,5 @@ TABLE: tuple[Mutant, ...] = (
         "single-speaker",
         "spoke-within-write-bound",
     ),
+    _mutant("rule:R24", "wins what it cannot attach", UNATTACHABLE, "stall-bounded", "unanswered", "stall-too-long"),
 )

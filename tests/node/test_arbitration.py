@@ -69,3 +69,17 @@ def test_hanging_calls_are_bounded_in_number() -> None:
     assert answers.get(timeout=10) == (8, None), "the ninth is refused at once"
     slow.let_go.set()
     assert sorted(answers.get(timeout=10)[0] for _ in range(8)) == list(range(8))
+
+
+def test_a_check_that_hangs_takes_no_call_from_a_takeover() -> None:
+    answers: queue.Queue[tuple[int, Record | None]] = queue.Queue()
+    slow = SlowArbiter()
+    asked = arbitration(slow, answers, timeout=3600)
+    for request in range(20):
+        asked.check(request)
+    assert [answers.get(timeout=10) for _ in range(19)] == [(request, None) for request in range(1, 20)]
+    for request in range(100, 108):
+        asked.ask(request, 2)
+    assert sorted(answers.get(timeout=10)[0] for _ in range(8)) == list(range(100, 108))
+    slow.let_go.set()
+    assert answers.get(timeout=10) == (0, Record(3, 9, "late"))

@@ -1,4 +1,4 @@
-"""What keeps a node from its pair when it starts: terms that differ, a directory that no other host can see."""
+"""What keeps a node from its pair as it starts: other terms, another arbiter, a directory no other host can see."""
 
 from __future__ import annotations
 
@@ -49,11 +49,15 @@ def start(config: Path, *options: str) -> subprocess.Popen[str]:
 class Pair:
     """The files of two nodes on this machine; `primary` and `spare` are their configurations."""
 
-    def __init__(self, directory: Path, *, lease_ms: tuple[int, int] = (100, 100), local: bool = True) -> None:
+    def __init__(
+        self, directory: Path, *, lease_ms: tuple[int, int] = (100, 100), local: bool = True, one_arbiter: bool = True
+    ) -> None:
         key, arbiter = directory / "key", directory / "arbiter"
+        arbiter_of_spare = arbiter if one_arbiter else directory / "another-arbiter"
         key.write_text("5a" * 32)
         key.chmod(0o600)
         arbiter.mkdir()
+        arbiter_of_spare.mkdir(exist_ok=True)
         log, peer_log, heartbeat, peer_heartbeat = free_ports(4)
         self.primary, self.spare = (directory / name / "node.toml" for name in ("primary", "spare"))
         for config, own_lease_ms, ports in (
@@ -69,7 +73,7 @@ class Pair:
                 peer_log=ports[1],
                 heartbeat=ports[2],
                 peer_heartbeat=ports[3],
-                arbiter=arbiter,
+                arbiter=arbiter if config is self.primary else arbiter_of_spare,
                 local=str(local).lower(),
                 lease_ms=own_lease_ms,
                 key=key,
@@ -87,6 +91,19 @@ def test_a_spare_refuses_a_primary_of_another_lease_by_name(tmp_path: Path) -> N
             primary.kill()
     assert spare.returncode == 3
     assert "lease_ms is 110 at the peer and 100 here" in said
+
+
+def test_a_spare_of_another_arbiter_refuses_the_primary_by_name(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, one_arbiter=False)
+    with start(pair.spare) as spare, start(pair.primary, "--bootstrap") as primary:
+        try:
+            _, said = spare.communicate(timeout=60)
+        finally:
+            spare.kill()
+            primary.kill()
+    assert spare.returncode == 3
+    assert "both nodes need one arbiter" in said
+    assert "the arbiter holds no generation of this VM here" in said
 
 
 def test_no_vm_is_bootstrapped_where_no_other_host_can_see_it(tmp_path: Path) -> None:

@@ -130,6 +130,16 @@ fn h6_a_join_is_given_up_only_by_winning_the_arbiter() {
     closes("R15", schedules);
 }
 
+/// Its devices come back before the primary hears of the reset, or after: somebody goes on in either case.
+#[test]
+fn a_candidate_that_cannot_attach_does_not_ask() {
+    let schedules = moments().flat_map(|at| {
+        [at + 200, at + 600]
+            .map(|until| Schedule::directed(vec![Fault::new(FaultKind::DevicesGone { host: 1 }, 0, until), reset(at)]))
+    });
+    closes("R24", schedules);
+}
+
 #[test]
 fn h8_the_released_mark_waits_for_the_completion() {
     let schedules = swept(moments(), |at| {

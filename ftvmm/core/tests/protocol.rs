@@ -5,7 +5,7 @@ use std::time::Duration;
 use _core::log::Fingerprint;
 use _core::protocol::{
     ArbiterRecord, AskResult, Body, Config, Header, Input, Instant, Message, Node, Output, OutputMark, OutputResult,
-    Path, ReadResult, Role,
+    Path, ReadResult, Role, TraceEvent, Unusable,
 };
 
 const VM: [u8; 16] = [7; 16];
@@ -27,18 +27,22 @@ struct Stepped {
     heard: u64,
     /// The session that they belong to, and the connection that it came on.
     session: u64,
+    /// The newest check of its devices.
+    last_check: Option<u64>,
 }
 
 impl Stepped {
     fn new(incarnation: u64) -> Stepped {
         let node = Node::new(config(), incarnation);
-        Stepped { node, now: Instant(1_000_000_000_000), outputs: Vec::new(), heard: 0, session: 1 }
+        let now = Instant(1_000_000_000_000);
+        Stepped { node, now, outputs: Vec::new(), heard: 0, session: 1, last_check: None }
     }
 
     /// A primary that owns generation 1, on its first connection to a spare.
     fn greeting() -> Stepped {
         let mut primary = Stepped::new(PRIMARY);
         primary.step(Input::BootstrapRequested);
+        primary.check(Unusable::default());
         let asked = primary.outputs.iter().find_map(|output| match output {
             Output::AskArbiter { request, .. } => Some(*request),
             _ => None,
@@ -63,10 +67,27 @@ impl Stepped {
         primary
     }
 
+    /// A spare that has heard Hello: it looks at the arbiter under the number returned.
+    fn joiner() -> (Stepped, u64) {
+        let mut joiner = Stepped::new(SPARE);
+        joiner.step(Input::SessionOpened { connection: 1, dialled: false });
+        joiner.hear(PRIMARY, Body::Hello { terms: config().terms(), backup: 0 }, 0);
+        assert!(!joiner.says_welcome());
+        let request = joiner.arbiter_check();
+        (joiner, request)
+    }
+
+    fn says_welcome(&self) -> bool {
+        self.outputs.iter().any(|output| match output {
+            Output::Send { bytes, .. } => matches!(Message::decode(bytes).unwrap().body, Body::Welcome { .. }),
+            _ => false,
+        })
+    }
+
     fn backup() -> Stepped {
-        let mut backup = Stepped::new(SPARE);
-        backup.step(Input::SessionOpened { connection: 1, dialled: false });
-        backup.hear(PRIMARY, Body::Hello { terms: config().terms(), backup: 0 }, 0);
+        let (mut backup, request) = Stepped::joiner();
+        backup.step(record(request, PRIMARY));
+        assert!(backup.says_welcome());
         backup.hear(PRIMARY, Body::Commit { position: 0, released: OutputMark::default() }, 0);
         assert_eq!(backup.node.role(), Role::Backup);
         backup
@@ -74,8 +95,8 @@ impl Stepped {
 
     /// A backup that has won the arbiter, its log empty.
     fn won() -> Stepped {
-        let mut winner = Stepped::backup();
-        winner.until(|output| matches!(output, Output::CloseLog { .. }));
+        let mut winner = Stepped::candidate();
+        winner.check(Unusable::default());
         winner.step(Input::Drained { position: 0 });
         let request = winner.awaited_read();
         winner.step(record(request, PRIMARY));
@@ -100,6 +121,11 @@ impl Stepped {
     fn step(&mut self, input: Input) {
         self.outputs.clear();
         self.node.step(self.now, input, &mut self.outputs);
+        let check = self.outputs.iter().find_map(|output| match output {
+            Output::CheckDevices { request } => Some(*request),
+            _ => None,
+        });
+        self.last_check = check.or(self.last_check);
     }
 
     /// The peer says something on the log.
@@ -149,6 +175,43 @@ impl Stepped {
                 self.step(Input::ArbiterRead { request, result: ReadResult::Unreachable });
             }
         }
+    }
+
+    /// The check of the devices that is under way, or that comes with time, finds this.
+    fn check(&mut self, found: Unusable) {
+        if self.last_check.is_none() {
+            self.until(|output| matches!(output, Output::CheckDevices { .. }));
+        }
+        let request = self.last_check.take().unwrap();
+        self.step(Input::DevicesChecked { request, found });
+    }
+
+    /// A backup's time passes, and its primary lives.
+    fn beat(&mut self) {
+        self.now = Instant(self.now.0 + 10_000_000);
+        self.hear(PRIMARY, Body::Heartbeat { released: OutputMark::default() }, self.now.0);
+    }
+
+    /// The look at the arbiter that is under way, or that comes with time beside a primary that lives.
+    fn arbiter_check(&mut self) -> u64 {
+        for _ in 0..200 {
+            let found = self.outputs.iter().find_map(|output| match output {
+                Output::CheckArbiter { request } => Some(*request),
+                _ => None,
+            });
+            if let Some(request) = found {
+                return request;
+            }
+            self.beat();
+        }
+        panic!("the arbiter is not looked at");
+    }
+
+    /// A backup that suspects its primary, and has nothing left to replay.
+    fn candidate() -> Stepped {
+        let mut candidate = Stepped::backup();
+        candidate.until(|output| matches!(output, Output::CloseLog { .. }));
+        candidate
     }
 
     fn halt_reason(&self) -> String {
@@ -233,8 +296,8 @@ fn a_generation_of_ones_own_under_another_incarnation_halts() {
     primary.step(record(request, STRANGER));
     assert!(primary.halt_reason().contains("incarnation 0000000000000021"), "{:?}", primary.outputs);
 
-    let mut candidate = Stepped::backup();
-    candidate.until(|output| matches!(output, Output::CloseLog { .. }));
+    let mut candidate = Stepped::candidate();
+    candidate.check(Unusable::default());
     candidate.step(Input::Drained { position: 0 });
     let request = candidate.awaited_read();
     candidate.step(record(request, STRANGER));
@@ -314,7 +377,7 @@ fn a_host_that_fails_ends_its_node_whatever_it_is() {
 fn a_primary_announces_itself_while_its_lease_lasts_and_no_longer() {
     let mut primary = Stepped::protected();
     assert!(!primary.node.may_announce(primary.now), "no answer has come yet");
-    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 0 }, primary.now.0);
+    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 0, lacks: 0 }, primary.now.0);
     assert!(primary.node.may_announce(primary.now));
     let lease = config().timing.lease;
     assert!(!primary.node.may_announce(primary.now.after(lease)), "it slept, and its backup may be live");
@@ -325,7 +388,7 @@ fn a_primary_announces_itself_while_its_lease_lasts_and_no_longer() {
 fn a_backup_whose_first_answer_acknowledges_entries_is_not_suspected_of_lag() {
     let mut primary = Stepped::protected();
     primary.step(Input::EntriesAppended { through: 1 });
-    primary.hear(SPARE, Body::Answer { stored: 1, replayed: 0, released: 0 }, primary.now.0);
+    primary.hear(SPARE, Body::Answer { stored: 1, replayed: 0, released: 0, lacks: 0 }, primary.now.0);
     assert_eq!(primary.node.status(primary.now).suspicion, None);
 }
 
@@ -342,7 +405,7 @@ fn a_winner_announces_itself_once_it_is_attached() {
 fn a_backup_that_is_there_again_is_not_suspected_for_what_could_not_reach_it() {
     let mut primary = Stepped::protected();
     primary.step(Input::EntriesAppended { through: 8 });
-    primary.hear(SPARE, Body::Answer { stored: 5, replayed: 3, released: 0 }, primary.now.0);
+    primary.hear(SPARE, Body::Answer { stored: 5, replayed: 3, released: 0, lacks: 0 }, primary.now.0);
     primary.step(Input::SessionClosed { connection: 1, reason: "reset".to_owned() });
     primary.pass_without_arbiter(2 * config().timing.lag);
     primary.step(Input::SessionOpened { connection: 2, dialled: true });
@@ -405,7 +468,7 @@ fn a_backup_compares_the_output_that_has_left_with_its_own() {
 #[test]
 fn a_write_over_an_older_one_waits_until_the_backup_knows_that_that_has_completed() {
     let mut primary = Stepped::protected();
-    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 0 }, primary.now.0);
+    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 0, lacks: 0 }, primary.now.0);
     for (index, overlaps) in [(1, 0), (2, 1)] {
         primary.step(Input::OutputProduced { output: output(index), depends_on: 0, overlaps });
     }
@@ -423,7 +486,165 @@ fn a_write_over_an_older_one_waits_until_the_backup_knows_that_that_has_complete
     assert_eq!(said, [Body::Heartbeat { released: output(1) }], "it is told at once");
     primary.step(Input::Tick);
     assert!(!primary.outputs.iter().any(|output| matches!(output, Output::Send { .. })), "and once");
-    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 1 }, primary.now.0);
+    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 1, lacks: 0 }, primary.now.0);
     assert!(primary.outputs.contains(&Output::TryRelease));
     assert!(primary.node.may_release(2, 0, 1, primary.now));
+}
+
+/// What a check finds where the TAP is down.
+fn down() -> Unusable {
+    Unusable { network: Some("tap0 is down".to_owned()), disk: None }
+}
+
+#[test]
+fn a_candidate_asks_only_with_its_devices_open_and_just_checked() {
+    let mut candidate = Stepped::candidate();
+    candidate.check(down());
+    candidate.step(Input::Drained { position: 0 });
+    for _ in 0..30 {
+        candidate.check(down());
+        assert_eq!(candidate.read_request(), None, "it could do nothing with what it wins");
+    }
+    candidate.check(Unusable::default());
+    let request = candidate.awaited_read();
+    candidate.step(Input::ArbiterRead { request, result: ReadResult::Unreachable });
+    // None is under way beside a request: its answer could take the devices from a winner.
+    let checks = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::CheckDevices { .. }));
+    let mut reading = false;
+    for _ in 0..300 {
+        candidate.now = Instant(candidate.now.0 + 10_000_000);
+        candidate.step(Input::Tick);
+        assert!(!(reading && checks(&candidate.outputs)));
+        reading |= candidate.read_request().is_some();
+    }
+    assert!(reading);
+}
+
+#[test]
+fn a_generation_is_not_bootstrapped_where_the_vm_cannot_be_attached() {
+    let mut bootstrapping = Stepped::new(PRIMARY);
+    bootstrapping.step(Input::BootstrapRequested);
+    assert_eq!(bootstrapping.read_request(), None);
+    bootstrapping.check(down());
+    assert_eq!(bootstrapping.halt_reason(), "bootstrap refused: tap0 is down");
+    assert!(!bootstrapping.outputs.iter().any(|output| matches!(output, Output::AskArbiter { .. })));
+}
+
+/// What the last answer says is lacking.
+fn answered(outputs: &[Output]) -> Option<u8> {
+    outputs.iter().rev().find_map(|output| match output {
+        Output::Send { bytes, .. } => match Message::decode(bytes).unwrap().body {
+            Body::Answer { lacks, .. } => Some(lacks),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+fn protection_changes(outputs: &[Output]) -> usize {
+    outputs.iter().filter(|output| matches!(output, Output::Trace(TraceEvent::Protection { .. }))).count()
+}
+
+#[test]
+fn a_backup_says_for_want_of_what_it_could_not_take_over() {
+    let mut backup = Stepped::backup();
+    let mut changes = 0;
+    let mut says = |network: Option<&str>, read: ReadResult, lacks: u8, words: Option<&str>| {
+        for _ in 0..2 {
+            let request = backup.arbiter_check();
+            backup.check(Unusable { network: network.map(str::to_owned), disk: None });
+            changes += protection_changes(&backup.outputs);
+            backup.step(Input::ArbiterRead { request, result: read });
+            changes += protection_changes(&backup.outputs);
+        }
+        backup.beat();
+        assert_eq!(answered(&backup.outputs), Some(lacks));
+        assert_eq!(backup.node.status(backup.now).not_protected.as_deref(), words);
+    };
+    let owned = |generation, incarnation| ReadResult::Record(ArbiterRecord { generation, incarnation });
+    says(None, owned(1, PRIMARY), 0, None);
+    says(Some("tap0 is down"), owned(1, PRIMARY), 1, Some("tap0 is down"));
+    says(None, ReadResult::Unreachable, 4, Some("the arbiter is out of reach"));
+    says(None, ReadResult::Empty, 4, Some("the arbiter holds no generation of this VM"));
+    let stranger = Some("the arbiter holds generation 1 of incarnation 0000000000000021");
+    says(None, owned(1, STRANGER), 4, stranger);
+    says(None, owned(1, PRIMARY), 0, None);
+    assert_eq!(backup.node.role(), Role::Backup, "a check decides nothing");
+    assert_eq!(changes, 4, "the trace tells of a change and of no other check");
+}
+
+#[test]
+fn a_check_that_hangs_has_failed_and_holds_up_no_takeover() {
+    let mut backup = Stepped::backup();
+    backup.check(Unusable::default());
+    for _ in 0..110 {
+        backup.beat();
+    }
+    assert_eq!(answered(&backup.outputs), Some(4), "{:?}", backup.node.status(backup.now).not_protected);
+    // The devices' next check hangs too.
+    for _ in 0..110 {
+        backup.beat();
+    }
+    assert_eq!(answered(&backup.outputs), Some(2 + 4));
+    backup.until(|output| matches!(output, Output::CloseLog { .. }));
+    backup.step(Input::Drained { position: 0 });
+    let request = backup.last_check.unwrap();
+    for _ in 0..100 {
+        backup.now = Instant(backup.now.0 + 10_000_000);
+        backup.step(Input::Tick);
+        assert_eq!(backup.read_request(), None, "what hangs could not be attached");
+    }
+    backup.step(Input::DevicesChecked { request, found: Unusable::default() });
+    assert!(backup.read_request().is_some(), "though the arbiter's check still hangs");
+}
+
+#[test]
+fn a_primary_knows_for_want_of_what_its_backup_could_not_take_over() {
+    let mut primary = Stepped::protected();
+    let mut words = |lacks| {
+        primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 0, lacks }, primary.now.0);
+        (protection_changes(&primary.outputs), primary.node.status(primary.now).not_protected)
+    };
+    let named = Some("the backup cannot use its network interface, its disk, the arbiter".to_owned());
+    assert_eq!(words(0), (0, None));
+    assert_eq!(words(7), (1, named.clone()));
+    assert_eq!(words(7), (0, named));
+    assert_eq!(words(0), (1, None));
+}
+
+#[test]
+fn a_joiner_of_another_arbiter_refuses_by_name() {
+    for (result, holds) in [
+        (ReadResult::Empty, "the arbiter holds no generation of this VM here"),
+        (
+            ReadResult::Record(ArbiterRecord { generation: 1, incarnation: STRANGER }),
+            "the arbiter holds generation 1 of incarnation 0000000000000021 here",
+        ),
+    ] {
+        let (mut joiner, request) = Stepped::joiner();
+        joiner.step(Input::ArbiterRead { request, result });
+        let said = "both nodes need one arbiter: the primary says generation 1 of incarnation 000000000000000b";
+        assert_eq!(joiner.halt_reason(), format!("{said}, {holds}"));
+        assert!(!joiner.says_welcome());
+    }
+}
+
+#[test]
+fn a_joiner_whose_arbiter_proves_nothing_is_a_spare_again() {
+    let newer = ReadResult::Record(ArbiterRecord { generation: 2, incarnation: STRANGER });
+    for result in [ReadResult::Unreachable, newer] {
+        let (mut joiner, request) = Stepped::joiner();
+        joiner.step(Input::ArbiterRead { request, result });
+        assert_eq!(joiner.node.role(), Role::Spare);
+        assert!(joiner.outputs.contains(&Output::CloseSession { connection: 1 }));
+        assert!(!joiner.says_welcome());
+    }
+}
+
+#[test]
+fn a_look_at_the_arbiter_before_hello_proves_nothing() {
+    let (mut joiner, request) = Stepped::joiner();
+    joiner.hear(PRIMARY, Body::Hello { terms: config().terms(), backup: 0 }, 0);
+    joiner.step(record(request, PRIMARY));
+    assert!(!joiner.says_welcome());
 }

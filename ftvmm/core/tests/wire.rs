@@ -129,7 +129,7 @@ fn greetings_and_frames_are_as_the_page_has_them() {
     assert_example("frames-dialler", &sent);
 
     let mut sent = Vec::new();
-    let answer = Message { header: header(4), body: Body::Answer { stored: 3, replayed: 2, released: 1 } };
+    let answer = Message { header: header(4), body: Body::Answer { stored: 3, replayed: 2, released: 1, lacks: 4 } };
     FrameWriter::new(&mut sent, key(), listener).write(Kind::Control, &answer.encode()).unwrap();
     assert_example("frame-listener", &sent);
 }

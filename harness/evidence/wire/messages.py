@@ -93,11 +93,12 @@ class Entries:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Backup: what it holds, what it has replayed, and the released mark that it knows."""
+    """Backup: what it holds, has replayed and knows as released; bits for the NIC, disk, arbiter that it cannot use."""
 
     stored: int
     replayed: int
     released: int = 0
+    lacks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ _BODIES: Mapping[int, Callable[[bytes], Body]] = {
     3: _commit,
     4: _heartbeat,
     5: _entries,
-    6: lambda fields: Answer(*struct.unpack("<QQQ", fields)),
+    6: lambda fields: Answer(*struct.unpack("<QQQB", fields)),
     7: lambda fields: Farewell(*struct.unpack("<i", fields)),
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -44,6 +45,29 @@ impl BlockFile {
 
     pub fn capacity_bytes(&self) -> u64 {
         self.capacity_bytes
+    }
+
+    /// Whether the disk can be read.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        // What is read here may be another host's to write until the VM comes: no page of it is kept.
+        self.advise(libc::POSIX_FADV_RANDOM);
+        let read = self.read(0, u32::from(SECTOR_BYTES));
+        self.forget_read();
+        self.advise(libc::POSIX_FADV_NORMAL);
+        read.map(drop)
+    }
+
+    /// Drops what the page cache holds of the disk: another host has written to it.
+    pub fn forget_read(&self) {
+        self.advise(libc::POSIX_FADV_DONTNEED);
+    }
+
+    fn advise(&self, advice: libc::c_int) {
+        // SAFETY: the call takes no memory. It fails for no regular file and no block device.
+        unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, advice) };
     }
 
     /// Reads `length` bytes at `offset`.

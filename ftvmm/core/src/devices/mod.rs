@@ -29,8 +29,8 @@ pub enum DeviceError {
     /// A device failed while the VM ran.
     #[error("{kind} {name:?} failed to {operation}: {source}")]
     Failed { kind: &'static str, name: String, operation: &'static str, source: io::Error },
-    /// The guest asked for a device that is not attached.
-    #[error("the guest asked for device {device}, which is not attached")]
+    /// A device is used that is not attached.
+    #[error("device {device} is not attached")]
     Missing { device: u8 },
 }
 

@@ -17,6 +17,8 @@ const TUN_GET_INTERFACE: libc::c_ulong = 0x8004_54d2;
 /// An interface has its carrier within milliseconds; without it the frames are lost, as on any network.
 const CARRIER_WAIT_MAX: Duration = Duration::from_millis(100);
 const CARRIER_LOOK: Duration = Duration::from_micros(100);
+/// More than an interface's queue holds (1,000 by default).
+const WAITING_FRAMES_MAX: usize = 10_000;
 /// Nothing to read, or no room: a frame is lost there, as in any queue of a network.
 const NOT_NOW: [i32; 2] = [libc::EAGAIN, libc::ENOBUFS];
 
@@ -69,11 +71,41 @@ impl Tap {
             std::thread::sleep(CARRIER_LOOK);
         }
         // The bridge is told under the lock that this call takes: afterwards it knows.
+        self.tell_attached(name)
+    }
+
+    /// Asks the kernel what this is attached to; an error where that interface is gone.
+    fn tell_attached(&self, name: &CString) -> io::Result<()> {
         let mut request = request_for(name);
         // SAFETY: the request is an initialised ifreq, which the call only writes within its bounds.
         match unsafe { libc::ioctl(self.file.as_raw_fd(), TUN_GET_INTERFACE, &mut request) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Whether the interface would take a frame now.
+    ///
+    /// # Errors
+    /// Where it is gone, or is down: it would swallow what comes for the guest, and take nothing of it.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        let name = existing(&self.name)?;
+        // Another of the same name is not the one that is open: that one says so itself.
+        let attached = self.tell_attached(&name).and_then(|()| flags_of(&name));
+        match attached.map_err(|source| self.failed("check", source))? {
+            flags if i32::from(flags) & libc::IFF_UP != 0 => Ok(()),
+            _ => Err(self.failed("check", io::Error::from_raw_os_error(libc::ENETDOWN))),
+        }
+    }
+
+    /// Throws away what came before now.
+    pub fn discard_waiting(&self) {
+        let mut frame = [0; 1];
+        // The kernel's queue is longer than this on no interface; a flood must not hold the VM up.
+        for _ in 0..WAITING_FRAMES_MAX {
+            if (&self.file).read(&mut frame).is_err() {
+                break;
+            }
         }
     }
 
@@ -242,6 +274,21 @@ pub(super) mod tests {
                 socket.send_to(&vec![7; length], "10.9.0.2:9").unwrap();
             }
             assert_eq!(lengths_read(&tap, 1414), [1414, 142]);
+        });
+    }
+
+    #[test]
+    fn what_came_before_the_vm_is_not_its_own() {
+        beside_a_tap(|| {
+            ip("link set tap0 up");
+            let tap = Tap::open("tap0").unwrap();
+            ip("address add 10.9.0.1/24 dev tap0");
+            ip("neighbor add 10.9.0.2 lladdr 02:00:00:00:00:02 dev tap0");
+            let socket = std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
+            socket.send_to(&[7; 100], "10.9.0.2:9").unwrap();
+            tap.discard_waiting();
+            socket.send_to(&[7; 200], "10.9.0.2:9").unwrap();
+            assert_eq!(lengths_read(&tap, 1514), [242]);
         });
     }
 

@@ -2,27 +2,46 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use crate::devices::{self, BlockFile, DeviceError, Readiness, Tap};
 
-/// The attached devices. Dropping them lets go of the NIC and the disk.
-#[derive(Debug, Default)]
+/// Open devices. Dropping the last copy lets go of the NIC and the disk.
+#[derive(Clone, Debug, Default)]
 pub struct Devices {
-    taps: BTreeMap<u8, Tap>,
-    blocks: BTreeMap<u8, BlockFile>,
+    taps: BTreeMap<u8, Arc<Tap>>,
+    blocks: BTreeMap<u8, Arc<BlockFile>>,
 }
 
 impl Devices {
     /// Adds a network device.
-    pub fn with_tap(mut self, device: u8, tap: Tap) -> Devices {
+    pub fn add_tap(&mut self, device: u8, tap: Arc<Tap>) {
         self.taps.insert(device, tap);
-        self
     }
 
     /// Adds a block device.
-    pub fn with_block(mut self, device: u8, block: BlockFile) -> Devices {
+    pub fn add_block(&mut self, device: u8, block: Arc<BlockFile>) {
         self.blocks.insert(device, block);
-        self
+    }
+
+    /// The interface of a network device, if it is open.
+    pub fn tap(&self, device: u8) -> Option<&Arc<Tap>> {
+        self.taps.get(&device)
+    }
+
+    /// Whether this device is open.
+    pub fn has(&self, device: u8) -> bool {
+        self.taps.contains_key(&device) || self.blocks.contains_key(&device)
+    }
+
+    /// The VM comes to these devices: what came and what was read before is not its own.
+    pub fn take_over(&self) {
+        for tap in self.taps.values() {
+            tap.discard_waiting();
+        }
+        for block in self.blocks.values() {
+            block.forget_read();
+        }
     }
 
     /// Puts a frame on the wire.
@@ -73,6 +92,6 @@ impl Devices {
     }
 
     fn block(&self, device: u8) -> Result<&BlockFile, DeviceError> {
-        self.blocks.get(&device).ok_or(DeviceError::Missing { device })
+        self.blocks.get(&device).map(Arc::as_ref).ok_or(DeviceError::Missing { device })
     }
 }

@@ -138,7 +138,9 @@ impl Holding {
 
     /// A message of the peer.
     fn heard(&mut self, input: Input, path: Path, message: Message, protocol: &Mutex<Node>) -> Input {
-        let Message { header, body: Body::Answer { stored, replayed, released } } = message else { return input };
+        let Message { header, body: Body::Answer { stored, replayed, released, lacks } } = message else {
+            return input;
+        };
         if self.acknowledgements.is_none() && failpoints::awaited(Point::EntryAcknowledged) {
             let known = protocol.lock().status(clock::now()).acknowledged;
             if stored <= known {
@@ -152,7 +154,7 @@ impl Holding {
         }
         let Some((_, known, newest)) = &mut self.acknowledgements else { return input };
         let stored = stored.min(*known);
-        let silenced = Message { header, body: Body::Answer { stored, replayed, released } }.encode();
+        let silenced = Message { header, body: Body::Answer { stored, replayed, released, lacks } }.encode();
         let silenced = Input::Message { path, bytes: silenced };
         // One that came by a heartbeat counts for nothing when it comes late, and the next is soon there.
         if matches!(path, Path::Log { .. }) {

@@ -13,6 +13,7 @@ use crate::lab::mutant;
 use crate::lab::rule;
 use crate::protocol::{
     ArbiterRecord, AskResult, Input, Instant, Output, OutputMark, OutputResult, Path, ReadResult, Role, TraceEvent,
+    Unusable,
 };
 
 use super::clock;
@@ -58,6 +59,8 @@ pub enum Command {
 pub enum Effect {
     /// read the newest generation
     ReadArbiter(u64),
+    /// the same where nothing hangs on it
+    CheckArbiter(u64),
     /// claim a generation
     AskArbiter(u64, u64),
     /// end the process
@@ -74,6 +77,8 @@ pub struct Inbox {
     pub cpu: Receiver<Input>,
     /// from the emitter
     pub done: Receiver<(OutputMark, OutputResult)>,
+    /// from the thread that checks the devices
+    pub checked: Receiver<(u64, Unusable)>,
     /// from Python and the operator
     pub commands: Receiver<Command>,
 }
@@ -86,6 +91,7 @@ enum Event {
     Datagram(Datagram),
     Session(SessionEvent),
     Done((OutputMark, OutputResult)),
+    Checked((u64, Unusable)),
     Cpu(Input),
 }
 
@@ -103,6 +109,8 @@ pub struct Runtime {
     pub heartbeats: Vec<Heartbeat>,
     /// what Python carries out
     pub effects: Sender<Effect>,
+    /// to the thread that checks the devices
+    pub checks: Sender<u64>,
     /// open connections by number
     pub sessions: BTreeMap<u64, Session>,
     /// generations asked for, by request
@@ -133,6 +141,7 @@ impl Runtime {
                 recv(inbox.sessions) -> event => event.map(Event::Session),
                 recv(inbox.done) -> event => event.map(Event::Done),
                 recv(inbox.cpu) -> event => event.map(Event::Cpu),
+                recv(inbox.checked) -> event => event.map(Event::Checked),
                 recv(after(due)) -> _ => Ok(Event::Nothing),
             };
             // Time first: what is due is done before anything that came later, and a pause is seen before a message
@@ -166,6 +175,7 @@ impl Runtime {
             Event::Session(event) => self.session(event),
             Event::Done(done) => Some(self.done(done, &inbox.done)),
             Event::Cpu(input) => Some(input),
+            Event::Checked((request, found)) => Some(Input::DevicesChecked { request, found }),
         };
         #[cfg(feature = "lab")]
         let input = input.and_then(|input| self.holding.let_in(input, &self.shared.protocol));
@@ -334,6 +344,7 @@ impl Runtime {
                 }
             }
             Output::ReadArbiter { request } => self.effect(Effect::ReadArbiter(request)),
+            Output::CheckArbiter { request } => self.effect(Effect::CheckArbiter(request)),
             Output::AskArbiter { request, generation } => self.ask(request, generation),
             Output::StartGuest => self.start_guest(),
             Output::StartReplay => self.shared.cpu.replay(),
@@ -347,6 +358,10 @@ impl Runtime {
             Output::ReopenLog { .. } => {
                 self.shared.log.reopen();
                 self.shared.cpu.replay();
+            }
+            Output::CheckDevices { request } => {
+                // One at a time, and the thread lives as long as this one.
+                let _ = self.checks.try_send(request);
             }
             Output::Attach { .. } => self.attach(),
             Output::Announce => self.announce(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use serde_json::json;
 use thiserror::Error;
@@ -16,7 +16,7 @@ use crate::devices::DeviceError;
 use crate::image::{Image, ImageError};
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
-use crate::protocol::{Config, ConfigError, Input, Node, OutputMark, OutputResult, Timing};
+use crate::protocol::{Config, ConfigError, Input, Node, OutputMark, OutputResult, Timing, Unusable};
 
 use super::authentication::{Key, KeyError};
 use super::clock::{self, GuestClock};
@@ -177,6 +177,8 @@ impl RunningNode {
         let (datagram_events, datagrams) = unbounded();
         let (cpu_inputs, cpu) = unbounded();
         let (done_events, done) = unbounded();
+        let (checks, requested_checks) = bounded(1);
+        let (checked_events, checked) = bounded(1);
         let (commands, command_events) = unbounded();
         let (effect_events, effects) = unbounded();
         let protocol = shared.protocol.clone();
@@ -195,6 +197,7 @@ impl RunningNode {
             heartbeat.receive(index, datagram_events.clone());
         }
         start_emitter(&config, &shared, console, done_events);
+        start_checks(world, requested_checks, checked_events);
         start_cpu(
             &shared,
             machine,
@@ -210,6 +213,7 @@ impl RunningNode {
             peer: config.logging.peer,
             heartbeats,
             effects: effect_events,
+            checks,
             sessions: BTreeMap::new(),
             asked: BTreeMap::new(),
             followed: VecDeque::new(),
@@ -222,11 +226,12 @@ impl RunningNode {
         #[cfg(feature = "lab")]
         if shared.protocol.lock().role().is_primary() {
             // R1 switched off: it was the primary, and goes on as one.
+            shared.world.check();
             shared.world.attach()?;
             shared.outputs.release();
             shared.cpu.run_alone();
         }
-        let inbox = Inbox { sessions, datagrams, cpu, done, commands: command_events };
+        let inbox = Inbox { sessions, datagrams, cpu, done, checked, commands: command_events };
         thread::urgent("protocol", move || runtime.run(&inbox));
         Ok(RunningNode { config, incarnation, shared, commands, effects })
     }
@@ -312,6 +317,17 @@ fn start_emitter(
             // The protocol's thread lives as long as this one.
             let _ = done.send((output, emitted));
         });
+    });
+}
+
+/// A check may hang on a dead share: nobody but this thread waits for it.
+fn start_checks(world: Arc<World>, requests: Receiver<u64>, checked: Sender<(u64, Unusable)>) {
+    thread::start("checks", move || {
+        for request in requests {
+            if checked.send((request, world.check())).is_err() {
+                return;
+            }
+        }
     });
 }
 

@@ -36,6 +36,7 @@ pub fn write(trace: &Trace, event: TraceEvent, released: u64) {
         TraceEvent::Lag { entries, milliseconds } => {
             trace.write("lag", json!({ "entries": entries, "milliseconds": milliseconds }));
         }
+        TraceEvent::Protection { lacks } => trace.write("protection", json!({ "lacks": lacks })),
         TraceEvent::ClosedLog { position } => trace.write("closed-log", json!({ "position": position })),
         TraceEvent::Drained { position } => {
             trace.write("drained", json!({ "position": position, "released": released }))

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use crate::devices::{BlockFile, DeviceError, Tap};
 use crate::image::{DeviceKind, Image, ManifestEntry};
 use crate::machine::{DeviceConfig, MachineConfig};
+use crate::protocol::Unusable;
 use crate::remark::remark;
 
 use super::announce;
@@ -19,6 +20,8 @@ pub struct World {
     vm: VmConfig,
     declared: Vec<ManifestEntry>,
     machine: MachineConfig,
+    /// Open and found usable by the last check, for a VM that may come here (R24).
+    standby: Mutex<Devices>,
     attached: Arc<Mutex<Option<Arc<Devices>>>>,
 }
 
@@ -29,7 +32,13 @@ impl World {
     /// [`DeviceError`] when a disk's size or an interface's MTU cannot be read.
     pub fn new(vm: &VmConfig, image: &Image) -> Result<World, DeviceError> {
         let declared = image.manifest.entries.clone();
-        Ok(World { vm: vm.clone(), declared, machine: machine_config(vm)?, attached: Arc::default() })
+        Ok(World {
+            vm: vm.clone(),
+            declared,
+            machine: machine_config(vm)?,
+            standby: Mutex::default(),
+            attached: Arc::default(),
+        })
     }
 
     /// Where everyone looks for the attached devices.
@@ -42,31 +51,64 @@ impl World {
         &self.machine
     }
 
-    /// Attaches every device.
-    ///
-    /// # Errors
-    /// [`DeviceError`] naming the first one that cannot be had.
-    pub fn attach(&self) -> Result<(), DeviceError> {
-        let mut devices = Devices::default();
+    /// Opens what is not open yet, and looks at all of it: what can be used stays open for `attach` (R24). May take as long as a dead
+    /// share likes.
+    pub fn check(&self) -> Unusable {
+        // No lock is held meanwhile: `detach` waits for nobody.
+        let before = self.standby.lock().clone();
+        let (mut usable, mut found) = (Devices::default(), Unusable::default());
         for ManifestEntry { index, name, kind } in &self.declared {
-            match kind {
-                DeviceKind::Network => {
-                    for device in self.vm.network.iter().filter(|device| device.name == *name) {
-                        let tap = Tap::open(&device.tap)?;
-                        if let Some(lowered) = self.lowered_mtu(device, tap.mtu_bytes()) {
-                            remark(lowered);
-                        }
-                        devices = devices.with_tap(*index, tap);
-                    }
-                }
-                DeviceKind::Block => {
-                    for device in self.vm.block.iter().filter(|device| device.name == *name) {
-                        let file = BlockFile::open(&device.path)?;
-                        devices = devices.with_block(*index, file);
-                    }
-                }
+            let (failed, place) = match kind {
+                DeviceKind::Network => (self.check_tap(*index, name, &before, &mut usable), &mut found.network),
+                DeviceKind::Block => (self.check_block(*index, name, &mut usable), &mut found.disk),
+            };
+            if let Err(error) = failed {
+                place.get_or_insert(error.to_string());
             }
         }
+        *self.standby.lock() = usable;
+        found
+    }
+
+    fn check_tap(&self, index: u8, name: &str, before: &Devices, usable: &mut Devices) -> Result<(), DeviceError> {
+        for device in self.vm.network.iter().filter(|device| device.name == name) {
+            // An open one is kept: opening it anew takes its carrier away for a moment.
+            let tap = match before.tap(index) {
+                Some(tap) => tap.clone(),
+                None => Arc::new(Tap::open(&device.tap)?),
+            };
+            tap.check()?;
+            usable.add_tap(index, tap);
+        }
+        Ok(())
+    }
+
+    fn check_block(&self, index: u8, name: &str, usable: &mut Devices) -> Result<(), DeviceError> {
+        for device in self.vm.block.iter().filter(|device| device.name == name) {
+            // Anew each time, by its path: what was open before may be what was mounted there before.
+            let block = BlockFile::open(&device.path)?;
+            block.check()?;
+            usable.add_block(index, Arc::new(block));
+        }
+        Ok(())
+    }
+
+    /// Gives the VM the devices that the last check opened; nothing here takes time.
+    ///
+    /// # Errors
+    /// [`DeviceError`] naming one that is not open.
+    pub fn attach(&self) -> Result<(), DeviceError> {
+        let devices = std::mem::take(&mut *self.standby.lock());
+        for ManifestEntry { index, name, .. } in &self.declared {
+            if !devices.has(*index) {
+                return Err(DeviceError::Missing { device: *index });
+            }
+            let attached = self.vm.network.iter().find(|device| device.name == *name).zip(devices.tap(*index));
+            if let Some(lowered) = attached.and_then(|(device, tap)| self.lowered_mtu(device, tap.mtu_bytes())) {
+                remark(lowered);
+            }
+        }
+        devices.take_over();
         *self.attached.lock() = Some(Arc::new(devices));
         Ok(())
     }
@@ -87,6 +129,7 @@ impl World {
 
     /// Lets go of the NIC and the disk.
     pub fn detach(&self) {
+        *self.standby.lock() = Devices::default();
         *self.attached.lock() = None;
     }
 
@@ -135,7 +178,13 @@ mod tests {
             network: vec![NetworkConfig { name: "service".into(), tap: "tap0".into(), mac: MAC }],
             block: Vec::new(),
         };
-        World { machine: machine_config(&vm).unwrap(), vm, declared: Vec::new(), attached: Arc::default() }
+        World {
+            machine: machine_config(&vm).unwrap(),
+            declared: vec![ManifestEntry { index: 1, name: "service".into(), kind: DeviceKind::Network }],
+            vm,
+            standby: Mutex::default(),
+            attached: Arc::default(),
+        }
     }
 
     #[test]
@@ -143,6 +192,28 @@ mod tests {
         beside_a_tap(|| {
             let device = DeviceConfig::Network { mac: MAC, mtu_bytes: 1400 };
             assert_eq!(world().machine_config().devices.get("service"), Some(&device));
+        });
+    }
+
+    #[test]
+    fn only_an_interface_that_is_up_and_nobody_elses_is_kept_open_for_the_vm() {
+        beside_a_tap(|| {
+            let world = world();
+            let found = || world.check().network.unwrap_or_default();
+            assert!(found().contains("Network is down"), "{}", found());
+            assert!(world.attach().is_err());
+            ip("link set tap0 up");
+            let other = Tap::open("tap0").unwrap();
+            assert!(found().contains("cannot be opened"), "{}", found());
+            drop(other);
+            assert_eq!(found(), "");
+            assert!(Tap::open("tap0").is_err(), "it stays open");
+            ip("link delete tap0");
+            ip("tuntap add tap0 mode tap");
+            ip("link set tap0 up");
+            assert!(found().contains("failed to check"), "another of that name is not the one that was opened");
+            assert_eq!(found(), "");
+            world.attach().unwrap();
         });
     }
 

@@ -58,6 +58,11 @@ impl Arbitration {
         self.unsettled.is_some() || matches!(self.stage, Stage::Asking { .. })
     }
 
+    /// No request is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.stage == Stage::Idle
+    }
+
     /// Generation 1 is being claimed.
     pub(super) fn bootstraps(&self) -> bool {
         self.bootstrapping
@@ -85,11 +90,16 @@ impl Arbitration {
 }
 
 impl Node {
-    pub(super) fn begin_bootstrap(&mut self, outputs: &mut Vec<Output>) {
+    pub(super) fn begin_bootstrap(&mut self) {
         if self.role == Role::Spare && !self.arbitration.bootstrapping {
             self.arbitration.bootstrapping = true;
-            self.ask(Purpose::Bootstrap, 1, outputs);
+            self.readiness.begin(self.now);
         }
+    }
+
+    /// The devices are there.
+    pub(super) fn ask_for_bootstrap(&mut self, outputs: &mut Vec<Output>) {
+        self.ask(Purpose::Bootstrap, 1, outputs);
     }
 
     /// When R10 and the role allow to ask; `None`: not at all.
@@ -98,6 +108,7 @@ impl Node {
         match self.role {
             Role::Protected => self.suspicion.as_ref().map(|(since, _)| since.after(timing.grace)),
             Role::Candidate if !self.log.drained && self.config.rules.drained_before_ask => None,
+            Role::Candidate if !self.devices_usable() && self.config.rules.devices_before_ask => None,
             Role::Candidate if self.config.rules.lease_waited_out => {
                 let wait = timing.stretched(timing.lease);
                 let wait = if mutant!(AskEarly) { wait - Duration::from_millis(30) } else { wait };
@@ -111,7 +122,8 @@ impl Node {
     /// What the arbiter is needed for now.
     fn purpose(&self) -> Option<Purpose> {
         if self.arbitration.bootstrapping {
-            Some(Purpose::Bootstrap)
+            // The first request goes out behind the check of the devices.
+            self.arbitration.unsettled.map(|_| Purpose::Bootstrap)
         } else if self.wants_commit() {
             Some(Purpose::Commit)
         } else {
@@ -150,6 +162,9 @@ impl Node {
     }
 
     pub(super) fn arbiter_read(&mut self, request: u64, result: ReadResult, outputs: &mut Vec<Output>) {
+        if self.arbiter_looked_at(request, result, outputs) {
+            return;
+        }
         let Stage::Reading { request: expected, purpose } = self.arbitration.stage else { return };
         if request != expected {
             return;

@@ -23,8 +23,8 @@ impl Node {
             _ if !self.belongs(path, &message) => {}
             (Body::Commit { position, released }, _) => self.committed(path, &message, position, released, outputs),
             (Body::Heartbeat { released }, _) => self.heartbeat(path, &message, released, outputs),
-            (Body::Answer { stored, replayed, released }, _) => {
-                self.answer(path, &message, (stored, replayed, released), outputs);
+            (Body::Answer { stored, replayed, released, lacks }, _) => {
+                self.answer(path, &message, (stored, replayed, released), lacks, outputs);
             }
             (Body::Farewell { exit_status }, _) if matches!(self.role, Role::Backup | Role::Candidate) => {
                 self.stop(exit_status, outputs);
@@ -59,6 +59,7 @@ impl Node {
         self.log.replayed = position;
         self.log.acknowledged = position;
         self.released = released;
+        self.begin_readiness();
         self.change_role(Role::Backup, "the primary has committed", outputs);
         outputs.push(Output::Trace(TraceEvent::Committed { session: message.header.session, position }));
         outputs.push(Output::StartReplay);
@@ -68,7 +69,7 @@ impl Node {
     fn acknowledge(&mut self, path: Path, outputs: &mut Vec<Output>) {
         let (stored, replayed, released) = (self.log.stored, self.log.replayed, self.released.index);
         let stored = if stored > 0 && mutant!(AcknowledgeOneTooMany) { stored + 1 } else { stored };
-        self.send(path, Body::Answer { stored, replayed, released }, outputs);
+        self.send(path, Body::Answer { stored, replayed, released, lacks: self.lacks() }, outputs);
     }
 
     /// R: the outputs up to it have completed on the primary, and replay's copies of them can go. False: this replica is not the primary's.
@@ -141,6 +142,7 @@ impl Node {
         let reason = self.suspicion.as_ref().map_or_else(String::new, |(_, reason)| reason.clone());
         self.log.lease_from = self.hearing.echoed_at;
         self.log.drained = false;
+        self.readiness.begin(self.now);
         self.change_role(Role::Candidate, &reason, outputs);
         if self.config.rules.silent_candidate {
             self.close_session("the primary is suspected", outputs);

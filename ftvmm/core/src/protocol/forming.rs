@@ -2,7 +2,7 @@
 
 use super::config::Terms;
 use super::go_live::GoLive;
-use super::input::{ArbiterRecord, Path};
+use super::input::{ArbiterRecord, Path, ReadResult};
 use super::node::{Node, Session};
 use super::output::{HaltReason, Output};
 use super::role::Role;
@@ -145,11 +145,35 @@ impl Node {
         outputs.push(Output::Trace(TraceEvent::SessionOpened { session: header.session }));
         if resumes {
             self.back_to_backup(outputs);
+            self.say_welcome(outputs);
         } else {
             self.change_role(Role::Joining, "a primary says hello", outputs);
+            self.look_at_arbiter(outputs);
         }
+    }
+
+    fn say_welcome(&mut self, outputs: &mut Vec<Output>) {
         let (stored, replayed) = (self.log.stored, self.log.replayed);
         self.send_on_log(Body::Welcome { terms: self.config.terms(), stored, replayed }, outputs);
+    }
+
+    /// R15: a joiner has looked at its arbiter. The primary's random incarnation can be there only if it is the primary's arbiter too.
+    pub(super) fn joiner_looked(&mut self, result: ReadResult, fault: Option<String>, outputs: &mut Vec<Output>) {
+        let Some(fault) = fault else { return self.say_welcome(outputs) };
+        let another = match result {
+            // Newer: it may be the primary that is not the VM's any more.
+            ReadResult::Record(record) => record.generation <= self.generation,
+            ReadResult::Empty => true,
+            ReadResult::Unreachable => false,
+        };
+        if another {
+            let said = format!("the primary says generation {} of incarnation {:016x}", self.generation, self.peer);
+            let difference = format!("both nodes need one arbiter: {said}, {fault} here");
+            self.halt(HaltReason::Mismatch { difference }, outputs);
+        } else {
+            self.close_session(&fault, outputs);
+            self.give_joining_up(&fault, outputs);
+        }
     }
 
     /// Primary: the peer has answered `Hello`.
@@ -220,6 +244,7 @@ impl Node {
         // The lease counts as expired until the first answer to something sent from here on.
         self.hearing.own_echo = 0;
         self.confirmed = self.released.index;
+        self.readiness.heard = 0;
         self.next_heartbeat = self.now;
         let (position, released) = (self.log.appended, self.released);
         self.send_on_log(Body::Commit { position, released }, outputs);

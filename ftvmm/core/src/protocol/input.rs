@@ -1,5 +1,6 @@
 //! What the threads of a node tell the state machine.
 
+use super::readiness::Unusable;
 use super::wire::OutputMark;
 
 /// The way that a message came or goes.
@@ -72,7 +73,7 @@ pub enum Input {
     BootstrapRequested,
     /// The operator wants this node to stop.
     StopRequested,
-    /// The arbiter's answer to `ReadArbiter`.
+    /// The arbiter's answer to `ReadArbiter` or `CheckArbiter`.
     ArbiterRead {
         /// The request that is answered.
         request: u64,
@@ -153,6 +154,13 @@ pub enum Input {
         position: u64,
         /// What differs.
         reason: String,
+    },
+    /// The VM's devices were looked at, after `CheckDevices`.
+    DevicesChecked {
+        /// The number in `CheckDevices`.
+        request: u64,
+        /// What of them cannot be used.
+        found: Unusable,
     },
     /// The winner's devices are attached, after `Attach`.
     Attached,

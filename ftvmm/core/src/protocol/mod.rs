@@ -2,7 +2,7 @@
 //!
 //! [`Node::step`] takes the time and one [`Input`] and appends the [`Output`]s that the threads around it carry out. There is no
 //! clock, socket, thread, randomness or KVM in here, so the deterministic simulation (`crate::simulation`) drives the very code
-//! that runs in a node. Rules are cited by their numbers (R1 to R23), which `docs/protocol.md` lists.
+//! that runs in a node. Rules are cited by their numbers (R1 to R25), which `docs/protocol.md` lists.
 
 mod arbitration;
 mod backup;
@@ -13,6 +13,7 @@ mod input;
 mod node;
 mod output;
 mod primary;
+mod readiness;
 mod release;
 mod role;
 mod rules;
@@ -26,6 +27,7 @@ pub use config::{Config, ConfigError, Terms};
 pub use input::{ArbiterRecord, AskResult, Input, OutputResult, Path, ReadResult};
 pub use node::{Node, Remembered};
 pub use output::{HaltReason, Output};
+pub use readiness::Unusable;
 pub use role::Role;
 pub use rules::{Rules, UnknownRule};
 pub use status::Status;

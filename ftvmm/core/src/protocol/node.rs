@@ -10,6 +10,7 @@ use super::go_live::GoLive;
 use super::input::{Input, Path};
 use super::output::{HaltReason, Output};
 use super::primary::LogState;
+use super::readiness::Readiness;
 use super::role::Role;
 use super::suspicion::Hearing;
 use super::time::{Instant, Number};
@@ -63,6 +64,7 @@ pub struct Node {
     /// Since when the peer is suspected, and why.
     pub(super) suspicion: Option<(Instant, String)>,
     pub(super) arbitration: Arbitration,
+    pub(super) readiness: Readiness,
     pub(super) log: LogState,
     /// The last output that completed (R): on the primary its own, on the backup what it heard.
     pub(super) released: OutputMark,
@@ -122,6 +124,7 @@ impl Node {
             next_heartbeat: Instant(0),
             suspicion: None,
             arbitration: Arbitration::default(),
+            readiness: Readiness::default(),
             log: LogState::default(),
             released: OutputMark::default(),
             unreleased: VecDeque::new(),
@@ -184,6 +187,7 @@ impl Node {
             self.judge(outputs);
         }
         self.form_pair(outputs);
+        self.check_readiness(outputs);
         self.arbitrate(outputs);
         self.send_heartbeats(outputs);
         self.tell_released(outputs);
@@ -195,7 +199,7 @@ impl Node {
     fn take(&mut self, input: Input, outputs: &mut Vec<Output>) {
         match input {
             Input::Tick => {}
-            Input::BootstrapRequested => self.begin_bootstrap(outputs),
+            Input::BootstrapRequested => self.begin_bootstrap(),
             Input::StopRequested => self.stop(0, outputs),
             Input::ArbiterRead { request, result } => self.arbiter_read(request, result, outputs),
             Input::ArbiterAsked { request, result } => self.arbiter_asked(request, result, outputs),
@@ -212,6 +216,7 @@ impl Node {
             Input::EntriesReplayed { through } => self.entries_replayed(through),
             Input::Drained { position } => self.drained(position, outputs),
             Input::Diverged { position, reason } => self.diverged(position, reason, outputs),
+            Input::DevicesChecked { request, found } => self.devices_checked(request, found, outputs),
             Input::Attached => self.attached(outputs),
             Input::GuestHalted { exit_status, trap } => self.guest_end = Some((exit_status, trap)),
             Input::ReadFailed { reason } => {
@@ -242,6 +247,7 @@ impl Node {
             self.start_alone_at,
             Some(self.dial_at),
             Some(self.arbitration.retry_at()),
+            Some(self.readiness.due_at()),
         ];
         let latest = self.now.after(self.config.timing.detect / 4);
         moments.into_iter().flatten().filter(|moment| *moment > self.now).fold(latest, Instant::min)
@@ -272,6 +278,7 @@ impl Node {
         self.hearing.numbers(self.peer, visit);
         self.log.numbers(visit);
         self.arbitration.numbers(self.incarnation, visit);
+        self.readiness.numbers(self.incarnation, visit);
         let handshake = self.session.as_mut().map(|session| &mut session.handshake_until);
         let waits = [&mut self.dial_at, &mut self.next_heartbeat].into_iter().chain(handshake);
         let waits = waits.chain(self.start_alone_at.as_mut()).chain(self.go_live.waits_until_mut());

@@ -55,6 +55,18 @@ pub enum Output {
         /// Position of the last entry held.
         position: u64,
     },
+    /// Open NIC and disk where they are not open yet, look whether they can be used, and say `DevicesChecked`. What can be used stays
+    /// open, so that `Attach` and `StartGuest` have nothing left that can fail or take time (R24).
+    CheckDevices {
+        /// To be given back.
+        request: u64,
+    },
+    /// Joiner, backup: read the newest record as for `ReadArbiter`, and answer with `ArbiterRead`. It may hang for good, and must then hold up no
+    /// other request.
+    CheckArbiter {
+        /// To be given back.
+        request: u64,
+    },
     /// Winner: attach NIC and disk, then say `Attached`.
     Attach {
         /// The generation won.
@@ -128,6 +140,12 @@ pub enum HaltReason {
     AlreadyBootstrapped {
         /// The generation that the arbiter holds.
         generation: u64,
+    },
+    /// The VM could not be attached here, so that nobody could bootstrap it again (R24).
+    #[error("bootstrap refused: {reason}")]
+    Unattachable {
+        /// What cannot be used, and why.
+        reason: String,
     },
     /// The storage refused a write.
     #[error("fenced: the storage refused the write of output {index}")]

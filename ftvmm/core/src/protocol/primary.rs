@@ -144,6 +144,7 @@ impl Node {
         path: Path,
         message: &Message,
         (stored, replayed, released): (u64, u64, u64),
+        lacks: u8,
         outputs: &mut Vec<Output>,
     ) {
         let established = self.session.is_some_and(|session| session.established);
@@ -155,6 +156,10 @@ impl Node {
         let newer = self.hearing.hear(path, &message.header, self.now);
         if !newer && !matches!(path, Path::Log { .. }) {
             return;
+        }
+        if message.header.stamp == self.hearing.peer_stamp {
+            // The newest of all paths: an older one may say what is mended.
+            self.readiness.heard = lacks;
         }
         self.first_answer(outputs);
         // Up to now replay had no more to do than what was acknowledged before.

@@ -156,6 +156,7 @@ impl Node {
             heard_log,
             heard_heartbeat: heard,
             suspicion: self.suspicion.as_ref().map(|(_, reason)| reason.clone()),
+            not_protected: self.not_protected(),
             arbiter_last: self.arbitration.last.clone(),
             may_speak: match self.role {
                 Role::Alone => self.go_live.may_emit(),

@@ -92,6 +92,8 @@ rules! {
     trap_left_to_backup = "R17-trap",
     /// R19: a takeover waits until no write of the old primary can land any more.
     writes_waited_out = "R19",
+    /// R24: a candidate asks only with NIC and disk open and just checked.
+    devices_before_ask = "R24",
 }
 
 /// A rule switch that does not exist.

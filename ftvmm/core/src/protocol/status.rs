@@ -36,6 +36,8 @@ pub struct Status {
     pub heard_heartbeat: Vec<Option<Duration>>,
     /// Why the peer is suspected, if it is.
     pub suspicion: Option<String>,
+    /// Why the backup of this pair could not take over; `None`: it could, or this node is in no pair.
+    pub not_protected: Option<String>,
     /// The arbiter's last answer, as the trace has it.
     pub arbiter_last: Option<String>,
     /// Whether an output could leave now, were one due: alone, or lease valid.

@@ -50,6 +50,8 @@ pub struct Timing {
     pub write_bound: Duration,
     /// Pause between two attempts to reach an arbiter that is out of reach, and between two attempts to dial.
     pub retry: Duration,
+    /// Pause between two checks of the devices that a takeover needs, and how old one may be when the arbiter is asked (R24).
+    pub check: Duration,
     /// Largest relative error of a node's clock, in millionths (rho of R20: at most 1000).
     pub clock_error_ppm: u32,
 }
@@ -65,6 +67,7 @@ impl Default for Timing {
             grace: Duration::from_millis(20),
             write_bound: Duration::from_millis(50),
             retry: Duration::from_millis(50),
+            check: Duration::from_millis(1000),
             clock_error_ppm: 1000,
         }
     }

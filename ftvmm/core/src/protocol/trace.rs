@@ -24,6 +24,8 @@ pub enum TraceEvent {
     OutputDone { through: u64 },
     /// `lag`
     Lag { entries: u64, milliseconds: u64 },
+    /// `protection`
+    Protection { lacks: Option<String> },
     /// `closed-log`
     ClosedLog { position: u64 },
     /// `drained`

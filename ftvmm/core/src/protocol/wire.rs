@@ -82,6 +82,8 @@ pub enum Body {
         replayed: u64,
         /// Index of R as the backup knows it: outputs up to it are not re-issued (R23).
         released: u64,
+        /// What it could not take over for want of: a bit each for NIC, disk and arbiter (R25).
+        lacks: u8,
     },
     /// Primary: the guest has halted and all is emitted; do not take over.
     Farewell {
@@ -186,7 +188,10 @@ impl Message {
                 numbers(&[released.index, first, through]);
                 bytes.extend_from_slice(&released.fingerprint.0);
             }
-            Body::Answer { stored, replayed, released } => numbers(&[stored, replayed, released]),
+            Body::Answer { stored, replayed, released, lacks } => {
+                numbers(&[stored, replayed, released]);
+                bytes.push(lacks);
+            }
             Body::Farewell { exit_status } => bytes.extend_from_slice(&exit_status.to_le_bytes()),
         }
         bytes
@@ -220,7 +225,11 @@ impl Message {
                 let (index, first, through) = (reader.number()?, reader.number()?, reader.number()?);
                 Body::Entries { released: OutputMark { index, fingerprint: reader.fingerprint()? }, first, through }
             }
-            6 => Body::Answer { stored: reader.number()?, replayed: reader.number()?, released: reader.number()? },
+            6 => {
+                let (stored, replayed, released) = (reader.number()?, reader.number()?, reader.number()?);
+                let [lacks] = reader.take()?;
+                Body::Answer { stored, replayed, released, lacks }
+            }
             7 => Body::Farewell { exit_status: i32::from_le_bytes(reader.take()?) },
             _ => return Err(WireError::Kind(kind)),
         };
@@ -284,7 +293,12 @@ mod tests {
                 first,
                 through
             }),
-            any::<[u64; 3]>().prop_map(|[stored, replayed, released]| Body::Answer { stored, replayed, released }),
+            any::<([u64; 3], u8)>().prop_map(|([stored, replayed, released], lacks)| Body::Answer {
+                stored,
+                replayed,
+                released,
+                lacks
+            }),
             any::<i32>().prop_map(|exit_status| Body::Farewell { exit_status }),
         ]
     }

@@ -67,12 +67,13 @@ impl Node {
         python.detach(|| status::json(&self.0).to_string())
     }
 
-    /// Waits for something that Python has to carry out: `("read-arbiter", request)`, `("ask-arbiter", request,
-    /// generation)` or `("exit", status, reason)`; None after `timeout_ms` milliseconds.
+    /// Waits for something that Python has to carry out: `("read-arbiter", request)`, `("check-arbiter", request)`,
+    /// `("ask-arbiter", request, generation)` or `("exit", status, reason)`; None after `timeout_ms` milliseconds.
     fn next_effect<'py>(&self, python: Python<'py>, timeout_ms: u64) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let effect = python.detach(|| self.0.effects.recv_timeout(Duration::from_millis(timeout_ms)));
         Ok(match effect {
             Ok(Effect::ReadArbiter(request)) => Some(("read-arbiter", request).into_pyobject(python)?),
+            Ok(Effect::CheckArbiter(request)) => Some(("check-arbiter", request).into_pyobject(python)?),
             Ok(Effect::AskArbiter(request, generation)) => {
                 Some(("ask-arbiter", request, generation).into_pyobject(python)?)
             }

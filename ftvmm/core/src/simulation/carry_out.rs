@@ -5,7 +5,7 @@ use super::fault::MILLISECOND;
 use super::guest::Destination;
 use super::network::Endpoint;
 use super::world::{Event, Local, World};
-use crate::protocol::{HaltReason, Input, Output, OutputResult, Path, Remembered, Role, TraceEvent};
+use crate::protocol::{HaltReason, Input, Output, OutputResult, Path, Remembered, Role, TraceEvent, Unusable};
 
 /// Bound within which a write completes after its check (W of R19), less than which a slow one takes.
 const WRITE_BOUND: u64 = 50 * MILLISECOND;
@@ -22,7 +22,7 @@ impl World {
                 }
                 self.stream(host);
             }
-            Output::ReadArbiter { request } => self.ask_arbiter(host, request, None),
+            Output::ReadArbiter { request } | Output::CheckArbiter { request } => self.ask_arbiter(host, request, None),
             Output::AskArbiter { request, generation } => self.ask_arbiter(host, request, Some(generation)),
             Output::StartGuest => self.run_guest(host),
             Output::StartReplay => {
@@ -42,8 +42,14 @@ impl World {
                     process.closed_at = None;
                 }
             }
+            Output::CheckDevices { request } => self.check_devices(host, request),
             Output::Attach { .. } => {
                 self.check_holder(host);
+                if !self.hosts[host].process.as_ref().is_some_and(|process| process.devices_open) {
+                    // It has won, and can do nothing with it.
+                    self.end_process(host);
+                    return;
+                }
                 let delay = self.random.between(0, 2 * MILLISECOND);
                 self.local_now(host, delay, Local::Input(Input::Attached));
             }
@@ -78,7 +84,7 @@ impl World {
                     HaltReason::OutputFailed { .. } | HaltReason::Fenced { .. } => self.coverage.failed_writes += 1,
                     HaltReason::HostFailed { .. } => self.coverage.hosts_failed += 1,
                     HaltReason::Mismatch { .. } => self.coverage.terms_refused += 1,
-                    HaltReason::Usurped { .. } | HaltReason::FrameRefused { .. } => {}
+                    HaltReason::Usurped { .. } | HaltReason::FrameRefused { .. } | HaltReason::Unattachable { .. } => {}
                 }
                 self.end_process(host);
             }
@@ -107,6 +113,17 @@ impl World {
             _ => {}
         }
         self.tell(|| format!("host {host}: {event:?}"));
+    }
+
+    /// Devices that are open stay open, whatever comes, until the next check finds them gone.
+    fn check_devices(&mut self, host: usize, request: u64) {
+        let gone = self.hosts[host].devices_gone_until > self.now;
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        process.devices_open = !gone;
+        self.coverage.devices_missed += u64::from(gone);
+        let found = Unusable { network: gone.then(|| "it is down".to_owned()), disk: None };
+        let delay = self.random.between(100_000, MILLISECOND);
+        self.local_now(host, delay, Local::Input(Input::DevicesChecked { request, found }));
     }
 
     fn check_holder(&mut self, host: usize) {

@@ -68,6 +68,8 @@ coverage! {
     divergences,
     /// Nodes that a failed write halted.
     failed_writes,
+    /// Checks that found devices which cannot be used.
+    devices_missed,
     /// Frames that a network interface refused.
     frames_refused,
     /// Nodes whose hosts could not go on with the guest.

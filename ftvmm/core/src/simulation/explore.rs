@@ -382,6 +382,7 @@ fn numbers(event: &mut Event, visit: &mut dyn FnMut(Number, &mut u64)) {
             Local::Input(
                 Input::ArbiterRead { request, .. }
                 | Input::ArbiterAsked { request, .. }
+                | Input::DevicesChecked { request, .. }
                 | Input::SocketsDrained { request },
             ) => visit(Number::Request(*process), request),
             _ => {}
@@ -414,7 +415,7 @@ fn fingerprint(small: &SmallWorld, world: &World) -> u64 {
     every(&mut |kind, number| {
         *number = match kind {
             Number::Time if *number == 0 => 0,
-            Number::Deadline => number.saturating_sub(clock),
+            Number::Deadline => number.saturating_sub(clock).min(FAR * STEP),
             Number::Time => number.saturating_add(FAR * STEP).saturating_sub(clock).max(1),
             kind => counted.range((kind, 0)..(kind, *number)).count() as u64,
         };

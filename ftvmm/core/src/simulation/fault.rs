@@ -50,6 +50,8 @@ pub enum FaultKind {
     ArbiterStale { host: usize },
     /// This host's next block write fails.
     WriteFails { host: usize },
+    /// The VM's devices cannot be opened on this host.
+    DevicesGone { host: usize },
     /// This host's network interface refuses its next frame.
     FrameRefused { host: usize },
     /// This host's disk fails to read what its guest asks for next.
@@ -112,7 +114,6 @@ impl FaultKind {
             | FaultKind::ArbiterAnswersLost { .. }
             | FaultKind::ArbiterLate { .. }
             | FaultKind::ArbiterHangs { .. }
-            | FaultKind::ArbiterStale { .. }
             | FaultKind::SlowWrites { .. }
             | FaultKind::ReplayStalls { .. }
             | FaultKind::SenderStalls { .. }
@@ -196,7 +197,9 @@ impl Schedule {
             let steps = |count| count * usual.lease / 4;
             let (detect, acknowledge, lag, grace) = (steps(5), steps(6), steps(10), steps(1));
             let heartbeat = steps(heartbeats.every);
-            return Timing { heartbeat, detect, acknowledge, lag, grace, clock_error_ppm: 0, ..usual };
+            // Devices and arbiter are looked at once, and again where a candidate needs it.
+            let check = steps(1 << 20);
+            return Timing { heartbeat, detect, acknowledge, lag, grace, check, clock_error_ppm: 0, ..usual };
         }
         if self.terms_differ && host == 0 {
             Timing { lease: 10 * usual.lease, detect: 10 * usual.detect, ..usual }
@@ -234,7 +237,7 @@ impl Fault {
             1 => Paths::Heartbeats,
             _ => Paths::All,
         };
-        match random.between(0, 25) {
+        match random.between(0, 26) {
             0 => one(FaultKind::Kill { host }),
             1 => one(FaultKind::PowerOff { host }),
             2 => {
@@ -267,6 +270,7 @@ impl Fault {
                 let at = random.between(0, 4 * MILLISECOND);
                 vec![Fault { kind: FaultKind::Bootstrap { host: 1 }, at, until: at }]
             }
+            25 => one(FaultKind::DevicesGone { host }),
             15 => one(FaultKind::ArbiterAnswersLost { host }),
             16 => one(FaultKind::ArbiterLate { host }),
             17 => {

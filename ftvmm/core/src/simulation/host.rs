@@ -31,6 +31,8 @@ pub struct Process {
     pub held: BTreeMap<u64, GuestOutput>,
     /// Outputs up to here need not be held.
     pub forgotten: u64,
+    /// The VM's devices are open.
+    pub devices_open: bool,
     /// An output is between its check and its completion.
     pub emitting: bool,
     /// Primary: the connection that entries go to, and the next one to send.
@@ -54,6 +56,7 @@ impl Process {
             replay_due: false,
             held: BTreeMap::new(),
             forgotten: 0,
+            devices_open: false,
             emitting: false,
             stream: None,
             tick_at: u64::MAX,
@@ -85,6 +88,7 @@ pub struct Host {
     pub write_fails: bool,
     pub frame_refused: bool,
     pub read_fails: bool,
+    pub devices_gone_until: u64,
     pub replay_stalled_until: u64,
     pub sender_stalled_until: u64,
 }
@@ -109,6 +113,7 @@ impl Host {
             write_fails: false,
             frame_refused: false,
             read_fails: false,
+            devices_gone_until: 0,
             replay_stalled_until: 0,
             sender_stalled_until: 0,
         }
@@ -119,7 +124,7 @@ impl Host {
         let arbiter = [&mut self.arbiter_out_until, &mut self.answers_lost_until];
         let late = [&mut self.arbiter_late_until, &mut self.arbiter_hangs_until, &mut self.arbiter_stale_until];
         let own = [&mut self.frozen_until, &mut self.slow_writes_until];
-        let threads = [&mut self.replay_stalled_until, &mut self.sender_stalled_until];
+        let threads = [&mut self.replay_stalled_until, &mut self.sender_stalled_until, &mut self.devices_gone_until];
         let host = own.into_iter().chain(threads).chain(self.freeze_at_release_until.as_mut());
         arbiter.into_iter().chain(late).chain(host)
     }

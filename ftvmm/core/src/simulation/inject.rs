@@ -37,6 +37,7 @@ impl World {
             FaultKind::ArbiterStale { host } => self.hosts[host].arbiter_stale_until = fault.until,
             FaultKind::ArbiterLate { host } => self.hosts[host].arbiter_late_until = fault.until,
             FaultKind::WriteFails { host } => self.hosts[host].write_fails = true,
+            FaultKind::DevicesGone { host } => self.hosts[host].devices_gone_until = fault.until,
             FaultKind::FrameRefused { host } => self.hosts[host].frame_refused = true,
             FaultKind::ReadFails { host } => self.hosts[host].read_fails = true,
             FaultKind::GuestTraps { host } => self.trap(host),
@@ -116,8 +117,8 @@ impl World {
             stamp: clock,
             echo: clock,
         };
-        let bytes =
-            Message { header, body: Body::Answer { stored: 1 << 40, replayed: 1 << 40, released: 1 << 40 } }.encode();
+        let answer = Body::Answer { stored: 1 << 40, replayed: 1 << 40, released: 1 << 40, lacks: 0 };
+        let bytes = Message { header, body: answer }.encode();
         let path = Path::Heartbeat { network: 1 };
         self.local_now(host, 0, Local::Input(Input::Message { path, bytes }));
         if self.now + 20 * MILLISECOND < until {

@@ -133,6 +133,12 @@ pub fn small_worlds() -> Vec<SmallWorld> {
             ..pair("a healthy pair, its heartbeats cut off")
         },
         SmallWorld {
+            given: vec![FaultKind::DevicesGone { host: 1 }],
+            offers: either(cut, &[NEVER]).to_vec(),
+            needs: vec!["R24"],
+            ..pair("a pair that parts, its backup without devices")
+        },
+        SmallWorld {
             given: [0, 1].map(arbiter_out).to_vec(),
             offers: vec![both(cut, &[3, 10])],
             needs: vec!["R12"],

@@ -648,3 +648,18 @@ fn a_look_at_the_arbiter_before_hello_proves_nothing() {
     joiner.step(record(request, PRIMARY));
     assert!(!joiner.says_welcome());
 }
+
+#[test]
+fn a_spare_is_told_no_stamp_of_the_joiner_before_it() {
+    let (mut primary, _) = Stepped::welcomed();
+    primary.step(Input::SessionClosed { connection: 1, reason: "reset".to_owned() });
+    primary.until(|output| matches!(output, Output::Dial));
+    primary.step(Input::SessionOpened { connection: 2, dialled: true });
+    let hello = primary.outputs.iter().find_map(|output| match output {
+        Output::Send { bytes, .. } => Some(Message::decode(bytes).unwrap()),
+        _ => None,
+    });
+    let Message { header, body } = hello.unwrap();
+    assert!(matches!(body, Body::Hello { backup: 0, .. }), "{body:?}");
+    assert_eq!(header.echo, 0);
+}

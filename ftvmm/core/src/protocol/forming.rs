@@ -78,6 +78,10 @@ impl Node {
         let handshake_until = self.now.after(self.config.timing.acknowledge);
         self.session = Some(Session { connection, number: self.sessions, established: false, handshake_until });
         let backup = if self.role == Role::Protected { self.peer } else { 0 };
+        if backup == 0 {
+            // A spare would take the echo of another's stamp for one of its own, and a later one than it ever sends.
+            self.hearing.begin(self.now, false);
+        }
         self.send_on_log(Body::Hello { terms: self.config.terms(), backup }, outputs);
     }
 

@@ -663,3 +663,17 @@ fn a_spare_is_told_no_stamp_of_the_joiner_before_it() {
     assert!(matches!(body, Body::Hello { backup: 0, .. }), "{body:?}");
     assert_eq!(header.echo, 0);
 }
+
+#[test]
+fn a_joiner_waits_for_a_commit_that_was_said_in_time() {
+    let timing = config().timing;
+    let (mut joiner, request) = Stepped::joiner();
+    joiner.step(record(request, PRIMARY));
+    let until = joiner.now.after(timing.acknowledge + timing.detect / 2);
+    while joiner.now < until {
+        joiner.now = joiner.now.after(timing.heartbeat / 5);
+        joiner.step(Input::Tick);
+    }
+    joiner.hear(PRIMARY, Body::Commit { position: 0, released: OutputMark::default() }, 0);
+    assert_eq!(joiner.node.role(), Role::Backup);
+}

@@ -141,7 +141,9 @@ impl Node {
         self.peer = header.incarnation;
         self.generation = header.generation;
         self.session_number = header.session;
-        let handshake_until = self.now.after(self.config.timing.acknowledge);
+        // The primary gives a handshake up first: a COMMIT that it says in time has to find the joiner.
+        let timing = &self.config.timing;
+        let handshake_until = self.now.after(timing.acknowledge + timing.detect);
         self.session = Some(Session { connection, number: header.session, established: resumes, handshake_until });
         self.hearing.begin(self.now, same_peer);
         self.hearing.hear(Path::Log { connection }, header, self.now);

@@ -80,7 +80,18 @@ impl disk::BlockDevice for Device {
 }
 
 /// The time of the operation that is carried out, in nanoseconds since 1970: the crate asks for it from below.
+#[cfg(not(test))]
 static TIME: AtomicU64 = AtomicU64::new(0);
+// Tests have their disks side by side, each in a thread of its own.
+#[cfg(test)]
+std::thread_local!(static TIME: AtomicU64 = const { AtomicU64::new(0) });
+
+fn set_time(time: u64) {
+    #[cfg(not(test))]
+    TIME.store(time, Ordering::Relaxed);
+    #[cfg(test)]
+    TIME.with(|told| told.store(time, Ordering::Relaxed));
+}
 
 fn timestamp(time: u64) -> Timestamp {
     // Later ones could not be told.
@@ -89,7 +100,11 @@ fn timestamp(time: u64) -> Timestamp {
 }
 
 fn clock() -> Timestamp {
-    timestamp(TIME.load(Ordering::Relaxed))
+    #[cfg(not(test))]
+    let time = TIME.load(Ordering::Relaxed);
+    #[cfg(test)]
+    let time = TIME.with(|told| told.load(Ordering::Relaxed));
+    timestamp(time)
 }
 
 fn inode(node: u64) -> Inode {
@@ -131,7 +146,7 @@ impl DiskFiles {
     /// # Errors
     /// Where the device holds something else or is damaged, or fails.
     pub fn mount(device: Box<dyn disk::BlockDevice>, time: u64, tell: fn(&DiskError)) -> Result<DiskFiles, DiskError> {
-        TIME.store(time, Ordering::Relaxed);
+        set_time(time);
         Ok(DiskFiles {
             disk: RefCell::new(Disk::mount(device, clock)?),
             listings: RefCell::default(),
@@ -149,7 +164,7 @@ impl DiskFiles {
 
     /// Carries out what changes something, at that time.
     fn alter<T>(&mut self, time: u64, operation: impl FnOnce(&mut Disk) -> Result<T, DiskError>) -> Result<T, Errno> {
-        TIME.store(time, Ordering::Relaxed);
+        set_time(time);
         self.changed_since.set(self.changed_since.get().or(Some(time)));
         self.look(operation)
     }

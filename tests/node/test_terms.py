@@ -81,8 +81,8 @@ class Pair:
             config.write_text(text)
 
 
-def test_a_spare_refuses_a_primary_of_another_lease_by_name(tmp_path: Path) -> None:
-    pair = Pair(tmp_path, lease_ms=(110, 100))
+def what_the_spare_refuses_by(pair: Pair) -> str:
+    """What a spare says that does not become the primary's backup, and halts."""
     with start(pair.spare) as spare, start(pair.primary, "--bootstrap") as primary:
         try:
             _, said = spare.communicate(timeout=60)
@@ -90,18 +90,16 @@ def test_a_spare_refuses_a_primary_of_another_lease_by_name(tmp_path: Path) -> N
             spare.kill()
             primary.kill()
     assert spare.returncode == 3
+    return said
+
+
+def test_a_spare_refuses_a_primary_of_another_lease_by_name(tmp_path: Path) -> None:
+    said = what_the_spare_refuses_by(Pair(tmp_path, lease_ms=(110, 100)))
     assert "lease_ms is 110 at the peer and 100 here" in said
 
 
 def test_a_spare_of_another_arbiter_refuses_the_primary_by_name(tmp_path: Path) -> None:
-    pair = Pair(tmp_path, one_arbiter=False)
-    with start(pair.spare) as spare, start(pair.primary, "--bootstrap") as primary:
-        try:
-            _, said = spare.communicate(timeout=60)
-        finally:
-            spare.kill()
-            primary.kill()
-    assert spare.returncode == 3
+    said = what_the_spare_refuses_by(Pair(tmp_path, one_arbiter=False))
     assert "both nodes need one arbiter" in said
     assert "the arbiter holds no generation of this VM here" in said
 

@@ -31,7 +31,7 @@ fn joined<'a>(parts: impl Iterator<Item = &'a str>) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
-/// What a backup tells its primary that it could not take over for want of, by the bits of `lacks` in its answers.
+/// What a backup needs for a takeover and cannot use, by the bits of `lacks` in its answers to the primary.
 const LACKS: [(u8, &str); 3] = [(NETWORK, "its network interface"), (DISK, "its disk"), (ARBITER, "the arbiter")];
 const NETWORK: u8 = 1;
 const DISK: u8 = 2;
@@ -200,7 +200,7 @@ impl Node {
         self.readiness.arbiter_fault = None;
     }
 
-    /// Backup: what it could not take over for want of.
+    /// Backup: what it needs for a takeover and cannot use.
     pub(super) fn lacks(&self) -> u8 {
         let (readiness, timing) = (&self.readiness, &self.config.timing);
         let bit = |lacking, bit| if lacking { bit } else { 0 };

@@ -82,7 +82,7 @@ pub enum Body {
         replayed: u64,
         /// Index of R as the backup knows it: outputs up to it are not re-issued (R23).
         released: u64,
-        /// What it could not take over for want of: a bit each for NIC, disk and arbiter (R25).
+        /// What it needs for a takeover and cannot use: a bit each for NIC, disk and arbiter (R25).
         lacks: u8,
     },
     /// Primary: the guest has halted and all is emitted; do not take over.

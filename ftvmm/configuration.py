@@ -179,7 +179,6 @@ def load(path: Path) -> Configuration:
         "output": {"policy": policy},
         "record": record,
         "key": key,
-        "arbiter_timeout_ms": arbiter_timeout_ms,
     }
     if _core.BUILD == "lab":
         document["test"] = _test(root.table("test", required=False))

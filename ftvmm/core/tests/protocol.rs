@@ -43,11 +43,8 @@ impl Stepped {
         let mut primary = Stepped::new(PRIMARY);
         primary.step(Input::BootstrapRequested);
         primary.check(Unusable::default());
-        let asked = primary.outputs.iter().find_map(|output| match output {
-            Output::AskArbiter { request, .. } => Some(*request),
-            _ => None,
-        });
-        primary.step(Input::ArbiterAsked { request: asked.unwrap(), result: AskResult::Won });
+        let request = primary.asked().unwrap();
+        primary.step(Input::ArbiterAsked { request, result: AskResult::Won });
         primary.step(Input::SessionOpened { connection: 1, dialled: true });
         primary
     }
@@ -100,11 +97,8 @@ impl Stepped {
         winner.step(Input::Drained { position: 0 });
         let request = winner.awaited_read();
         winner.step(record(request, PRIMARY));
-        let asked = winner.outputs.iter().find_map(|output| match output {
-            Output::AskArbiter { request, .. } => Some(*request),
-            _ => None,
-        });
-        winner.step(Input::ArbiterAsked { request: asked.unwrap(), result: AskResult::Won });
+        let request = winner.asked().unwrap();
+        winner.step(Input::ArbiterAsked { request, result: AskResult::Won });
         winner
     }
 
@@ -161,6 +155,14 @@ impl Stepped {
     fn read_request(&self) -> Option<u64> {
         self.outputs.iter().find_map(|output| match output {
             Output::ReadArbiter { request } => Some(*request),
+            _ => None,
+        })
+    }
+
+    /// The ask for a generation that the last step began.
+    fn asked(&self) -> Option<u64> {
+        self.outputs.iter().find_map(|output| match output {
+            Output::AskArbiter { request, .. } => Some(*request),
             _ => None,
         })
     }
@@ -362,6 +364,19 @@ fn a_read_that_fails_ends_a_protected_primary_and_is_the_guests_where_nobody_els
     let mut winner = Stepped::live();
     winner.step(failed());
     assert_eq!((winner.node.role(), winner.outputs.len()), (Role::Alone, 0), "{:?}", winner.outputs);
+}
+
+/// What is traced decides nothing.
+#[test]
+fn a_primary_whose_backup_is_gone_has_its_guest_run_on_alone() {
+    let mut primary = Stepped::protected();
+    primary.step(Input::SessionClosed { connection: 1, reason: "reset".to_owned() });
+    let request = primary.awaited_read();
+    primary.step(record(request, PRIMARY));
+    let request = primary.asked().unwrap();
+    primary.step(Input::ArbiterAsked { request, result: AskResult::Won });
+    assert_eq!(primary.node.role(), Role::Alone);
+    assert!(primary.outputs.contains(&Output::RunAlone), "{:?}", primary.outputs);
 }
 
 #[test]

@@ -38,8 +38,6 @@ pub struct NodeConfig {
     #[cfg(feature = "lab")]
     #[serde(default)]
     pub test: TestConfig,
-    /// the arbiter's answer must come within this time, in milliseconds
-    pub arbiter_timeout_ms: u64,
 }
 
 impl NodeConfig {

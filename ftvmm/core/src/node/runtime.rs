@@ -367,6 +367,7 @@ impl Runtime {
             Output::Announce => self.announce(),
             Output::Reissue { from, through } => self.shared.outputs.reissue(from, through),
             Output::GoLive => self.go_live(),
+            Output::RunAlone => self.run_alone(),
             Output::TryRelease => self.shared.outputs.hint(),
             Output::TruncateLog { through } => self.shared.log.truncate(through),
             Output::ForgetOutputs { through } => self.shared.outputs.forget(through),
@@ -380,7 +381,6 @@ impl Runtime {
     }
 
     fn trace(&self, event: TraceEvent) {
-        let left_alone = matches!(event, TraceEvent::Role { from: Role::Protected, to: Role::Alone, .. });
         #[cfg(feature = "lab")]
         if let TraceEvent::Role { from, to, generation, reason } = &event {
             mutants::remember(*to, *generation);
@@ -390,10 +390,6 @@ impl Runtime {
         }
         let released = self.shared.protocol.lock().released();
         trace_event::write(&self.shared.trace, event, released);
-        if left_alone {
-            self.shared.cpu.run_alone();
-            self.shared.log.restart_at(self.shared.cpu.position());
-        }
     }
 
     fn send(&self, path: Path, bytes: Vec<u8>) {
@@ -480,8 +476,13 @@ impl Runtime {
             self.shared.outputs.forget(self.shared.outputs.produced());
         }
         self.shared.outputs.release();
-        self.shared.log.restart_at(self.shared.cpu.position());
+        // Nobody sends or replays what is left of the log.
+        self.run_alone();
+    }
+
+    fn run_alone(&self) {
         self.shared.cpu.run_alone();
+        self.shared.log.restart_at(self.shared.cpu.position());
     }
 
     fn exit(&mut self, status: i32, reason: String) {

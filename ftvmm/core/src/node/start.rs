@@ -273,7 +273,10 @@ fn timing(config: &TimingConfig) -> Timing {
         acknowledge: milliseconds(config.acknowledge_ms),
         lag: milliseconds(config.lag_ms),
         write_bound: milliseconds(config.write_bound_ms),
+        // In proportion, so that a pair on slow hosts does not look at its arbiter and its disk more often than it can.
         grace: lease / 5,
+        retry: lease / 2,
+        check: lease * 10,
         ..Timing::default()
     }
 }

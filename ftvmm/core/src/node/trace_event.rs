@@ -33,9 +33,6 @@ pub fn write(trace: &Trace, event: TraceEvent, released: u64) {
             trace.write("acknowledged", json!({ "position": position, "by": by }));
         }
         TraceEvent::OutputDone { through } => trace.write("output-done", json!({ "through": through })),
-        TraceEvent::Lag { entries, milliseconds } => {
-            trace.write("lag", json!({ "entries": entries, "milliseconds": milliseconds }));
-        }
         TraceEvent::Protection { lacks } => trace.write("protection", json!({ "lacks": lacks })),
         TraceEvent::ClosedLog { position } => trace.write("closed-log", json!({ "position": position })),
         TraceEvent::Drained { position } => {

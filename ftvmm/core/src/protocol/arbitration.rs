@@ -208,7 +208,6 @@ impl Node {
         self.generation = 1;
         self.change_role(Role::Alone, "bootstrap", outputs);
         self.dial_at = self.now;
-        self.start_alone_at = self.config.start_alone_after.map(|duration| self.now.after(duration));
     }
 
     /// Whose the generation is that this node belongs to: its own as the primary, its primary's as the backup.
@@ -286,6 +285,7 @@ impl Node {
         self.arbitration.unsettled = None;
         if !self.config.rules.loser_halts && self.role == Role::Protected {
             self.change_role(Role::Alone, "lost, and goes on", outputs);
+            outputs.push(Output::RunAlone);
             return;
         }
         self.halt(HaltReason::Lost { generation }, outputs);

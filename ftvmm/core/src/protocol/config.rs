@@ -1,7 +1,5 @@
 //! What a node's protocol is configured with.
 
-use std::time::Duration;
-
 use thiserror::Error;
 
 use super::rules::Rules;
@@ -18,8 +16,6 @@ pub struct Config {
     pub timing: Timing,
     /// How many heartbeat (UDP) paths lead to the peer, beside the log session.
     pub heartbeat_paths: u8,
-    /// A bootstrapped primary without a backup starts its guest after this long; `None`: it waits for a backup.
-    pub start_alone_after: Option<Duration>,
     /// The guest is stalled when so many entries are unacknowledged (log buffer).
     pub log_buffer_entries: u64,
     /// The guest is stalled when the backup's replay is so many entries behind.
@@ -36,7 +32,6 @@ impl Config {
             digest,
             timing: Timing::default(),
             heartbeat_paths: 2,
-            start_alone_after: None,
             log_buffer_entries: 65_536,
             lag_entries: 65_536,
             rules: Rules::default(),

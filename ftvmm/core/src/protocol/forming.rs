@@ -23,7 +23,7 @@ impl Node {
             && !self.arbitration.is_committed()
     }
 
-    /// Dials, gives handshakes up, starts the guest without a backup: what time alone brings about.
+    /// Dials, and gives handshakes up: what time alone brings about.
     pub(super) fn form_pair(&mut self, outputs: &mut Vec<Output>) {
         let unfinished = self.session.filter(|session| !session.established);
         if unfinished.is_some_and(|session| session.handshake_until <= self.now) {
@@ -32,10 +32,6 @@ impl Node {
             if self.role == Role::Joining {
                 self.give_joining_up("the handshake took too long", outputs);
             }
-        }
-        if self.seeks_backup() && self.start_alone_at.is_some_and(|at| at <= self.now) {
-            self.close_session("the guest starts without a backup", outputs);
-            self.start_guest(outputs);
         }
         if self.seeks_to_resume() && self.suspicion.is_some() && unfinished.is_none() && self.now >= self.dial_at {
             // A session that seems open but does not answer is as good as none.

@@ -53,8 +53,6 @@ pub struct Node {
     /// A dial is under way.
     pub(super) dialling: bool,
     pub(super) dial_at: Instant,
-    /// Bootstrap was asked for and generation 1 is this node's: when `start_alone_after` ends.
-    pub(super) start_alone_at: Option<Instant>,
     /// Backup: the newest session, which a later one must exceed.
     pub(super) session_number: u64,
     /// With R14 switched off only: COMMIT was sent, outputs are not held yet.
@@ -117,7 +115,6 @@ impl Node {
             sessions: 0,
             dialling: false,
             dial_at: Instant(0),
-            start_alone_at: None,
             session_number: 0,
             awaits_first_answer: false,
             hearing: Hearing::default(),
@@ -244,7 +241,6 @@ impl Node {
             handshake,
             self.may_ask_at(),
             self.go_live.waits_until(),
-            self.start_alone_at,
             Some(self.dial_at),
             Some(self.arbitration.retry_at()),
             Some(self.readiness.due_at()),
@@ -281,7 +277,7 @@ impl Node {
         self.readiness.numbers(self.incarnation, visit);
         let handshake = self.session.as_mut().map(|session| &mut session.handshake_until);
         let waits = [&mut self.dial_at, &mut self.next_heartbeat].into_iter().chain(handshake);
-        let waits = waits.chain(self.start_alone_at.as_mut()).chain(self.go_live.waits_until_mut());
+        let waits = waits.chain(self.go_live.waits_until_mut());
         waits.for_each(|until| visit(Number::Deadline, &mut until.0));
         let suspected = self.suspicion.as_mut().map(|(since, _)| since);
         suspected.into_iter().chain([&mut self.now]).for_each(|at| visit(Number::Time, &mut at.0));

@@ -84,6 +84,8 @@ pub enum Output {
     },
     /// Winner: the guest runs on, live.
     GoLive,
+    /// Primary: the guest runs on without a backup, and nothing more is logged for one.
+    RunAlone,
     /// Held outputs may have become releasable: look with `may_release`.
     TryRelease,
     /// Primary: entries up to this position will not be asked for again.

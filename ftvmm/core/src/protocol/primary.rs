@@ -213,6 +213,7 @@ impl Node {
     pub(super) fn alone_as_primary(&mut self, outputs: &mut Vec<Output>) {
         self.suspicion = None;
         self.change_role(Role::Alone, "won the arbiter", outputs);
+        outputs.push(Output::RunAlone);
         self.close_session("the backup is dropped", outputs);
         self.peer = 0;
         self.log.ages.clear();

@@ -22,8 +22,6 @@ pub enum TraceEvent {
     Acknowledged { position: u64, by: &'static str },
     /// `output-done`
     OutputDone { through: u64 },
-    /// `lag`
-    Lag { entries: u64, milliseconds: u64 },
     /// `protection`
     Protection { lacks: Option<String> },
     /// `closed-log`

@@ -9,6 +9,8 @@ use crate::protocol::{HaltReason, Input, Output, OutputResult, Path, Remembered,
 
 /// Bound within which a write completes after its check (W of R19), less than which a slow one takes.
 const WRITE_BOUND: u64 = 50 * MILLISECOND;
+/// How long what a thread tells the state machine waits for its step.
+const TOLD_AFTER: u64 = 50_000;
 
 impl World {
     pub(super) fn carry_out(&mut self, host: usize, output: Output) {
@@ -90,6 +92,11 @@ impl World {
             }
             Output::Stop { .. } => self.end_process(host),
             Output::Trace(event) => self.trace(host, event),
+            Output::RunAlone => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.stream = None;
+                }
+            }
             Output::TruncateLog { .. } | Output::Announce => {}
         }
     }
@@ -248,11 +255,11 @@ impl World {
             .extend(produced.iter().filter(|output| output.index > forgotten).map(|output| (output.index, *output)));
         let (through, closed_at) = (process.guest.position, process.closed_at);
         for output in produced {
-            self.step(host, output.produced());
+            self.told_by_guest(host, output.produced());
         }
-        self.step(host, Input::EntriesReplayed { through });
+        self.told_by_guest(host, Input::EntriesReplayed { through });
         if let Some(position) = closed_at {
-            self.step(host, Input::Drained { position });
+            self.told_by_guest(host, Input::Drained { position });
         }
     }
 
@@ -321,20 +328,49 @@ impl World {
         self.coverage.outputs_emitted += 1;
         let verdict = self.contents.emit(index, output.content, incarnation);
         self.verdict(verdict);
-        let done = Local::Input(Input::OutputDone { output: output.mark(), result: OutputResult::Completed });
         match output.destination {
             Destination::Frame => {
                 self.released_mark.complete(index);
-                self.local_now(host, 0, done);
+                self.completed(host, index);
             }
             Destination::Block(block) => {
                 let room = WRITE_BOUND - late;
                 let slow = self.hosts[host].slow_writes_until > self.now;
                 let delay = if slow { room - 1 } else { self.random.between(20_000, 300_000).min(room - 1) };
                 self.at(self.now + delay, Event::DiskLand { host, block, value: output.content, index });
-                self.local_now(host, delay, done);
+                self.local_now(host, delay, Local::Completed { index });
             }
         }
+    }
+
+    /// Behind the system call: R moves at once and the next output is looked at, before the state machine is stepped with the news.
+    pub(super) fn completed(&mut self, host: usize, index: u64) {
+        let told_after = if self.schedule.explored.is_some() { 0 } else { TOLD_AFTER };
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let Some(output) = process.held.remove(&index) else { return };
+        process.emitting = false;
+        process.node.output_completed(output.mark());
+        let (primary, released) = (process.node.role().is_primary(), process.node.released());
+        if primary {
+            let verdict = self.released_mark.check(released);
+            self.verdict(verdict);
+        }
+        let done = Input::OutputDone { output: output.mark(), result: OutputResult::Completed };
+        self.local_now(host, told_after, Local::Input(done));
+        self.local_now(host, 0, Local::Release);
+    }
+
+    /// What the guest's thread tells the state machine: in its order and a little later, for neither the log's sender nor the emitter waits
+    /// for that. A walk has it at once: when the rest follows is already any order there.
+    pub(super) fn told_by_guest(&mut self, host: usize, input: Input) {
+        if self.schedule.explored.is_some() {
+            return self.step(host, input);
+        }
+        let delay = if self.schedule.noise { self.random.between(0, 2 * TOLD_AFTER) } else { TOLD_AFTER };
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        process.told_at = process.told_at.max(self.now + delay);
+        let (at, id) = (process.told_at, process.id);
+        self.local(at, host, id, Local::Input(input));
     }
 
     fn dial(&mut self, host: usize) {

@@ -35,6 +35,8 @@ pub struct Process {
     pub devices_open: bool,
     /// An output is between its check and its completion.
     pub emitting: bool,
+    /// When the state machine hears the last of what the guest's thread has told it.
+    pub told_at: u64,
     /// Primary: the connection that entries go to, and the next one to send.
     pub stream: Option<(u64, u64)>,
     /// The next tick that is on its way.
@@ -58,6 +60,7 @@ impl Process {
             forgotten: 0,
             devices_open: false,
             emitting: false,
+            told_at: 0,
             stream: None,
             tick_at: u64::MAX,
         }

@@ -47,6 +47,10 @@ pub enum Local {
         index: u64,
         checked_at: u64,
     },
+    /// The system call of a block write has ended well.
+    Completed {
+        index: u64,
+    },
 }
 
 /// Something that happens.
@@ -277,19 +281,20 @@ impl World {
             place.backlog.push(Event::Local { host, process, what });
             return;
         }
-        if matches!(what, Local::Release | Local::Emit { .. }) && place.sender_stalled_until > self.now {
+        if matches!(what, Local::Release | Local::Emit { .. } | Local::Completed { .. })
+            && place.sender_stalled_until > self.now
+        {
             let at = place.sender_stalled_until;
             self.coverage.sender_stalls += 1;
             self.local(at, host, process, what);
             return;
         }
         match what {
-            Local::Input(Input::OutputDone { output: mark, result }) => {
+            Local::Input(Input::OutputDone { output: mark, result }) if result != OutputResult::Completed => {
                 running.emitting = false;
-                let lost = result == OutputResult::Refused && running.node.role() == Role::Alone;
-                if (result == OutputResult::Completed || lost)
+                if result == OutputResult::Refused
+                    && running.node.role() == Role::Alone
                     && let Some(output) = running.held.remove(&mark.index)
-                    && lost
                 {
                     self.contents.lose(output.index, output.content);
                     self.released_mark.complete(output.index);
@@ -318,6 +323,7 @@ impl World {
             Local::Replay => self.replay(host),
             Local::Release => self.try_release(host),
             Local::Emit { index, checked_at } => self.emit(host, index, checked_at),
+            Local::Completed { index } => self.completed(host, index),
         }
     }
 
@@ -412,9 +418,9 @@ impl World {
         process.entries.push(value);
         let through = process.guest.position;
         process.held.extend(outputs.iter().map(|output| (output.index, *output)));
-        self.step(host, Input::EntriesAppended { through });
+        self.told_by_guest(host, Input::EntriesAppended { through });
         for output in outputs {
-            self.step(host, output.produced());
+            self.told_by_guest(host, output.produced());
         }
         self.stream(host);
     }

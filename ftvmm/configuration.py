@@ -221,9 +221,24 @@ def _network(table: _Table) -> dict[str, Any]:
     octets = list(bytes.fromhex(mac.replace(":", "")))
     if octets[0] & 1:
         raise table.fail("mac", f"must not be a multicast address, found {mac!r}")
-    document = {"name": table.get("name", str), "tap": table.get("tap", str), "mac": octets}
+    name = table.get("name", str)
+    document = {"name": name, "tap": table.get("tap", str), "mac": octets, "address": _guest_address(table, name)}
     table.finish()
     return document
+
+
+def _guest_address(table: _Table, device: str) -> str | None:
+    value: str | None = table.get("address", str, None)
+    if value is None:
+        return None
+    try:
+        address = ipaddress.IPv4Address(value)
+        if address.is_unspecified or address.is_loopback or address.is_multicast or address.is_reserved:
+            raise ValueError
+    except ValueError:
+        reason = f"must be the guest's IPv4 address on device {device!r}, such as 10.0.0.2, found {value!r}"
+        raise table.fail("address", reason) from None
+    return str(address)
 
 
 def _block(table: _Table) -> dict[str, Any]:

@@ -72,11 +72,16 @@ def test_a_good_file_is_taken_with_its_defaults(write: Callable[[str], Path]) ->
     assert config.document["output"] == {"policy": "resend"}
     assert config.document["logging"]["entries_per_message"] is None
     assert config.document["record"] is None
+    assert config.document["vm"]["network"] == [
+        {"name": "service", "tap": "tap0", "mac": [2, 0, 0, 0, 0, 2], "address": None}
+    ]
 
 
 def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_path: Path) -> None:
     text = GOOD.replace('peer = "127.0.0.1:7001"', 'peer = "127.0.0.1:7001"\nentries_per_message = 1')
+    text = text.replace("[[vm.block]]", 'address = "10.0.0.2"\n[[vm.block]]')
     config = configuration.load(write(text + "[record]\n"))
+    assert config.document["vm"]["network"][0]["address"] == "10.0.0.2"
     assert config.document["logging"]["entries_per_message"] == 1
     assert config.document["record"] == {"directory": str(tmp_path / "state"), "size_mib_max": 256}
     config = configuration.load(write(text + '[record]\ndirectory = "/srv/evidence"\nsize_mib_max = 8\n'))
@@ -96,6 +101,14 @@ def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_
         ("memory_mib = 64", "memory_mib = true", r"vm\.memory_mib: must be of type int"),
         ("memory_mib", "memory_mb", r"vm\.memory_mb: unknown key \(known here: .*memory_mib"),
         ('mac = "02:', 'mac = "03:', r"vm\.network\[0\]\.mac: must not be a multicast"),
+        (
+            "[[vm.block]]",
+            'address = "10.0.0.2/24"\n[[vm.block]]',
+            r"vm\.network\[0\]\.address: must be the guest's IPv4 address on device 'service', .* '10\.0\.0\.2/24'",
+        ),
+        ("[[vm.block]]", 'address = "fd00::2"\n[[vm.block]]', r"vm\.network\[0\]\.address: must be .* 'fd00::2'"),
+        ("[[vm.block]]", 'address = "224.0.0.1"\n[[vm.block]]', r"vm\.network\[0\]\.address: must be .* found '224"),
+        ("[[vm.block]]", "address = 10\n[[vm.block]]", r"vm\.network\[0\]\.address: must be of type str, found 10"),
         ('listen = "127.0.0.1:7000"', 'listen = "localhost:7000"', r"logging\.listen: must be ADDRESS:PORT"),
         ("[arbiter]", "[record]\nsize_mib_max = 0\n[arbiter]", r"record\.size_mib_max: must be from 1 to"),
         (

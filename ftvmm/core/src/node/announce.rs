@@ -4,6 +4,8 @@
 
 use std::net::Ipv4Addr;
 
+use super::config::{NetworkConfig, VmConfig};
+
 /// A 6-byte Ethernet address.
 pub type MacAddress = [u8; 6];
 
@@ -45,8 +47,16 @@ pub fn frames(mac: MacAddress, address: Option<Ipv4Addr>) -> Vec<Vec<u8>> {
     frames
 }
 
+/// The address that one of the VM's network devices is announced with: its own, or for the only one that of the
+/// guest's arguments. Which of several they mean only the guest knows, and hosts that are told another's MAC for an
+/// address send to it what is not its own.
+pub fn address_of(device: &NetworkConfig, vm: &VmConfig) -> Option<Ipv4Addr> {
+    let is_only = vm.network.len() == 1;
+    device.address.or_else(|| address_in(&vm.arguments).filter(|_| is_only))
+}
+
 /// The address of `--ipv4=10.0.0.2/24` among a guest's arguments, as MirageOS guests take it.
-pub fn address_in(arguments: &[String]) -> Option<Ipv4Addr> {
+fn address_in(arguments: &[String]) -> Option<Ipv4Addr> {
     let value = arguments.iter().find_map(|argument| argument.strip_prefix("--ipv4="))?;
     value.split('/').next()?.parse().ok()
 }

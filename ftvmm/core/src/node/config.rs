@@ -1,6 +1,6 @@
 //! What one node is told at its start; `ftvmm/configuration.py` reads it from `node.toml` and has checked it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -91,6 +91,8 @@ pub struct NetworkConfig {
     pub tap: String,
     /// six bytes
     pub mac: [u8; 6],
+    /// the guest's address behind this device, which a go-live announces
+    pub address: Option<Ipv4Addr>,
 }
 
 /// One block device.

@@ -52,13 +52,6 @@ impl Devices {
         self.taps.get(&device).ok_or(DeviceError::Missing { device })?.write(frame)
     }
 
-    /// Puts a frame on every wire that takes it.
-    pub fn send_frame_everywhere(&self, frame: &[u8]) {
-        for tap in self.taps.values() {
-            let _ = tap.write(frame);
-        }
-    }
-
     /// The next frame; `None` when there is none of at most `capacity` bytes now.
     pub fn receive_frame(&self, device: u8, capacity: u32) -> Option<Vec<u8>> {
         // A TAP that fails is a cable that is unplugged.

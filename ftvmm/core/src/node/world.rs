@@ -51,6 +51,11 @@ impl World {
         &self.machine
     }
 
+    /// What stands behind the network device of this name.
+    fn network_device(&self, name: &str) -> Option<&NetworkConfig> {
+        self.vm.network.iter().find(|device| device.name == name)
+    }
+
     /// Opens what is not open yet, and looks at all of it: what can be used stays open for `attach` (R24). May take as long as a dead
     /// share likes.
     pub fn check(&self) -> Unusable {
@@ -71,15 +76,14 @@ impl World {
     }
 
     fn check_tap(&self, index: u8, name: &str, before: &Devices, usable: &mut Devices) -> Result<(), DeviceError> {
-        for device in self.vm.network.iter().filter(|device| device.name == name) {
-            // An open one is kept: opening it anew takes its carrier away for a moment.
-            let tap = match before.tap(index) {
-                Some(tap) => tap.clone(),
-                None => Arc::new(Tap::open(&device.tap)?),
-            };
-            tap.check()?;
-            usable.add_tap(index, tap);
-        }
+        let Some(device) = self.network_device(name) else { return Ok(()) };
+        // An open one is kept: opening it anew takes its carrier away for a moment.
+        let tap = match before.tap(index) {
+            Some(tap) => tap.clone(),
+            None => Arc::new(Tap::open(&device.tap)?),
+        };
+        tap.check()?;
+        usable.add_tap(index, tap);
         Ok(())
     }
 
@@ -103,7 +107,7 @@ impl World {
             if !devices.has(*index) {
                 return Err(DeviceError::Missing { device: *index });
             }
-            let attached = self.vm.network.iter().find(|device| device.name == *name).zip(devices.tap(*index));
+            let attached = self.network_device(name).zip(devices.tap(*index));
             if let Some(lowered) = attached.and_then(|(device, tap)| self.lowered_mtu(device, tap.mtu_bytes())) {
                 remark(lowered);
             }
@@ -133,13 +137,14 @@ impl World {
         *self.attached.lock() = None;
     }
 
-    /// Tells the network where the VM is now, if it is attached here.
+    /// Tells each network where the VM's device on it is now, if the VM is attached here.
     pub fn announce(&self) {
         let Some(devices) = self.attached.lock().clone() else { return };
-        let address = announce::address_in(&self.vm.arguments);
-        for device in &self.vm.network {
-            for frame in announce::frames(device.mac, address) {
-                devices.send_frame_everywhere(&frame);
+        for ManifestEntry { index, name, .. } in &self.declared {
+            let Some(device) = self.network_device(name) else { continue };
+            for frame in announce::frames(device.mac, announce::address_of(device, &self.vm)) {
+                // An interface that takes none now may take the next announcement.
+                let _ = devices.send_frame(*index, &frame);
             }
         }
     }
@@ -165,26 +170,93 @@ mod tests {
     use crate::devices::{beside_a_tap, ip};
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+    const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 8];
+    const ARP: [u8; 2] = [8, 6];
+    const RARP: [u8; 2] = [0x80, 0x35];
 
-    /// Beside a TAP `tap0` whose MTU is 1400.
-    fn world() -> World {
-        ip("link set tap0 mtu 1400");
-        let vm = VmConfig {
+    fn device(name: &str, tap: &str, mac: [u8; 6], address: Option<&str>) -> NetworkConfig {
+        let address = address.map(|address| address.parse().unwrap());
+        NetworkConfig { name: name.into(), tap: tap.into(), mac, address }
+    }
+
+    fn vm_with(network: Vec<NetworkConfig>) -> VmConfig {
+        VmConfig {
             uuid: String::new(),
             image: "image.hvt".into(),
             memory_mib: 2,
             features: Vec::new(),
-            arguments: Vec::new(),
-            network: vec![NetworkConfig { name: "service".into(), tap: "tap0".into(), mac: MAC }],
+            arguments: vec!["--ipv4=10.0.0.2/24".into()],
+            network,
             block: Vec::new(),
+        }
+    }
+
+    fn world_of(vm: VmConfig) -> World {
+        let entry = |(device, index): (&NetworkConfig, u8)| ManifestEntry {
+            index,
+            name: device.name.clone(),
+            kind: DeviceKind::Network,
         };
         World {
             machine: machine_config(&vm).unwrap(),
-            declared: vec![ManifestEntry { index: 1, name: "service".into(), kind: DeviceKind::Network }],
+            declared: vm.network.iter().zip(1..).map(entry).collect(),
             vm,
             standby: Mutex::default(),
             attached: Arc::default(),
         }
+    }
+
+    /// Beside a TAP `tap0` whose MTU is 1400.
+    fn world() -> World {
+        ip("link set tap0 mtu 1400");
+        world_of(vm_with(vec![device("service", "tap0", MAC, None)]))
+    }
+
+    /// Puts an interface on a bridge, and another TAP beside it, which hears what is sent there.
+    fn beside_on_a_bridge(tap: &str) -> Tap {
+        let (bridge, beside) = (format!("{tap}-bridge"), format!("{tap}-beside"));
+        ip(&format!("link add {bridge} type bridge forward_delay 0 mcast_snooping 0"));
+        ip(&format!("tuntap add {beside} mode tap"));
+        for name in [tap, &beside] {
+            ip(&format!("link set {name} master {bridge} up"));
+        }
+        ip(&format!("link set {bridge} up"));
+        Tap::open(&beside).unwrap()
+    }
+
+    /// The announcements that came to an interface: source and type.
+    fn announced_on(tap: &Tap) -> Vec<([u8; 6], [u8; 2])> {
+        std::iter::from_fn(|| tap.read(1514).unwrap())
+            .map(|frame| (frame[6..12].try_into().unwrap(), frame[12..14].try_into().unwrap()))
+            .filter(|(_, kind)| [ARP, RARP].contains(kind))
+            .collect()
+    }
+
+    #[test]
+    fn each_network_device_is_announced_on_its_own_network_alone() {
+        beside_a_tap(|| {
+            ip("tuntap add tap1 mode tap");
+            let networks = ["tap0", "tap1"].map(beside_on_a_bridge);
+            let service = device("service", "tap0", MAC, None);
+            let storage = device("storage", "tap1", OTHER_MAC, Some("10.0.1.2"));
+            let world = world_of(vm_with(vec![service, storage]));
+            assert_eq!(world.check().network, None);
+            world.attach().unwrap();
+            world.announce();
+            assert_eq!(announced_on(&networks[0]), [(MAC, RARP)], "which device has 10.0.0.2 only the guest knows");
+            assert_eq!(announced_on(&networks[1]), [(OTHER_MAC, RARP), (OTHER_MAC, ARP), (OTHER_MAC, ARP)]);
+        });
+    }
+
+    #[test]
+    fn the_arguments_tell_the_address_of_an_only_network_device() {
+        let address_of_first = |vm: &VmConfig| announce::address_of(&vm.network[0], vm).map(|one| one.to_string());
+        let service = |address| device("service", "tap0", MAC, address);
+        let storage = device("storage", "tap1", OTHER_MAC, None);
+        assert_eq!(address_of_first(&vm_with(vec![service(None)])).unwrap(), "10.0.0.2");
+        assert_eq!(address_of_first(&vm_with(vec![service(Some("10.0.9.9"))])).unwrap(), "10.0.9.9");
+        assert_eq!(address_of_first(&vm_with(vec![service(Some("10.0.9.9")), storage.clone()])).unwrap(), "10.0.9.9");
+        assert_eq!(address_of_first(&vm_with(vec![service(None), storage])), None);
     }
 
     #[test]

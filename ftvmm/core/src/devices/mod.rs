@@ -1,14 +1,13 @@
 //! The outside world of a VM that runs live: TAP, block file, console, clocks and randomness.
 
 mod block_file;
-mod clock;
+pub mod clock;
 mod console;
 mod readiness;
 mod tap;
 mod world;
 
 pub use block_file::BlockFile;
-pub use clock::Clock;
 pub use console::Console;
 pub use readiness::{Readiness, wait};
 pub use tap::Tap;

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::{BlockFile, Clock, Console, DeviceError, Readiness, Tap, wait};
+use super::clock::{self, GuestClock};
+use super::{BlockFile, Console, DeviceError, Readiness, Tap, wait};
 use crate::machine::{Answer, HypercallResult, Instruction, Request};
 
 /// The outside world of a VM that runs live. Devices are numbered by manifest index.
 pub struct World {
     pub console: Console,
-    pub clock: Clock,
+    pub clock: GuestClock,
     pub taps: BTreeMap<u8, Tap>,
     pub blocks: BTreeMap<u8, BlockFile>,
 }
@@ -17,7 +18,8 @@ pub struct World {
 impl World {
     /// A world without devices, whose counter starts now.
     pub fn new(console: Console) -> World {
-        World { console, clock: Clock::starting_at(0), taps: BTreeMap::new(), blocks: BTreeMap::new() }
+        let clock = GuestClock::starting_at(clock::boottime_nanoseconds());
+        World { console, clock, taps: BTreeMap::new(), blocks: BTreeMap::new() }
     }
 
     /// The answer to a request, and for an output what it asks for; `None` where a wait was interrupted.
@@ -25,7 +27,10 @@ impl World {
     /// [`Request::Halt`] has no answer, and is answered [`Answer::Done`].
     pub fn answer(&mut self, request: &Request, wake: Option<BorrowedFd<'_>>) -> Result<Option<Answer>, DeviceError> {
         Ok(Some(match request {
-            Request::Walltime => Answer::Walltime { nanoseconds: self.clock.walltime() },
+            Request::Walltime => {
+                let (realtime, boottime) = (clock::wall_nanoseconds(), clock::boottime_nanoseconds());
+                Answer::Walltime { nanoseconds: self.clock.wall(realtime, boottime) }
+            }
             Request::Poll { timeout_nanoseconds } => return self.poll(*timeout_nanoseconds, wake),
             Request::BlockRead { device, offset, length } => {
                 let data = self.block(*device)?.read(*offset, *length)?;
@@ -72,10 +77,14 @@ impl World {
 
     fn instruction(&mut self, instruction: Instruction) -> Result<Answer, DeviceError> {
         Ok(match instruction {
-            Instruction::Rdtsc => Answer::Counter { value: self.clock.counter() },
-            Instruction::Rdtscp => Answer::CounterWithAux { value: self.clock.counter(), aux: 0 },
+            Instruction::Rdtsc => Answer::Counter { value: self.counter() },
+            Instruction::Rdtscp => Answer::CounterWithAux { value: self.counter(), aux: 0 },
             Instruction::Rdrand { .. } | Instruction::Rdseed { .. } => Answer::Random { value: random()? },
         })
+    }
+
+    fn counter(&mut self) -> u64 {
+        self.clock.counter(clock::boottime_nanoseconds())
     }
 
     fn tap(&mut self, device: u8) -> Result<&mut Tap, DeviceError> {

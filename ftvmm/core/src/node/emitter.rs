@@ -177,8 +177,8 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::devices::clock;
     use crate::log::Fingerprint;
-    use crate::node::clock;
     use crate::protocol::Config;
 
     #[test]

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use super::clock;
+use crate::devices::clock;
+
 use super::thread;
 use super::trace::Trace;
 

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::devices::clock;
 use crate::protocol::{Body, Input, Message, Node, Output, Path, Role, TraceEvent};
 
-use super::clock;
 use super::failpoints::{self, Action, Point};
 
 static OUTPUTS_HELD: AtomicBool = AtomicBool::new(false);

@@ -4,7 +4,6 @@ pub mod announce;
 pub mod authentication;
 #[cfg(feature = "lab")]
 mod broken_emission;
-pub mod clock;
 pub mod config;
 pub mod devices;
 pub mod emitter;

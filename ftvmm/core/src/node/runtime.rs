@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crossbeam_channel::{Receiver, Sender, after, select_biased};
 
+use crate::devices::clock;
 use crate::lab::mutant;
 #[cfg(feature = "lab")]
 use crate::lab::rule;
@@ -16,7 +17,6 @@ use crate::protocol::{
     Unusable,
 };
 
-use super::clock;
 use super::heartbeat::{Datagram, Heartbeat};
 #[cfg(feature = "lab")]
 use super::holding::Holding;

@@ -13,13 +13,13 @@ use serde_json::json;
 use thiserror::Error;
 
 use crate::devices::DeviceError;
+use crate::devices::clock::{self, GuestClock};
 use crate::image::{Image, ImageError};
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
 use crate::protocol::{Config, ConfigError, Input, Node, OutputMark, OutputResult, Timing, Unusable};
 
 use super::authentication::{Key, KeyError};
-use super::clock::{self, GuestClock};
 use super::config::{BUILD, NodeConfig, TimingConfig};
 use super::emitter::{self, Emitter};
 #[cfg(feature = "lab")]
@@ -353,7 +353,7 @@ fn start_cpu(
             // The protocol's thread lives as long as this one.
             let _ = inputs.send(input);
         },
-        clock: GuestClock::starting_now(),
+        clock: GuestClock::starting_at(clock::boottime_nanoseconds()),
         flushed: 0,
         #[cfg(feature = "lab")]
         rebuild,

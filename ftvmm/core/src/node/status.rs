@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::devices::clock;
 use crate::protocol::{Instant, Status};
 
-use super::clock;
 use super::config::BUILD;
 use super::shared::Shared;
 use super::start::RunningNode;

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
-use super::clock;
+use crate::devices::clock;
 use crate::remark::remark;
 
 /// Writes `trace.jsonl`. One write(2) an event and no buffer: what a killed node did is in its trace.

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex};
 use serde_json::json;
 
+use crate::devices::clock::{self, GuestClock};
 use crate::lab::{failpoint, mutant, rule};
 use crate::log::{End, EndKind, Entry};
 use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request, TrapReport};
 use crate::protocol::Input;
 use crate::remark::remark;
 
-use super::clock::{self, GuestClock};
 use super::devices::Devices;
 use super::log_buffer::{LogBuffer, Next};
 #[cfg(feature = "lab")]
@@ -378,8 +378,12 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             ));
         }
         match entry.answer {
-            Answer::Counter { value } | Answer::CounterWithAux { value, .. } => self.clock.observe_counter(value),
-            Answer::Walltime { nanoseconds } => self.clock.observe_wall(nanoseconds),
+            Answer::Counter { value } | Answer::CounterWithAux { value, .. } => {
+                self.clock.observe_counter(value, clock::boottime_nanoseconds());
+            }
+            Answer::Walltime { nanoseconds } => {
+                self.clock.observe_wall(nanoseconds, clock::boottime_nanoseconds());
+            }
             _ => {}
         }
         self.control.position.store(position, Ordering::Release);
@@ -409,7 +413,10 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
 
     fn live_input(&mut self, request: &Request) -> Ended<Answer> {
         Ok(match request {
-            Request::Walltime => Answer::Walltime { nanoseconds: self.clock.wall() },
+            Request::Walltime => {
+                let (realtime, boottime) = (clock::wall_nanoseconds(), clock::boottime_nanoseconds());
+                Answer::Walltime { nanoseconds: self.clock.wall(realtime, boottime) }
+            }
             Request::Poll { timeout_nanoseconds } => {
                 let devices = self.devices()?;
                 let mut ready_set = devices.poll(0);
@@ -436,14 +443,18 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
                 Answer::NetworkRead { frame }
             }
             Request::BlockRead { device, offset, length } => self.read_block(*device, *offset, *length)?,
-            Request::Instruction(Instruction::Rdtsc) => Answer::Counter { value: self.clock.counter() },
-            Request::Instruction(Instruction::Rdtscp) => Answer::CounterWithAux { value: self.clock.counter(), aux: 0 },
+            Request::Instruction(Instruction::Rdtsc) => Answer::Counter { value: self.counter() },
+            Request::Instruction(Instruction::Rdtscp) => Answer::CounterWithAux { value: self.counter(), aux: 0 },
             Request::Instruction(_) => {
                 let bytes = thread::random::<8>().map_err(failed)?;
                 Answer::Random { value: u64::from_le_bytes(bytes) }
             }
             output => return Err(Some(Input::HostFailed { reason: format!("{output:?} is no input") })),
         })
+    }
+
+    fn counter(&mut self) -> u64 {
+        self.clock.counter(clock::boottime_nanoseconds())
     }
 
     fn read_block(&mut self, device: u8, offset: u64, length: u32) -> Ended<Answer> {

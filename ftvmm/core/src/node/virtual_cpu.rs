@@ -445,7 +445,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             Request::BlockRead { device, offset, length } => self.read_block(*device, *offset, *length)?,
             Request::Instruction(Instruction::Rdtsc) => Answer::Counter { value: self.counter() },
             Request::Instruction(Instruction::Rdtscp) => Answer::CounterWithAux { value: self.counter(), aux: 0 },
-            Request::Instruction(_) => {
+            Request::Instruction(Instruction::Rdrand { .. } | Instruction::Rdseed { .. }) => {
                 let bytes = thread::random::<8>().map_err(failed)?;
                 Answer::Random { value: u64::from_le_bytes(bytes) }
             }

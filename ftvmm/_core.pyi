@@ -39,15 +39,21 @@ class FoundInstruction(TypedDict):
     place: str | None
     reason: str | None
 
+class HostDependence(FoundInstruction):
+    """The first of `count` instructions whose results depend on the host in one way, which `reason` says."""
+
+    count: int
+
 class ImageReport(TypedDict):
     """What the determinism pass finds in an image.
 
-    `hidden` are non-deterministic instructions that begin inside others, or in what the image calls data;
-    `sets_fs_base`: it needs a host with WRFSBASE.
+    `hidden` are non-deterministic instructions that begin inside others, or in what the image calls data; `features`
+    are those of processors beyond x86-64-v2 of which it has instructions, for where CPUID shows them.
     """
 
     code_bytes: int
-    sets_fs_base: bool
+    depends: list[HostDependence]
+    features: list[str]
     rewritten: list[FoundInstruction]
     refused: list[FoundInstruction]
     hidden: list[FoundInstruction]

@@ -13,11 +13,20 @@ from ftvmm.commands.outcome import failure_of
 _STATUS_REFUSED = 2
 
 
+def _line(one: _core.FoundInstruction, what: str) -> None:
+    click.echo(f"  {one['address']:#012x}  {one['instruction']:<24} {one['place'] or ''}{what}")
+
+
 def _tell(what: str, found: Sequence[_core.FoundInstruction]) -> None:
     click.echo(f"{what}: {len(found) or 'none'}")
     for one in found:
-        reason = f": {one['reason']}" if one["reason"] else ""
-        click.echo(f"  {one['address']:#012x}  {one['instruction']:<24} {one['place'] or ''}{reason}")
+        _line(one, f": {one['reason']}" if one["reason"] else "")
+
+
+def _tell_dependences(found: Sequence[_core.HostDependence]) -> None:
+    click.echo(f"results that depend on the host: {sum(one['count'] for one in found) or 'none'}")
+    for one in found:
+        _line(one, f", the first of {one['count']}: {one['reason']}")
 
 
 @click.command("verify")
@@ -27,9 +36,13 @@ def verify(as_json: bool, image: str) -> int:
     """Tell which instructions of IMAGE are rewritten, which make it unusable, and where each of them lies.
 
     An instruction whose result depends on the host or on the moment is rewritten, so that the VMM answers it and logs
-    the answer. What cannot be answered so is refused. Bytes inside of other instructions that could be read as such an
-    instruction are only counted: a replica that jumps there diverges and is stopped. A host without RDFSBASE and
-    WRFSBASE refuses an image that uses them.
+    the answer. What cannot be answered so is refused, and so is what is not known to be deterministic. Bytes inside of
+    other instructions that could be read as such an instruction are only listed: a replica that jumps there diverges
+    and is stopped.
+
+    Some instructions give the same result only on hosts that are alike in something: for each such thing, how many
+    there are and the first. A host without RDFSBASE and WRFSBASE refuses an image that uses them. Instructions of
+    features that not every processor has are for programs that ask CPUID, which has one answer on all hosts.
 
     \b
     Exit status: 0 the image can be run; 2 it cannot, or is no image.
@@ -45,6 +58,7 @@ def verify(as_json: bool, image: str) -> int:
         _tell("rewritten", report["rewritten"])
         _tell("refused", report["refused"])
         _tell("inside of other instructions", report["hidden"])
-        click.echo(f"sets FS by itself: {'yes' if report['sets_fs_base'] else 'no'}")
+        _tell_dependences(report["depends"])
+        click.echo(f"features, where CPUID shows them: {', '.join(report['features']) or 'none'}")
         click.echo("It cannot be run." if report["refused"] else "It can be run.")
     return _STATUS_REFUSED if report["refused"] else 0

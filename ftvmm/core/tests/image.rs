@@ -2,7 +2,7 @@
 
 mod guest;
 
-use _core::determinism::{DeterminismError, Rewritten, rewrite};
+use _core::determinism::{DeterminismError, HostTrait, Rewritten, rewrite};
 use _core::image::{DeviceKind, Image};
 use guest::{CODE, DATA, Symbol, image, image_of, with_symbols, with_thread_record};
 use iced_x86::code_asm::CodeAssembler;
@@ -86,6 +86,40 @@ fn instructions_inside_of_others_are_reported_and_left_alone() {
     assert_eq!(rewritten.hidden, [CODE + 3]);
     assert_eq!(rewritten.patches.len(), 1);
     assert_eq!((rewritten.patches[0].address, rewritten.patches[0].bytes.as_slice()), (CODE + 5, &[0xe6, 0x10][..]));
+}
+
+#[test]
+fn a_prefix_that_makes_another_instruction_is_seen_inside_of_others() {
+    // mov rax, imm64: its constant is TPAUSE EAX, which without its prefix is MFENCE. Then MFENCE itself.
+    let code = [0x48, 0xb8, 0x66, 0x0f, 0xae, 0xf0, 0x90, 0x90, 0x90, 0x90, 0x0f, 0xae, 0xf0];
+    assert_eq!(rewrite(&Image::parse(&image_of(&code, &[])).unwrap()).unwrap().hidden, [CODE + 2]);
+}
+
+#[test]
+fn what_the_results_depend_on_is_counted() {
+    // tzcnt eax, ebx; fsin; tzcnt ecx, edx; vzeroupper; aesenc xmm0, xmm1
+    let code =
+        [0xf3, 0x0f, 0xbc, 0xc3, 0xd9, 0xfe, 0xf3, 0x0f, 0xbc, 0xca, 0xc5, 0xf8, 0x77, 0x66, 0x0f, 0x38, 0xdc, 0xc1];
+    let found = rewrite(&Image::parse(&image_of(&code, &[])).unwrap()).unwrap();
+    let depends: Vec<_> = found.depends.iter().map(|(host, found)| (*host, found.first - CODE, found.count)).collect();
+    assert_eq!(depends, [(HostTrait::Model, 4, 1), (HostTrait::Tzcnt, 0, 2)]);
+    let features: Vec<String> = found.features.iter().map(|feature| format!("{feature:?}")).collect();
+    assert_eq!(features, ["AES", "AVX"]);
+    assert!(found.patches.is_empty() && found.hidden.is_empty() && !found.sets_fs_base());
+}
+
+#[test]
+fn what_is_not_known_to_be_deterministic_is_refused_by_name() {
+    // mcommit; xsusldtrk; aesenc128kl xmm0, [rax]
+    let cases: [(&[u8], &str); 3] = [
+        (&[0xf3, 0x0f, 0x01, 0xfa], "mcommit"),
+        (&[0xf2, 0x0f, 0x01, 0xe8], "xsusldtrk"),
+        (&[0xf3, 0x0f, 0x38, 0xdc, 0x00], "aesenc128kl"),
+    ];
+    for (code, name) in cases {
+        let error = rewrite(&Image::parse(&image_of(&[&[0x90], code].concat(), &[])).unwrap()).unwrap_err();
+        assert_eq!((error.address, error.instruction.split(' ').next()), (CODE + 1, Some(name)), "{error}");
+    }
 }
 
 #[test]

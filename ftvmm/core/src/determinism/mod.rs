@@ -1,12 +1,13 @@
-//! The determinism pass: which instructions give different results on different hosts, how they are rewritten, and
-//! which images are refused.
+//! The determinism pass: which instructions give the same results on every host, which are rewritten so that they do,
+//! and which images are refused.
 
 mod classify;
 mod rewrite;
 mod sweep;
 
+pub use classify::HostTrait;
 pub(crate) use classify::{Class, classify};
-pub use rewrite::{Action, Patch, Rewritten, Site, disassemble, examine, rewrite};
+pub use rewrite::{Action, Found, Patch, Rewritten, Site, disassemble, examine, rewrite};
 pub(crate) use sweep::{Sweep, direct_target, falls_through};
 
 use thiserror::Error;

@@ -8,11 +8,11 @@
 //! no code is not believed as long as any code shows the contrary, by a direct branch, by going on into them, or by
 //! starting there; what reaches them by a computed address is as what jumps into the middle of an instruction.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction as Decoded, NasmFormatter};
+use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Formatter, Instruction as Decoded, NasmFormatter};
 
-use super::classify::{Class, classify};
+use super::classify::{Class, HostTrait, classify};
 use super::sweep::{Sweep, direct_target, falls_through};
 use super::{DeterminismError, SITE_PORT, SITE_TRAP_BYTES};
 use crate::image::{Image, Ranges, Segment};
@@ -21,8 +21,9 @@ use crate::machine::Instruction;
 /// OUT imm8, AL.
 const OUT_IMMEDIATE: u8 = 0xe6;
 const NOP: u8 = 0x90;
-/// The first bytes of the opcodes that the pass looks for; a prefix before them changes nothing.
-const LEAD_BYTES: [u8; 4] = [0x0f, 0xc6, 0xc7, 0xcd];
+/// The first bytes of the instructions that the pass looks for inside of others: of opcodes, and of the prefixes that
+/// make one instruction of another (TPAUSE is MFENCE with a prefix). The other prefixes change nothing.
+const LEAD_BYTES: [u8; 7] = [0x0f, 0x66, 0xc6, 0xc7, 0xcd, 0xf2, 0xf3];
 const STARTS_IN_DATA: &str = "code starts here, in a range that the image calls data";
 const FALLS_INTO_DATA: &str = "it goes on into a range that the image calls data";
 const BRANCHES_INTO_DATA: &str = "it leads into a range that the image calls data";
@@ -56,16 +57,33 @@ pub struct Patch {
     pub bytes: Vec<u8>,
 }
 
+/// Instructions of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The address of the first.
+    pub first: u64,
+    pub count: usize,
+}
+
 /// What the pass found in an image.
 #[derive(Clone, Debug, Default)]
 pub struct Rewritten {
     /// By address.
     pub sites: HashMap<u64, Site>,
     pub patches: Vec<Patch>,
-    /// Whether the image holds RDFSBASE or WRFSBASE.
-    pub sets_fs_base: bool,
+    /// What of a host the results of some instructions depend on, and which those are.
+    pub depends: BTreeMap<HostTrait, Found>,
+    /// The features of processors beyond x86-64-v2 of which the image has instructions, for where CPUID shows them.
+    pub features: BTreeSet<CpuidFeature>,
     /// Addresses inside other instructions, or in data, where a non-deterministic one could be decoded.
     pub hidden: Vec<u64>,
+}
+
+impl Rewritten {
+    /// Whether the image holds RDFSBASE or WRFSBASE.
+    pub fn sets_fs_base(&self) -> bool {
+        self.depends.contains_key(&HostTrait::FsBase)
+    }
 }
 
 /// Runs the pass over all executable segments.
@@ -141,7 +159,11 @@ fn take(decoded: &Decoded, into: &mut Rewritten) -> Option<DeterminismError> {
     let address = decoded.ip();
     match classify(decoded) {
         Class::Deterministic => {}
-        Class::DeterministicWithFsBase => into.sets_fs_base = true,
+        Class::IfShown => into.features.extend(decoded.cpuid_features()),
+        Class::Depends(host) => {
+            let found = into.depends.entry(host).or_insert(Found { first: address, count: 0 });
+            found.count += 1;
+        }
         Class::Rewrite(action) => {
             debug_assert!(decoded.len() as u64 >= SITE_TRAP_BYTES);
             let mut bytes = vec![NOP; decoded.len()];
@@ -165,9 +187,17 @@ fn look_inside(segment: &Segment, boundaries: &[bool], into: &mut Rewritten) {
         let address = segment.address + offset as u64;
         let decoded = Decoder::with_ip(64, &segment.data[offset..], address, DecoderOptions::NONE).decode();
         let belongs_to_site = is_within_patch(&into.patches, address);
-        if !belongs_to_site && !decoded.is_invalid() && classify(&decoded) != Class::Deterministic {
+        if !belongs_to_site && !decoded.is_invalid() && is_looked_for(classify(&decoded)) {
             into.hidden.push(address);
         }
+    }
+}
+
+/// Whether an instruction is one that a replica must not come to unseen.
+fn is_looked_for(class: Class) -> bool {
+    match class {
+        Class::Rewrite(_) | Class::Refuse(_) | Class::Depends(HostTrait::FsBase) => true,
+        Class::Deterministic | Class::IfShown | Class::Depends(_) => false,
     }
 }
 

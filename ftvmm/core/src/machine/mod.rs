@@ -73,13 +73,13 @@ impl Machine {
         let rewritten = determinism::rewrite(image)?;
         let memory = boot::build_memory(image, config, &devices, &rewritten)?;
         let kvm = host::open_kvm()?;
-        host::check_processor(&config.cpuid, rewritten.sets_fs_base)?;
+        host::check_processor(&config.cpuid, rewritten.sets_fs_base())?;
         let traits = HostTraits::get(&kvm)?;
         let start = Start {
             rip: image.entry,
             rsp: config.memory_bytes - 8,
             rdi: BOOT_INFO_ADDRESS,
-            sets_fs_base: rewritten.sets_fs_base,
+            sets_fs_base: rewritten.sets_fs_base(),
         };
         let vcpu = Vcpu::new(&kvm, &memory, start, traits.task_type)?;
         let origin = [image.digest().0, config.digest().0].concat();

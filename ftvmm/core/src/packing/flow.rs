@@ -80,7 +80,7 @@ impl Flow {
             match classify(&decoded) {
                 Class::Refuse(_) if decoded.mnemonic() == Mnemonic::Syscall => self.system_calls.push(decoded.ip()),
                 Class::Refuse(_) => self.refused.push(decoded.ip()..decoded.next_ip()),
-                _ => {}
+                Class::Deterministic | Class::IfShown | Class::Depends(_) | Class::Rewrite(_) => {}
             }
             if let Some(target) = direct_target(&decoded) {
                 self.targets.push(target);

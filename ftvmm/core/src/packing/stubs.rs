@@ -59,8 +59,10 @@ impl Stubs {
                     undefined.set_ip(instruction.ip());
                     code.push(undefined);
                 }
-                // The VMM rewrites it here as it would have there.
-                Class::Rewrite(_) | Class::Deterministic | Class::DeterministicWithFsBase => code.push(*instruction),
+                // Where it is to be rewritten, the VMM does so here as it would have there.
+                Class::Deterministic | Class::IfShown | Class::Depends(_) | Class::Rewrite(_) => {
+                    code.push(*instruction);
+                }
             }
         }
         if let Some(back) = back {

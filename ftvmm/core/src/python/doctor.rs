@@ -26,7 +26,8 @@ pub(super) fn examine_host(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(dictionary)
 }
 
-/// Looks an image through: every instruction that is rewritten, refused, or hidden inside another one.
+/// Looks an image through: every instruction that is rewritten, refused, or hidden inside another one, and what its
+/// results depend on.
 #[pyfunction]
 pub(super) fn examine_image(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
     let (image, (rewritten, refused)) = py.detach(|| -> PyResult<_> {
@@ -52,7 +53,15 @@ pub(super) fn examine_image(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_,
     let dictionary = PyDict::new(py);
     let code_bytes: usize = image.segments.iter().filter(|one| one.executable).map(|one| one.data.len()).sum();
     dictionary.set_item("code_bytes", code_bytes)?;
-    dictionary.set_item("sets_fs_base", rewritten.sets_fs_base)?;
+    let depends = PyList::empty(py);
+    for (host, found) in &rewritten.depends {
+        let one = describe(found.first, Some(host.reason()))?;
+        one.set_item("count", found.count)?;
+        depends.append(one)?;
+    }
+    dictionary.set_item("depends", depends)?;
+    let features = rewritten.features.iter().map(|feature| format!("{feature:?}").to_lowercase());
+    dictionary.set_item("features", features.collect::<Vec<String>>())?;
     dictionary.set_item("rewritten", list(&mut sites.iter().map(|address| (*address, None)))?)?;
     dictionary.set_item("refused", list(&mut refused.iter().map(|one| (one.address, Some(one.reason))))?)?;
     dictionary.set_item("hidden", list(&mut rewritten.hidden.iter().map(|address| (*address, None)))?)?;

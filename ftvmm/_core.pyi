@@ -23,11 +23,15 @@ class Outcome(TypedDict):
 class HostReport(TypedDict):
     """What a host's KVM does: the TSS type that lets port I/O pass from CPL 3, and where RIP is after an `out`.
 
+    `processor`: its maker, family and model; `kvm`: the module of the KVM that it has.
+
     `features`: what a guest may be shown beyond x86-64-v2, and whether the host's processor has it.
     """
 
     task_type: int
     rip_past_out: bool
+    processor: str
+    kvm: str
     capabilities: dict[str, bool]
     features: list[tuple[str, bool]]
 

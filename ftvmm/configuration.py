@@ -206,6 +206,7 @@ def _virtual_machine(table: _Table) -> dict[str, Any]:
         "image": str(image),
         "memory_mib": table.natural("memory_mib", 64, least=2, most=4096),
         "features": features,
+        "mixed_hosts": table.get("mixed_hosts", bool, False),
         "arguments": table.strings("arguments"),
         "network": [_network(device) for device in table.tables("network")],
         "block": [_block(device) for device in table.tables("block")],

@@ -36,6 +36,8 @@ def doctor() -> None:
         raise Failure(message, exit_status) from None
     for name, is_there in host["capabilities"].items():
         _line(name, "yes" if is_there else "no")
+    _line("processor", host["processor"])
+    _line("KVM", host["kvm"])
     _line("TSS type for CPL-3 I/O", str(host["task_type"]))
     _line("RIP after an out", "past it" if host["rip_past_out"] else "at it")
     own = [name for name, is_there in host["features"] if is_there]

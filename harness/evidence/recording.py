@@ -14,7 +14,7 @@ from harness.evidence.wire.messages import LogEntry, WireFormatError, decode_ent
 
 PREFIX = "recorded-"
 _MAGIC = b"FTVMLOG\0"
-_VERSION = 1
+_VERSION = 2
 _FIXED_BYTES, _CHECKSUM_BYTES = 16, 4
 _ENTRY, END = b"\x01", b"\x02"
 _END_BYTES = 1 + 45 + _CHECKSUM_BYTES

@@ -31,7 +31,7 @@ def by_position(entries: Iterable[LogEntry]) -> dict[int, LogEntry]:
 
 def header(image: str = "kv.hvt") -> bytes:
     body = json.dumps({"image_path": f"/somewhere/{image}"}).encode()
-    fixed = b"FTVMLOG\0" + struct.pack("<II", 1, len(body)) + body
+    fixed = b"FTVMLOG\0" + struct.pack("<II", 2, len(body)) + body
     return fixed + blake3(fixed).digest(length=4)
 
 

@@ -25,7 +25,8 @@ from harness.evidence.wire.messages import (
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "wire.md"
 KEY = bytes(range(32))
-TERMS = Terms("dd" * 32, 50_000_000, 100_000_000, 150_000_000, 1_000_000_000, 2_000_000_000, 50_000_000, 1000)
+HOST = b"AuthenticAMD".hex() + "100fa000" + "0204"
+TERMS = Terms("dd" * 32, 2, HOST, 50_000_000, 100_000_000, 150_000_000, 1_000_000_000, 2_000_000_000, 50_000_000, 1000)
 
 
 def example(name: str) -> bytes:

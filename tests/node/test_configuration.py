@@ -75,13 +75,16 @@ def test_a_good_file_is_taken_with_its_defaults(write: Callable[[str], Path]) ->
     assert config.document["vm"]["network"] == [
         {"name": "service", "tap": "tap0", "mac": [2, 0, 0, 0, 0, 2], "address": None}
     ]
+    assert config.document["vm"]["mixed_hosts"] is False
 
 
 def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_path: Path) -> None:
     text = GOOD.replace('peer = "127.0.0.1:7001"', 'peer = "127.0.0.1:7001"\nentries_per_message = 1')
     text = text.replace("[[vm.block]]", 'address = "10.0.0.2"\n[[vm.block]]')
+    text = text.replace("memory_mib = 64", "memory_mib = 64\nmixed_hosts = true")
     config = configuration.load(write(text + "[record]\n"))
     assert config.document["vm"]["network"][0]["address"] == "10.0.0.2"
+    assert config.document["vm"]["mixed_hosts"] is True
     assert config.document["logging"]["entries_per_message"] == 1
     assert config.document["record"] == {"directory": str(tmp_path / "state"), "size_mib_max": 256}
     config = configuration.load(write(text + '[record]\ndirectory = "/srv/evidence"\nsize_mib_max = 8\n'))
@@ -99,6 +102,7 @@ def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_
             r"vm\.features: must be of aes, .*, found 'avx'",
         ),
         ("memory_mib = 64", "memory_mib = true", r"vm\.memory_mib: must be of type int"),
+        ("memory_mib = 64", "memory_mib = 64\nmixed_hosts = 1", r"vm\.mixed_hosts: must be of type bool"),
         ("memory_mib", "memory_mb", r"vm\.memory_mb: unknown key \(known here: .*memory_mib"),
         ('mac = "02:', 'mac = "03:', r"vm\.network\[0\]\.mac: must not be a multicast"),
         (

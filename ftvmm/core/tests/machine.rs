@@ -2,9 +2,10 @@
 
 mod guest;
 
+use _core::determinism::HostTrait;
 use _core::image::Image;
 use _core::machine::{
-    Answer, Feature, HypercallResult, Instruction, Machine, MachineConfig, MachineError, Request, TrapReport,
+    Answer, Feature, HostKind, HypercallResult, Instruction, Machine, MachineConfig, MachineError, Request, TrapReport,
 };
 use guest::{CODE, DATA, Device, halt_with, hypercall, image, image_of, store, with_symbols, with_thread_record};
 use iced_x86::code_asm::{
@@ -348,6 +349,23 @@ fn a_guest_moves_fs_by_itself() {
     assert_ne!(machine.state_digest(), before);
     machine.answer(&Answer::Walltime { nanoseconds: 1 }).unwrap();
     assert_eq!(machine.run().unwrap(), Request::Halt { exit_status: 0x5678 });
+}
+
+#[test]
+fn a_guest_depends_on_its_host_where_its_instructions_do() {
+    let own = HostKind::of_this_host();
+    let other_model = HostKind { signature: own.signature ^ 0x10, ..own };
+    let other_kvm = HostKind { kvm: own.kvm + 1, ..own };
+    let plain = machine(|a| a.ud2().unwrap());
+    assert_eq!((plain.host_kind(), plain.other_host(other_model)), (HostKind::default(), None));
+    let approximate = machine(|a| a.fsin().unwrap());
+    assert_eq!(approximate.host_kind(), own.restricted_to(|host| host == HostTrait::Model));
+    assert!(approximate.other_host(other_model).unwrap().contains(&other_model.processor_name()));
+    assert_eq!((approximate.other_host(other_kvm), approximate.other_host(own)), (None, None));
+    // What FXSAVE stores differs, and no guest reads it: a pair may have it, and a replay's final state may differ.
+    let saving = machine(|a| a.fxsave(ptr(rax)).unwrap());
+    assert_eq!(saving.host_kind(), HostKind::default());
+    assert!(saving.other_host(other_model).is_some());
 }
 
 #[test]

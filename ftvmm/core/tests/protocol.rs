@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use _core::determinism;
 use _core::log::Fingerprint;
+use _core::machine::HostKind;
 use _core::protocol::{
     ArbiterRecord, AskResult, Body, Config, Header, Input, Instant, Message, Node, Output, OutputMark, OutputResult,
-    Path, ReadResult, Role, TraceEvent, Unusable,
+    Path, ReadResult, Role, Terms, TraceEvent, Unusable,
 };
 
 const VM: [u8; 16] = [7; 16];
@@ -247,6 +249,24 @@ fn a_difference_of_terms_is_refused_by_name() {
     assert!(other.outputs.contains(&Output::CloseSession { connection: 1 }), "{:?}", other.outputs);
     assert!(format!("{:?}", other.outputs).contains(difference), "{:?}", other.outputs);
     assert_eq!(other.read_request(), None);
+}
+
+#[test]
+fn hosts_that_the_image_tells_apart_are_refused_by_name() {
+    let amd = HostKind { vendor: *b"AuthenticAMD", signature: 0x00a0_0f10, ..HostKind::default() };
+    let mut primary = config();
+    primary.host = amd;
+    let mut spare = Stepped::new(SPARE);
+    spare.step(Input::SessionOpened { connection: 1, dialled: false });
+    spare.hear(PRIMARY, Body::Hello { terms: primary.terms(), backup: 0 }, 0);
+    let reason = spare.halt_reason();
+    assert!(reason.contains("AuthenticAMD family 25 model 1 at the peer and any here"), "{reason}");
+
+    let mut other = Stepped::greeting();
+    let newer = Terms { determinism_pass: determinism::VERSION + 1, ..config().terms() };
+    other.hear(SPARE, Body::Welcome { terms: newer, stored: 0, replayed: 0 }, 0);
+    let outputs = format!("{:?}", other.outputs);
+    assert!(outputs.contains("the peer's determinism pass has version 3, and version 2 here"), "{outputs}");
 }
 
 #[test]

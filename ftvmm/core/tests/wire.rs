@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::{Read, Write};
 
+use _core::determinism;
 use _core::log::{End, EndKind, Entry, Fingerprint, Header as LogHeader, LogReader, LogWriter};
-use _core::machine::{Answer, HypercallResult, MachineConfig};
+use _core::machine::{Answer, HostKind, HypercallResult, MachineConfig};
 use _core::node::authentication::{Key, Purpose};
 use _core::node::frame::{FrameWriter, Greeting, Kind};
 use _core::node::log_buffer::Batch;
@@ -44,6 +45,10 @@ fn header(sequence: u64) -> Header {
         stamp: 5_000_000_000,
         echo: 7_000_000_000,
     }
+}
+
+fn host() -> HostKind {
+    HostKind { vendor: *b"AuthenticAMD", signature: 0x00a0_0f10, kvm: 2, counts: 4 }
 }
 
 fn first_output() -> OutputMark {
@@ -136,7 +141,7 @@ fn greetings_and_frames_are_as_the_page_has_them() {
 
 #[test]
 fn messages_and_datagrams_are_as_the_page_has_them() {
-    let terms = Terms { digest: [0xdd; 32], ..Config::new([0; 16], [0; 32]).terms() };
+    let terms = Terms { digest: [0xdd; 32], host: host(), ..Config::new([0; 16], [0; 32]).terms() };
     for (name, body) in [
         ("message-hello", Body::Hello { terms, backup: 0 }),
         ("message-welcome", Body::Welcome { terms, stored: 0, replayed: 0 }),
@@ -163,6 +168,8 @@ fn a_log_file_is_as_the_page_has_it() {
         image_digest: Fingerprint([0x11; 16]),
         config_digest: config.digest(),
         config,
+        determinism_pass: determinism::VERSION,
+        host: host(),
     };
     let mut writer = LogWriter::create(&path, &header).unwrap();
     writer.append(&entries()[0]).unwrap();

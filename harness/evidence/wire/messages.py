@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from blake3 import blake3
 
 _HEADER = struct.Struct("<B16s6Q")
-_TERMS = "32s7Q"
+_TERMS = "32sI18s7Q"
 _ENTRY = struct.Struct("<I4sQ16sB")
 # The guest's fingerprint where no output has completed.
 _NO_OUTPUT = "00" * 16
@@ -34,9 +34,11 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What both nodes must be configured with alike: the machine's digest, intervals, the error of clocks."""
+    """What both nodes must have alike: machine, kind of host (18 bytes in hexadecimal), intervals, error of clocks."""
 
     digest: str
+    determinism_pass: int
+    host: str
     heartbeat_ns: int
     lease_ns: int
     detect_ns: int
@@ -144,14 +146,18 @@ def _decode_body(kind: int, fields: bytes) -> Body:
         raise WireFormatError(f"a message of kind {kind} has {len(fields)} bytes of its own: {error}") from error
 
 
+def _terms(digest: bytes, determinism_pass: int, host: bytes, *bounds: int) -> Terms:
+    return Terms(digest.hex(), determinism_pass, host.hex(), *bounds)
+
+
 def _hello(fields: bytes) -> Hello:
-    backup, digest, *bounds = struct.unpack(f"<Q{_TERMS}", fields)
-    return Hello(f"{backup:016x}", Terms(digest.hex(), *bounds))
+    backup, *terms = struct.unpack(f"<Q{_TERMS}", fields)
+    return Hello(f"{backup:016x}", _terms(*terms))
 
 
 def _welcome(fields: bytes) -> Welcome:
-    stored, replayed, digest, *bounds = struct.unpack(f"<QQ{_TERMS}", fields)
-    return Welcome(stored, replayed, Terms(digest.hex(), *bounds))
+    stored, replayed, *terms = struct.unpack(f"<QQ{_TERMS}", fields)
+    return Welcome(stored, replayed, _terms(*terms))
 
 
 def _commit(fields: bytes) -> Commit:

@@ -12,6 +12,9 @@ pub(crate) use sweep::{Sweep, direct_target, falls_through};
 
 use thiserror::Error;
 
+/// The version of the pass. Two that differ in what they rewrite, or in what goes into the fingerprint, make another VM of
+/// one image: neither a pair nor a replay is made of them.
+pub const VERSION: u32 = 2;
 /// Every rewritten instruction becomes an `out` to this port: one of the eight-bit ports, so that it takes 2 bytes.
 pub const SITE_PORT: u8 = 0x10;
 /// The length of `out imm8, al`.

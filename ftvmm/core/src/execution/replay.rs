@@ -17,8 +17,19 @@ pub fn replay(
     interruption: Option<&Interruption>,
 ) -> Result<Outcome, ExecutionError> {
     let outcome = replay_all(machine, recorded, outputs, interruption);
+    let outcome = outcome.map_err(|error| with_host(error, recorded.other_host.as_deref()));
     outputs.end(&outcome, machine.fingerprint())?;
     outcome
+}
+
+/// A divergence may be the host's, if the guest depends on it.
+fn with_host(error: ExecutionError, other_host: Option<&str>) -> ExecutionError {
+    match (error, other_host) {
+        (ExecutionError::Divergence { position, reason }, Some(other_host)) => {
+            ExecutionError::Divergence { position, reason: format!("{reason}; {other_host}") }
+        }
+        (error, _) => error,
+    }
 }
 
 fn replay_all(
@@ -121,4 +132,17 @@ fn check_end(outcome: &Outcome, end: &End) -> Result<(), ExecutionError> {
         return diverges(format!("the final state's digest is {found}, and {} was recorded", end.state_digest));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_divergence_on_another_host_says_so() {
+        let diverged = || ExecutionError::Divergence { position: 3, reason: "it differs".into() };
+        let said = with_host(diverged(), Some("the guest depends on its host")).to_string();
+        assert_eq!(said, "the replay diverges from the log at position 3: it differs; the guest depends on its host");
+        assert_eq!(with_host(diverged(), None).to_string(), diverged().to_string());
+    }
 }

@@ -110,6 +110,8 @@ pub fn prepare_run(config: &RunConfig) -> Result<(Machine, World, Option<LogWrit
 pub struct Recorded {
     pub log: LogReader,
     pub close: Close,
+    /// Where the guest depends on its host, and was recorded on another kind: in what they differ.
+    pub other_host: Option<String>,
 }
 
 /// Builds what a replay needs; the image is the one that the log names, unless another path is given.
@@ -120,7 +122,8 @@ pub fn prepare_replay(path: &Path, image: Option<&Path>) -> Result<(Machine, Rec
     let image = read_image(image.unwrap_or(Path::new(&log.header().image_path)))?;
     log.check_image(image.digest()).map_err(wrong)?;
     let machine = Machine::new(&image, &log.header().config)?;
-    Ok((machine, Recorded { log, close }))
+    let other_host = machine.other_host(log.header().host);
+    Ok((machine, Recorded { log, close, other_host }))
 }
 
 fn attach(config: &mut MachineConfig, name: &str, device: DeviceConfig) -> Result<(), SetupError> {

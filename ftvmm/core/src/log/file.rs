@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{EntryError, Fingerprint};
-use crate::machine::MachineConfig;
+use crate::determinism;
+use crate::machine::{HostKind, MachineConfig};
 
 pub(super) const MAGIC: [u8; 8] = *b"FTVMLOG\0";
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 pub(super) const HEADER_FIXED_BYTES: usize = 16;
 pub(super) const HEADER_BODY_BYTES_MAX: usize = 1 << 16;
 pub(super) const CHECKSUM_BYTES: usize = 4;
@@ -33,14 +34,25 @@ pub struct Header {
     pub image_digest: Fingerprint,
     pub config: MachineConfig,
     pub config_digest: Fingerprint,
+    /// Version of the pass that rewrote the image.
+    pub determinism_pass: u32,
+    /// Where the guest ran.
+    pub host: HostKind,
 }
 
 impl Header {
-    /// The header of the log of a machine that runs this image under this configuration.
+    /// The header of the log of a machine that runs this image on this host under this configuration.
     pub fn new(image_path: &Path, image_digest: Fingerprint, config: MachineConfig) -> Header {
         // The log may be replayed from another directory.
         let image_path = std::fs::canonicalize(image_path).unwrap_or_else(|_| image_path.to_owned());
-        Header { image_path: image_path.display().to_string(), image_digest, config_digest: config.digest(), config }
+        Header {
+            image_path: image_path.display().to_string(),
+            image_digest,
+            config_digest: config.digest(),
+            config,
+            determinism_pass: determinism::VERSION,
+            host: HostKind::of_this_host(),
+        }
     }
 }
 

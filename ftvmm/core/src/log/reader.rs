@@ -9,6 +9,7 @@ use super::file::{
     checksum,
 };
 use super::{End, Entry, EntryError, Fingerprint, Header, LogError};
+use crate::determinism;
 
 /// Where the body of the header starts: a foreign image or configuration is to be found there.
 const HEADER_BODY_OFFSET: u64 = HEADER_FIXED_BYTES as u64;
@@ -94,6 +95,11 @@ impl LogReader {
         if header.config.digest() != header.config_digest {
             let reason = "the configuration does not match its digest: the log is of another version of ftvmm";
             return Err(malformed(HEADER_FIXED_BYTES, reason));
+        }
+        if header.determinism_pass != determinism::VERSION {
+            let (recorded, own) = (header.determinism_pass, determinism::VERSION);
+            let reason = format!("it was recorded with version {recorded} of the determinism pass, and this is {own}");
+            return Err(LogError::Foreign { offset: HEADER_BODY_OFFSET, reason });
         }
         let ended = ends_with_end_record(&bytes);
         Ok(LogReader { bytes, header, offset: end + CHECKSUM_BYTES, position: 0, ended })
@@ -226,9 +232,13 @@ impl Cursor<'_> {
 mod tests {
     use super::super::{EndKind, LogWriter};
     use super::*;
-    use crate::machine::{Answer, HypercallResult, MachineConfig};
+    use crate::machine::{Answer, HostKind, HypercallResult, MachineConfig};
 
     fn small_log() -> Vec<u8> {
+        log_of_pass(determinism::VERSION)
+    }
+
+    fn log_of_pass(determinism_pass: u32) -> Vec<u8> {
         // One a test: they run side by side, and each removes its own.
         let thread = format!("{:?}", std::thread::current().id());
         let directory = std::env::temp_dir().join(format!("ftvmm-log-{}-{thread}", std::process::id()));
@@ -240,6 +250,8 @@ mod tests {
             image_digest: Fingerprint::of(b"image"),
             config_digest: config.digest(),
             config,
+            determinism_pass,
+            host: HostKind::default(),
         };
         let mut writer = LogWriter::create(&path, &header).unwrap();
         let answers = [
@@ -342,6 +354,12 @@ mod tests {
         let mut log = small_log();
         log.push(0);
         assert!(read_all(log).is_err());
+    }
+
+    #[test]
+    fn a_log_of_another_version_of_the_determinism_pass_is_refused() {
+        let error = LogReader::from_bytes(log_of_pass(determinism::VERSION - 1)).err().unwrap().to_string();
+        assert!(error.contains("another VM") && error.contains("version 1 of the determinism pass"), "{error}");
     }
 
     #[test]

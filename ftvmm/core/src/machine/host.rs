@@ -6,6 +6,7 @@ use kvm_bindings::KVM_API_VERSION;
 use kvm_ioctls::{Cap, Kvm};
 
 use super::cpuid::HostFeatures;
+use super::host_kind::HostKind;
 use super::memory::{Access, GuestMemory, PAGE_BYTES};
 use super::vcpu::{Exit, Start, Vcpu};
 use super::{CpuidTable, Feature, MachineError};
@@ -114,6 +115,7 @@ const NEEDED: [(Cap, &str); 3] = [
 #[derive(Clone, Debug)]
 pub struct HostReport {
     pub traits: HostTraits,
+    pub kind: HostKind,
     /// Capabilities by name, and whether they are there.
     pub capabilities: Vec<(&'static str, bool)>,
     /// What a guest may be shown beyond x86-64-v2, and whether the processor has it.
@@ -130,5 +132,5 @@ pub fn examine_host() -> Result<HostReport, MachineError> {
     let capabilities = NEEDED.iter().map(|(capability, name)| (*name, kvm.check_extension(*capability))).collect();
     let own = Feature::of_host();
     let features = Feature::ALL.iter().map(|(feature, name)| (*name, own.contains(feature))).collect();
-    Ok(HostReport { traits, capabilities, features })
+    Ok(HostReport { traits, kind: HostKind::of_this_host(), capabilities, features })
 }

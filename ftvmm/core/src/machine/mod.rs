@@ -7,6 +7,7 @@ mod emulation;
 mod error;
 mod exit;
 mod host;
+mod host_kind;
 mod hypercall;
 mod kicker;
 mod memory;
@@ -21,15 +22,16 @@ pub use config::{COUNTER_FREQUENCY_HERTZ, DeviceConfig, MTU_BYTES, MachineConfig
 pub use cpuid::{CpuidLeaf, CpuidTable, Feature};
 pub use error::{MachineError, TrapReport};
 pub use host::{HostReport, HostTraits, examine_host};
+pub use host_kind::HostKind;
 pub use kicker::{Kicker, leave_guest_from_signal_handler};
 pub use request::{
     Answer, BLOCK_TRANSFER_BYTES_MAX, CONSOLE_BYTES_MAX, ETHERNET_HEADER_BYTES, HypercallResult, Instruction, Request,
 };
 pub use starvation::Starvation;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::determinism::{self, Site};
+use crate::determinism::{self, Found, HostTrait, Site};
 use crate::image::{Image, Properties};
 use crate::log::{Chain, Fingerprint};
 use boot::BOOT_INFO_ADDRESS;
@@ -44,6 +46,7 @@ pub struct Machine {
     vcpu: Vcpu,
     memory: GuestMemory,
     sites: HashMap<u64, Site>,
+    depends: BTreeMap<HostTrait, Found>,
     devices: Vec<Option<Properties>>,
     cpuid: CpuidTable,
     traits: HostTraits,
@@ -87,6 +90,7 @@ impl Machine {
             vcpu,
             memory,
             sites: rewritten.sites,
+            depends: rewritten.depends,
             devices,
             cpuid: config.cpuid.clone(),
             traits,
@@ -187,6 +191,29 @@ impl Machine {
     pub fn starvation(&mut self, has_frames: impl FnOnce() -> bool) -> Option<Starvation> {
         let rip = self.vcpu.registers().rip;
         self.watch.as_mut()?.look(&self.memory, rip, processor_time(), has_frames)
+    }
+
+    /// This host, as far as the other one of a pair has to be alike: the guest's results depend on that.
+    ///
+    /// The error pointers of the x87 are not among it: nobody reads what the guest stores of them.
+    pub fn host_kind(&self) -> HostKind {
+        let is_compared = |host: HostTrait| host != HostTrait::ErrorPointers && self.depends.contains_key(&host);
+        HostKind::of_this_host().restricted_to(is_compared)
+    }
+
+    /// In what this host differs from that of a recording, in words, as far as anything in the guest's memory depends on
+    /// it; `None`: in nothing.
+    pub fn other_host(&self, recorded: HostKind) -> Option<String> {
+        let is_compared = |host: HostTrait| match host {
+            HostTrait::Model => [host, HostTrait::ErrorPointers].iter().any(|host| self.depends.contains_key(host)),
+            HostTrait::Kvm | HostTrait::Lzcnt | HostTrait::Tzcnt | HostTrait::FsBase | HostTrait::ErrorPointers => {
+                self.depends.contains_key(&host)
+            }
+        };
+        let (recorded, own) =
+            (recorded.restricted_to(is_compared), HostKind::of_this_host().restricted_to(is_compared));
+        (recorded != own)
+            .then(|| format!("the guest depends on its host, which was {recorded}, and is {own}: see `ftvmm verify`"))
     }
 
     /// A handle by which another thread interrupts `run`.

@@ -4,8 +4,10 @@ use kvm_bindings::kvm_regs;
 
 use super::request::{Answer, Instruction};
 
-/// Carry, parity, auxiliary carry, zero, sign, direction, overflow: what a program can use.
-const STATUS_FLAGS: u64 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 11;
+/// The one flag of a program that every instruction defines. What multiplications, shifts and others leave undefined
+/// differs by processor and stays until the next instruction that sets it; a program that uses it comes to other
+/// registers.
+const DIRECTION: u64 = 1 << 10;
 const CARRY: u64 = 1;
 /// RDRAND and RDSEED clear these, and set carry on success.
 const CLEARED_BY_RANDOM: u64 = 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 11;
@@ -16,7 +18,7 @@ pub(super) fn canonical(registers: &kvm_regs, rip: u64) -> [u8; CANONICAL_BYTES]
     let r = registers;
     let words = [
         rip,
-        r.rflags & STATUS_FLAGS,
+        r.rflags & DIRECTION,
         r.rax,
         r.rcx,
         r.rdx,
@@ -113,9 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn interrupt_and_resume_flags_do_not_count() {
+    fn only_the_flag_that_is_defined_everywhere_counts() {
         let plain = kvm_regs { rflags: 2, ..Default::default() };
-        let other = kvm_regs { rflags: 2 | 1 << 9 | 1 << 16, ..Default::default() };
-        assert_eq!(canonical(&plain, 1), canonical(&other, 1));
+        // Interrupt and resume flag; carry, parity, auxiliary carry, zero, sign and overflow, as DIV leaves them.
+        for flags in [1 << 9 | 1 << 16, 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 11] {
+            let other = kvm_regs { rflags: 2 | flags, ..Default::default() };
+            assert_eq!(canonical(&plain, 1), canonical(&other, 1));
+        }
+        let other = kvm_regs { rflags: 2 | DIRECTION, ..Default::default() };
+        assert_ne!(canonical(&plain, 1), canonical(&other, 1));
     }
 }

@@ -73,6 +73,8 @@ pub struct VmConfig {
     pub memory_mib: u64,
     /// what the guest is shown of the processor beyond x86-64-v2; the same on both hosts
     pub features: Vec<Feature>,
+    /// whether the hosts may differ in what the image's results depend on
+    pub mixed_hosts: bool,
     /// the guest's command line
     pub arguments: Vec<String>,
     /// network devices by manifest name

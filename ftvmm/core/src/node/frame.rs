@@ -16,7 +16,7 @@ use super::authentication::{Key, Purpose, TAG_LENGTH};
 use super::failpoints::{self, Point};
 
 /// The first bytes of a connection; the digit is the version of the format.
-pub const MAGIC: [u8; 8] = *b"FTVMLOG3";
+pub const MAGIC: [u8; 8] = *b"FTVMLOG4";
 /// Largest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 const NONCE_BYTES: usize = 16;

@@ -125,7 +125,10 @@ impl RunningNode {
         let machine_config = world.machine_config().clone();
         let mut machine = Machine::new(&image, &machine_config)?;
         machine.interrupt_long_computing()?;
-        let protocol_config = protocol_config(&config, image_digest, &machine_config)?;
+        let mut protocol_config = protocol_config(&config, image_digest, &machine_config)?;
+        if !config.vm.mixed_hosts {
+            protocol_config.host = machine.host_kind();
+        }
         let incarnation = u64::from_le_bytes(thread::random().map_err(file("random numbers"))?).max(1);
         let directory = &config.node.directory;
         let trace_path = directory.join("trace.jsonl");

@@ -185,6 +185,7 @@ mod tests {
             image: "image.hvt".into(),
             memory_mib: 2,
             features: Vec::new(),
+            mixed_hosts: false,
             arguments: vec!["--ipv4=10.0.0.2/24".into()],
             network,
             block: Vec::new(),

@@ -4,6 +4,8 @@ use thiserror::Error;
 
 use super::rules::Rules;
 use super::time::Timing;
+use crate::determinism;
+use crate::machine::HostKind;
 
 /// Configuration of one node's state machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -12,6 +14,8 @@ pub struct Config {
     pub vm: [u8; 16],
     /// Digest of image and machine configuration: both nodes must run the same machine.
     pub digest: [u8; 32],
+    /// This host, as far as the other one has to be alike.
+    pub host: HostKind,
     /// The protocol's intervals.
     pub timing: Timing,
     /// How many heartbeat (UDP) paths lead to the peer, beside the log session.
@@ -30,6 +34,7 @@ impl Config {
         Config {
             vm,
             digest,
+            host: HostKind::default(),
             timing: Timing::default(),
             heartbeat_paths: 2,
             log_buffer_entries: 65_536,
@@ -48,7 +53,7 @@ impl Config {
             *bound = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
         }
         bounds[intervals.len()] = u64::from(timing.clock_error_ppm);
-        Terms { digest: self.digest, bounds }
+        Terms { digest: self.digest, determinism_pass: determinism::VERSION, host: self.host, bounds }
     }
 
     /// Refuses intervals with which the protocol's promises would not hold (R10, R20).
@@ -82,6 +87,10 @@ impl Config {
 pub struct Terms {
     /// Digest of image and machine configuration.
     pub digest: [u8; 32],
+    /// Version of the pass that rewrites the image.
+    pub determinism_pass: u32,
+    /// The host, as far as the image's results depend on it.
+    pub host: HostKind,
     /// The bounds in the order of [`Terms::BOUNDS`]: intervals in nanoseconds, the clock error in millionths.
     pub bounds: [u64; Terms::BOUNDS.len()],
 }
@@ -100,8 +109,17 @@ impl Terms {
 
     /// In what the peer's terms differ, by name; `None`: in nothing.
     pub fn difference(&self, peer: &Terms) -> Option<String> {
+        if self.determinism_pass != peer.determinism_pass {
+            let (own, theirs) = (self.determinism_pass, peer.determinism_pass);
+            return Some(format!("the peer's determinism pass has version {theirs}, and version {own} here"));
+        }
         if self.digest != peer.digest {
             return Some("the peer runs another image or machine configuration".to_owned());
+        }
+        if self.host != peer.host {
+            let (own, theirs) = (self.host, peer.host);
+            let what = "hosts are to be alike in what the image's results depend on (`ftvmm verify`, vm.mixed_hosts)";
+            return Some(format!("{what}: {theirs} at the peer and {own} here"));
         }
         let pairs = Terms::BOUNDS.iter().zip(self.bounds.iter().zip(&peer.bounds));
         let differences: Vec<String> = pairs

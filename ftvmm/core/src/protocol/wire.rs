@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::log::Fingerprint;
+use crate::machine::HostKind;
 
 use super::config::Terms;
 
@@ -143,7 +144,12 @@ impl Reader<'_> {
     }
 
     fn terms(&mut self) -> Result<Terms, WireError> {
-        let mut terms = Terms { digest: self.take()?, bounds: [0; Terms::BOUNDS.len()] };
+        let digest = self.take()?;
+        let determinism_pass = u32::from_le_bytes(self.take()?);
+        let (vendor, signature) = (self.take()?, u32::from_le_bytes(self.take()?));
+        let [kvm, counts] = self.take()?;
+        let host = HostKind { vendor, signature, kvm, counts };
+        let mut terms = Terms { digest, determinism_pass, host, bounds: [0; Terms::BOUNDS.len()] };
         for bound in &mut terms.bounds {
             *bound = self.number()?;
         }
@@ -243,6 +249,10 @@ impl Message {
 impl Terms {
     fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.digest);
+        bytes.extend_from_slice(&self.determinism_pass.to_le_bytes());
+        bytes.extend_from_slice(&self.host.vendor);
+        bytes.extend_from_slice(&self.host.signature.to_le_bytes());
+        bytes.extend_from_slice(&[self.host.kvm, self.host.counts]);
         for bound in self.bounds {
             bytes.extend_from_slice(&bound.to_le_bytes());
         }
@@ -270,7 +280,14 @@ mod tests {
     use super::*;
 
     fn terms() -> impl Strategy<Value = Terms> {
-        (any::<[u8; 32]>(), any::<[u64; Terms::BOUNDS.len()]>()).prop_map(|(digest, bounds)| Terms { digest, bounds })
+        let host = any::<([u8; 12], u32, u8, u8)>().prop_map(|(vendor, signature, kvm, counts)| HostKind {
+            vendor,
+            signature,
+            kvm,
+            counts,
+        });
+        (any::<([u8; 32], u32, [u64; Terms::BOUNDS.len()])>(), host)
+            .prop_map(|((digest, determinism_pass, bounds), host)| Terms { digest, determinism_pass, host, bounds })
     }
 
     fn marks() -> impl Strategy<Value = OutputMark> {

@@ -21,6 +21,8 @@ pub(super) fn examine_host(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let dictionary = PyDict::new(py);
     dictionary.set_item("task_type", report.traits.task_type)?;
     dictionary.set_item("rip_past_out", report.traits.rip_past_out)?;
+    dictionary.set_item("processor", report.kind.processor_name())?;
+    dictionary.set_item("kvm", report.kind.kvm_name())?;
     dictionary.set_item("capabilities", capabilities)?;
     dictionary.set_item("features", report.features)?;
     Ok(dictionary)

@@ -23,6 +23,7 @@ class Outcome(TypedDict):
 class HostReport(TypedDict):
     """What a host's KVM does: the TSS type that lets port I/O pass from CPL 3, and where RIP is after an `out`.
 
+    `guest_cpuid`: whether KVM takes the CPUID that the guest is shown; `umip`: whether it takes CR4.UMIP;
     `processor`: its maker, family and model; `kvm`: the module of the KVM that it has.
 
     `features`: what a guest may be shown beyond x86-64-v2, and whether the host's processor has it.
@@ -30,6 +31,8 @@ class HostReport(TypedDict):
 
     task_type: int
     rip_past_out: bool
+    guest_cpuid: bool
+    umip: bool
     processor: str
     kvm: str
     capabilities: dict[str, bool]
@@ -51,14 +54,16 @@ class HostDependence(FoundInstruction):
 class ImageReport(TypedDict):
     """What the determinism pass finds in an image.
 
-    `hidden` are non-deterministic instructions that begin inside others, or in what the image calls data; `features`
-    are those of processors beyond x86-64-v2 of which it has instructions, for where CPUID shows them.
+    `hidden` are non-deterministic instructions that begin inside others, or in what the image calls data; `doubtful`
+    are rewritten ones in no function that a symbol names with its length, which may be data; `features` are those of
+    processors beyond x86-64-v2 of which it has instructions, for where CPUID shows them.
     """
 
     code_bytes: int
     depends: list[HostDependence]
     features: list[str]
     rewritten: list[FoundInstruction]
+    doubtful: list[FoundInstruction]
     refused: list[FoundInstruction]
     hidden: list[FoundInstruction]
 

@@ -39,6 +39,8 @@ def doctor() -> None:
     _line("processor", host["processor"])
     _line("KVM", host["kvm"])
     _line("TSS type for CPL-3 I/O", str(host["task_type"]))
+    _line("CPUID told to KVM", "the guest's own" if host["guest_cpuid"] else "all that KVM can do")
+    _line("CR4.UMIP", "set" if host["umip"] else "not set")
     _line("RIP after an out", "past it" if host["rip_past_out"] else "at it")
     own = [name for name, is_there in host["features"] if is_there]
     _line("features for guests", ", ".join(own) or "none")

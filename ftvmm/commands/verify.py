@@ -38,7 +38,8 @@ def verify(as_json: bool, image: str) -> int:
     An instruction whose result depends on the host or on the moment is rewritten, so that the VMM answers it and logs
     the answer. What cannot be answered so is refused, and so is what is not known to be deterministic. Bytes inside of
     other instructions that could be read as such an instruction are only listed: a replica that jumps there diverges
-    and is stopped.
+    and is stopped. Without symbols, all that is executable counts as code: what is rewritten outside of every function
+    whose length a symbol tells is listed once more, as it may be a table, which is then another one.
 
     Some instructions give the same result only on hosts that are alike in something: for each such thing, how many
     there are and the first. A host without RDFSBASE and WRFSBASE refuses an image that uses them. Instructions of
@@ -56,6 +57,7 @@ def verify(as_json: bool, image: str) -> int:
     else:
         click.echo(f"{image}: {report['code_bytes']} bytes of code")
         _tell("rewritten", report["rewritten"])
+        _tell("rewritten, but may be data: in no function of known length", report["doubtful"])
         _tell("refused", report["refused"])
         _tell("inside of other instructions", report["hidden"])
         _tell_dependences(report["depends"])

@@ -133,6 +133,19 @@ fn a_rewritten_instruction_keeps_its_length() {
     assert!(rewritten.hidden.is_empty(), "{:x?}", rewritten.hidden);
 }
 
+#[test]
+fn what_may_be_data_is_not_rewritten_without_a_word() {
+    // rdtsc; ret; and two bytes in no function, which would be RDTSC.
+    let code = [0x0f, 0x31, 0xc3, 0x0f, 0x31];
+    let doubtful = |symbols: &[Symbol]| with_data(&code, symbols).unwrap().doubtful;
+    assert_eq!(doubtful(&[("function", 2, CODE, 3)]), [CODE + 3]);
+    assert!(doubtful(&[("function", 2, CODE, 3), ("other name", 2, CODE, 0), ("rest", 2, CODE + 3, 2)]).is_empty());
+    // A symbol without a length says where code starts, and not how far it goes.
+    assert_eq!(doubtful(&[("function", 2, CODE, 0)]), [CODE, CODE + 3]);
+    assert_eq!(doubtful(&[]), [CODE, CODE + 3]);
+    assert!(doubtful(&[("function", 2, CODE, 3), ("table", 1, CODE + 3, 2)]).is_empty());
+}
+
 /// What the pass says of code, of which a range is called data.
 fn with_data(code: &[u8], symbols: &[Symbol]) -> Result<Rewritten, DeterminismError> {
     rewrite(&Image::parse(&with_symbols(image_of(code, &[]), symbols)).unwrap())

@@ -75,6 +75,9 @@ pub struct Rewritten {
     pub depends: BTreeMap<HostTrait, Found>,
     /// The features of processors beyond x86-64-v2 of which the image has instructions, for where CPUID shows them.
     pub features: BTreeSet<CpuidFeature>,
+    /// The addresses of rewritten instructions that lie in no function that a symbol names with its length: all that is
+    /// executable is read as code, and there it may be a table.
+    pub doubtful: Vec<u64>,
     /// Addresses inside other instructions, or in data, where a non-deterministic one could be decoded.
     pub hidden: Vec<u64>,
 }
@@ -105,6 +108,8 @@ pub fn examine(image: &Image) -> (Rewritten, Vec<DeterminismError>) {
     for segment in image.segments.iter().filter(|segment| segment.executable) {
         rewrite_segment(segment, image, &mut rewritten, &mut refused);
     }
+    let patched = rewritten.patches.iter().map(|patch| patch.address);
+    rewritten.doubtful = patched.filter(|address| !image.functions.holds_surely(*address)).collect();
     (rewritten, refused)
 }
 

@@ -10,6 +10,7 @@ use crate::devices::{BlockFile, Console, DeviceError, Tap, World};
 use crate::image::{Image, ImageError};
 use crate::log::{Close, Header, LogError, LogReader, LogWriter};
 use crate::machine::{DeviceConfig, Feature, Machine, MachineConfig, MachineError, SECTOR_BYTES};
+use crate::remark::remark;
 
 /// What to run, and on what.
 #[derive(Clone, Debug, Deserialize)]
@@ -95,6 +96,9 @@ pub fn prepare_run(config: &RunConfig) -> Result<(Machine, World, Option<LogWrit
         index(name).map(|index| world.blocks.insert(index, block));
     }
     let machine = Machine::new(&image, &machine_config)?;
+    if let Some(doubt) = machine.doubt() {
+        remark(format!("ftvmm: {doubt}"));
+    }
     let recording = match &config.record {
         None => None,
         Some(path) => {

@@ -95,6 +95,15 @@ impl Functions {
         (function.length_bytes == 0 || offset < function.length_bytes).then_some((function, offset))
     }
 
+    /// Whether a function of known length holds an address.
+    pub fn holds_surely(&self, address: u64) -> bool {
+        let before = &self.0[..self.0.partition_point(|function| function.address <= address)];
+        // One start may have several names, of which not each tells the length.
+        let start = before.last().map(|function| function.address);
+        let mut nearest = before.iter().rev().take_while(|function| Some(function.address) == start);
+        nearest.any(|function| address - function.address < function.length_bytes)
+    }
+
     /// An address in the words of a programmer: its function, and the offset in hexadecimal.
     pub fn place_of(&self, address: u64) -> Option<String> {
         self.holding(address).map(|(function, offset)| format!("{}+{offset:#x}", function.name))

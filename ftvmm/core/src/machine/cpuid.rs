@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 
+use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use serde::{Deserialize, Serialize};
 
 /// One leaf of the table.
@@ -109,6 +110,10 @@ const LONG_MODE_EDX: u32 = 1 << 20 | 1 << 27 | 1 << 29;
 const INVARIANT_TSC_EDX: u32 = 1 << 8;
 /// RDFSBASE and WRFSBASE, in leaf 7. Not shown: programs of Linux ask the kernel, which is the personality.
 const FSGSBASE_EBX: u32 = 1;
+/// RDTSCP, in leaf 0x80000001: the machine answers it.
+const RDTSCP_EDX: u32 = 1 << 27;
+/// CR4.UMIP, in leaf 7's ECX. Not shown: it is the VMM's.
+const UMIP_ECX: u32 = 1 << 2;
 /// 32 KiB in eight ways of 64-byte lines, for instructions and for data: AMD APM volume 3, Fn8000_0005.
 const FIRST_CACHE: u32 = 32 << 24 | 8 << 16 | 1 << 8 | 64;
 /// 512 KiB in eight ways, Fn8000_0006.
@@ -165,6 +170,36 @@ impl CpuidTable {
             }
         }
         self
+    }
+
+    /// What KVM is told: that the guest's processor has what the table shows, less what the machine answers itself, so that it
+    /// stays #UD where it was not rewritten; and what belongs to the bits that the VMM sets in CR4.
+    pub(super) fn for_kvm(&self, sets_fs_base: bool, umip: bool) -> Vec<kvm_cpuid_entry2> {
+        let entry = |leaf: &CpuidLeaf| {
+            let has_subleaves = WITH_SUBLEAVES.contains(&leaf.leaf);
+            let mut entry = kvm_cpuid_entry2 {
+                function: leaf.leaf,
+                index: leaf.subleaf,
+                flags: if has_subleaves { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } else { 0 },
+                eax: leaf.eax,
+                ebx: leaf.ebx,
+                ecx: leaf.ecx,
+                edx: leaf.edx,
+                ..Default::default()
+            };
+            match (leaf.leaf, leaf.subleaf) {
+                (1, 0) => entry.ecx &= !EMULATED_ECX,
+                (7, 0) => {
+                    entry.ebx &= !EXTENDED_FEATURES_EBX;
+                    entry.ebx |= if sets_fs_base { FSGSBASE_EBX } else { 0 };
+                    entry.ecx |= if umip { UMIP_ECX } else { 0 };
+                }
+                (0x8000_0001, 0) => entry.edx &= !RDTSCP_EDX,
+                _ => {}
+            }
+            entry
+        };
+        self.leaves.iter().map(entry).collect()
     }
 
     /// What the table shows and a host does not have, in words; empty where it has all of it.
@@ -249,6 +284,24 @@ mod tests {
         assert_eq!(table.missing_on(HostFeatures { extended_ebx: !(1 << 5), ..all }), ["CPUID 7 EBX 0x20"]);
         let bare = HostFeatures { ecx: !(1 << 25 | 1 << 30 | 1), extended_ebx: 0, ..all };
         assert_eq!(table.missing_on(bare), ["aes", "bmi2", "CPUID 1 ECX 0x1, EDX 0x0", "CPUID 7 EBX 0x20"]);
+    }
+
+    #[test]
+    fn kvm_is_told_what_the_guest_is_shown_less_what_is_answered() {
+        let table = CpuidTable::default().with(&[Feature::Sha]);
+        let told = |sets_fs_base, umip| {
+            let entries = table.for_kvm(sets_fs_base, umip);
+            assert_eq!(entries.len(), table.leaves.len());
+            let of = |leaf: u32| *entries.iter().find(|entry| entry.function == leaf).unwrap();
+            (of(1), of(7), of(0x8000_0001))
+        };
+        let (basic, extended, long_mode) = told(false, false);
+        assert_eq!((basic.eax, basic.ecx, basic.edx), (0x0006_00f0, FEATURES_ECX & !(1 << 30), FEATURES_EDX));
+        assert_eq!((extended.ebx, extended.ecx), (1 << 29, 0));
+        assert_eq!((extended.flags, basic.flags), (KVM_CPUID_FLAG_SIGNIFCANT_INDEX, 0));
+        assert_eq!(long_mode.edx, 1 << 20 | 1 << 29);
+        let (_, extended, _) = told(true, true);
+        assert_eq!((extended.ebx, extended.ecx), (1 << 29 | 1, 1 << 2));
     }
 
     #[test]

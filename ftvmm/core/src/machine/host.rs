@@ -1,4 +1,5 @@
-//! What differs between hosts and has to be tried out: which TSS type lets a CPL-3 `out` pass, and where RIP is then.
+//! What differs between hosts and has to be tried out: which TSS type lets a CPL-3 `out` pass, and where RIP is then;
+//! whether KVM takes the guest's own CPUID, and CR4.UMIP.
 
 use std::sync::OnceLock;
 
@@ -8,19 +9,22 @@ use kvm_ioctls::{Cap, Kvm};
 use super::cpuid::HostFeatures;
 use super::host_kind::HostKind;
 use super::memory::{Access, GuestMemory, PAGE_BYTES};
-use super::vcpu::{Exit, Start, Vcpu};
+use super::vcpu::{Exit, Start, Vcpu, VcpuSetup};
 use super::{CpuidTable, Feature, MachineError};
 use crate::determinism::{SITE_PORT, SITE_TRAP_BYTES};
 
 /// VT-x demands a busy TSS; QEMU's emulated SVM passes the I/O bitmap of an available one only.
 const TASK_TYPES: [u8; 2] = [11, 9];
+/// What the VMM would have beside, and does without where KVM does not take it: the guest's own CPUID, and CR4.UMIP. Both only
+/// stop what the determinism pass did not see. Tried in this order.
+const EXTRAS: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
 const CODE_ADDRESS: u64 = 0x1_0000;
 
 /// What was found out about this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostTraits {
-    /// The type of the TSS's descriptor that works.
-    pub task_type: u8,
+    /// What works here.
+    pub setup: VcpuSetup,
     /// Whether RIP, read after the exit for an `out`, is already past it.
     pub rip_past_out: bool,
 }
@@ -40,10 +44,14 @@ impl HostTraits {
 
     fn find_out(kvm: &Kvm) -> Result<HostTraits, MachineError> {
         let mut seen = Vec::new();
-        for task_type in TASK_TYPES {
-            match try_task_type(kvm, task_type) {
-                Ok(rip_past_out) => return Ok(HostTraits { task_type, rip_past_out }),
-                Err(reason) => seen.push(format!("type {task_type}: {reason}")),
+        for (guest_cpuid, umip) in EXTRAS {
+            seen.clear();
+            for task_type in TASK_TYPES {
+                let setup = VcpuSetup { task_type, guest_cpuid, umip };
+                match try_setup(kvm, setup) {
+                    Ok(rip_past_out) => return Ok(HostTraits { setup, rip_past_out }),
+                    Err(reason) => seen.push(format!("type {task_type}: {reason}")),
+                }
             }
         }
         Err(MachineError::Host { reason: format!("port I/O from CPL 3 does not pass ({})", seen.join("; ")) })
@@ -51,13 +59,13 @@ impl HostTraits {
 }
 
 /// Runs `out SITE_PORT, al` and says whether RIP is past it.
-fn try_task_type(kvm: &Kvm, task_type: u8) -> Result<bool, String> {
+fn try_setup(kvm: &Kvm, setup: VcpuSetup) -> Result<bool, String> {
     let mut memory = GuestMemory::new(CODE_ADDRESS + PAGE_BYTES).map_err(|error| error.to_string())?;
     memory.allow(CODE_ADDRESS, CODE_ADDRESS + PAGE_BYTES, Access::EXECUTE);
     // The second `out` is there so that a processor that skips the first does not run on into nothing.
     memory.all_mut()[CODE_ADDRESS as usize..][..4].copy_from_slice(&[0xe6, SITE_PORT, 0xe6, SITE_PORT]);
     let start = Start { rip: CODE_ADDRESS, rsp: CODE_ADDRESS, rdi: 0, sets_fs_base: false };
-    let mut vcpu = Vcpu::new(kvm, &memory, start, task_type).map_err(|error| error.to_string())?;
+    let mut vcpu = Vcpu::new(kvm, &memory, start, setup, &CpuidTable::default()).map_err(|error| error.to_string())?;
     loop {
         match vcpu.enter().map_err(|error| error.to_string())? {
             Exit::Out { port, .. } if port == u16::from(SITE_PORT) => {

@@ -28,6 +28,7 @@ pub use request::{
     Answer, BLOCK_TRANSFER_BYTES_MAX, CONSOLE_BYTES_MAX, ETHERNET_HEADER_BYTES, HypercallResult, Instruction, Request,
 };
 pub use starvation::Starvation;
+pub use vcpu::VcpuSetup;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -47,6 +48,8 @@ pub struct Machine {
     memory: GuestMemory,
     sites: HashMap<u64, Site>,
     depends: BTreeMap<HostTrait, Found>,
+    /// How many instructions were rewritten of which nobody says that they are code.
+    doubtful: usize,
     devices: Vec<Option<Properties>>,
     cpuid: CpuidTable,
     traits: HostTraits,
@@ -84,13 +87,14 @@ impl Machine {
             rdi: BOOT_INFO_ADDRESS,
             sets_fs_base: rewritten.sets_fs_base(),
         };
-        let vcpu = Vcpu::new(&kvm, &memory, start, traits.task_type)?;
+        let vcpu = Vcpu::new(&kvm, &memory, start, traits.setup, &config.cpuid)?;
         let origin = [image.digest().0, config.digest().0].concat();
         Ok(Machine {
             vcpu,
             memory,
             sites: rewritten.sites,
             depends: rewritten.depends,
+            doubtful: rewritten.doubtful.len(),
             devices,
             cpuid: config.cpuid.clone(),
             traits,
@@ -191,6 +195,14 @@ impl Machine {
     pub fn starvation(&mut self, has_frames: impl FnOnce() -> bool) -> Option<Starvation> {
         let rip = self.vcpu.registers().rip;
         self.watch.as_mut()?.look(&self.memory, rip, processor_time(), has_frames)
+    }
+
+    /// What to tell people of an image of which something was rewritten that may be no code.
+    pub fn doubt(&self) -> Option<String> {
+        (self.doubtful > 0).then(|| {
+            let count = self.doubtful;
+            format!("of what was rewritten, {count} may be data: no function of known length holds it (`ftvmm verify`)")
+        })
     }
 
     /// This host, as far as the other one of a pair has to be alike: the guest's results depend on that.

@@ -1,11 +1,11 @@
 //! The vCPU: entering the guest, leaving it, and its registers.
 
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, Msrs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment, kvm_userspace_memory_region,
+    CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment,
+    kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
 
-use super::MachineError;
 use super::kicker::Kicker;
 use super::memory::GuestMemory;
 use super::monitor::{
@@ -13,11 +13,14 @@ use super::monitor::{
     SYSTEM_CALL_ADDRESS, TASK_SELECTOR, TSS_ADDRESS, TSS_LIMIT,
 };
 use super::page_tables::{self, TABLES_ADDRESS};
+use super::{CpuidTable, MachineError};
 
 /// Protected mode, monitor coprocessor, extension type, numeric error, write protect, paging.
 const CR0: u64 = 1 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31;
 /// Time-stamp disable, physical address extension, FXSR and SIMD exceptions. PCE and OSXSAVE stay off.
 const CR4: u64 = 1 << 2 | 1 << 5 | 1 << 9 | 1 << 10;
+/// User-mode instruction prevention: SGDT, SIDT, SLDT, STR and SMSW raise #GP at CPL 3.
+const CR4_UMIP: u64 = 1 << 11;
 /// RDFSBASE and WRFSBASE, for images that use them.
 const CR4_FSGSBASE: u64 = 1 << 16;
 /// Long mode enabled and active, no-execute. SYSCALL stays off.
@@ -56,6 +59,17 @@ pub(super) struct Start {
     pub sets_fs_base: bool,
 }
 
+/// How a vCPU is set up, as far as hosts differ in what they take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VcpuSetup {
+    /// The type of the TSS's descriptor.
+    pub task_type: u8,
+    /// Whether KVM is told the processor that the guest sees, and not all that KVM can do.
+    pub guest_cpuid: bool,
+    /// Whether CR4.UMIP is set.
+    pub umip: bool,
+}
+
 /// A VM with one vCPU; field order is drop order.
 pub(super) struct Vcpu {
     vcpu: VcpuFd,
@@ -66,11 +80,17 @@ pub(super) struct Vcpu {
 
 impl Vcpu {
     /// Makes a VM around `memory`, which the caller keeps alive and in place for as long as the vCPU.
-    pub fn new(kvm: &Kvm, memory: &GuestMemory, start: Start, task_type: u8) -> Result<Vcpu, MachineError> {
+    pub fn new(
+        kvm: &Kvm,
+        memory: &GuestMemory,
+        start: Start,
+        setup: VcpuSetup,
+        cpuid: &CpuidTable,
+    ) -> Result<Vcpu, MachineError> {
         let vm = kvm.create_vm().map_err(MachineError::kvm("create a VM"))?;
         let monitor_bytes = TABLES_ADDRESS - MONITOR_ADDRESS + page_tables::tables_bytes(memory.pages().len());
         let mut monitor = GuestMemory::new(monitor_bytes)?;
-        monitor::write(monitor.all_mut(), task_type);
+        monitor::write(monitor.all_mut(), setup.task_type);
         page_tables::write(&mut monitor.all_mut()[(TABLES_ADDRESS - MONITOR_ADDRESS) as usize..], memory.pages());
         for (slot, address, region) in [(0, 0, memory), (1, MONITOR_ADDRESS, &monitor)] {
             let region = kvm_userspace_memory_region {
@@ -88,10 +108,14 @@ impl Vcpu {
             vm.set_tss_address(REAL_MODE_TSS_ADDRESS as usize).map_err(MachineError::kvm("set the TSS address"))?;
         }
         let vcpu = vm.create_vcpu(0).map_err(MachineError::kvm("create a vCPU"))?;
-        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(MachineError::kvm("tell its CPUID"))?;
+        let cpuid = match setup.guest_cpuid {
+            true => CpuId::from_entries(&cpuid.for_kvm(start.sets_fs_base, setup.umip))
+                .map_err(|_| MachineError::Config { reason: "the CPUID table has too many leaves".into() })?,
+            false => kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(MachineError::kvm("tell its CPUID"))?,
+        };
         vcpu.set_cpuid2(&cpuid).map_err(MachineError::kvm("set CPUID"))?;
         let mut vcpu = Vcpu { vcpu, _vm: vm, monitor, kicker: Kicker::new() };
-        vcpu.set_system_registers(task_type, start.sets_fs_base)?;
+        vcpu.set_system_registers(setup, start.sets_fs_base)?;
         vcpu.set_system_call_target()?;
         vcpu.set_start(start)?;
         Ok(vcpu)
@@ -107,7 +131,7 @@ impl Vcpu {
         }
     }
 
-    fn set_system_registers(&mut self, task_type: u8, sets_fs_base: bool) -> Result<(), MachineError> {
+    fn set_system_registers(&mut self, setup: VcpuSetup, sets_fs_base: bool) -> Result<(), MachineError> {
         let mut registers = self.vcpu.get_sregs().map_err(MachineError::kvm("read system registers"))?;
         let data = kvm_segment {
             base: 0,
@@ -127,7 +151,7 @@ impl Vcpu {
             base: TSS_ADDRESS,
             limit: TSS_LIMIT,
             selector: TASK_SELECTOR,
-            type_: task_type,
+            type_: setup.task_type,
             present: 1,
             ..Default::default()
         };
@@ -136,7 +160,9 @@ impl Vcpu {
         registers.idt = kvm_dtable { base: IDT_ADDRESS, limit: IDT_LIMIT, ..Default::default() };
         registers.cr0 = CR0;
         registers.cr3 = TABLES_ADDRESS;
-        registers.cr4 = if sets_fs_base { CR4 | CR4_FSGSBASE } else { CR4 };
+        registers.cr4 = CR4;
+        registers.cr4 |= if sets_fs_base { CR4_FSGSBASE } else { 0 };
+        registers.cr4 |= if setup.umip { CR4_UMIP } else { 0 };
         registers.efer = EFER;
         self.vcpu.set_sregs(&registers).map_err(MachineError::kvm("set system registers"))
     }

@@ -18,6 +18,7 @@ use crate::image::{Image, ImageError};
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
 use crate::protocol::{Config, ConfigError, Input, Node, OutputMark, OutputResult, Timing, Unusable};
+use crate::remark::remark;
 
 use super::authentication::{Key, KeyError};
 use super::config::{BUILD, NodeConfig, TimingConfig};
@@ -125,6 +126,9 @@ impl RunningNode {
         let machine_config = world.machine_config().clone();
         let mut machine = Machine::new(&image, &machine_config)?;
         machine.interrupt_long_computing()?;
+        if let Some(doubt) = machine.doubt() {
+            remark(format!("ftvmm node: {doubt}"));
+        }
         let mut protocol_config = protocol_config(&config, image_digest, &machine_config)?;
         if !config.vm.mixed_hosts {
             protocol_config.host = machine.host_kind();

@@ -19,7 +19,9 @@ pub(super) fn examine_host(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         capabilities.set_item(name, is_there)?;
     }
     let dictionary = PyDict::new(py);
-    dictionary.set_item("task_type", report.traits.task_type)?;
+    dictionary.set_item("task_type", report.traits.setup.task_type)?;
+    dictionary.set_item("guest_cpuid", report.traits.setup.guest_cpuid)?;
+    dictionary.set_item("umip", report.traits.setup.umip)?;
     dictionary.set_item("rip_past_out", report.traits.rip_past_out)?;
     dictionary.set_item("processor", report.kind.processor_name())?;
     dictionary.set_item("kvm", report.kind.kvm_name())?;
@@ -65,6 +67,7 @@ pub(super) fn examine_image(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_,
     let features = rewritten.features.iter().map(|feature| format!("{feature:?}").to_lowercase());
     dictionary.set_item("features", features.collect::<Vec<String>>())?;
     dictionary.set_item("rewritten", list(&mut sites.iter().map(|address| (*address, None)))?)?;
+    dictionary.set_item("doubtful", list(&mut rewritten.doubtful.iter().map(|address| (*address, None)))?)?;
     dictionary.set_item("refused", list(&mut refused.iter().map(|one| (one.address, Some(one.reason))))?)?;
     dictionary.set_item("hidden", list(&mut rewritten.hidden.iter().map(|address| (*address, None)))?)?;
     Ok(dictionary)

@@ -7,7 +7,7 @@ mod readiness;
 mod tap;
 mod world;
 
-pub use block_file::BlockFile;
+pub use block_file::{BlockFile, Sharing};
 pub use console::Console;
 pub use readiness::{Readiness, wait};
 pub use tap::Tap;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::devices::{BlockFile, Console, DeviceError, Tap, World};
+use crate::devices::{BlockFile, Console, DeviceError, Sharing, Tap, World};
 use crate::image::{Image, ImageError};
 use crate::log::{Close, Header, LogError, LogReader, LogWriter};
 use crate::machine::{DeviceConfig, Feature, Machine, MachineConfig, MachineError, SECTOR_BYTES};
@@ -90,7 +90,7 @@ pub fn prepare_run(config: &RunConfig) -> Result<(Machine, World, Option<LogWrit
         index(name).map(|index| world.taps.insert(index, tap));
     }
     for BlockAttachment { name, path } in &config.block {
-        let block = BlockFile::open(path)?;
+        let block = BlockFile::open(path, Sharing::Own)?;
         let device = DeviceConfig::Block { capacity_bytes: block.capacity_bytes(), sector_bytes: SECTOR_BYTES };
         attach(&mut machine_config, name, device)?;
         index(name).map(|index| world.blocks.insert(index, block));

@@ -34,13 +34,10 @@ impl Devices {
         self.taps.contains_key(&device) || self.blocks.contains_key(&device)
     }
 
-    /// The VM comes to these devices: what came and what was read before is not its own.
+    /// The VM comes to these devices: what came before is not its own.
     pub fn take_over(&self) {
         for tap in self.taps.values() {
             tap.discard_waiting();
-        }
-        for block in self.blocks.values() {
-            block.forget_read();
         }
     }
 
@@ -82,6 +79,11 @@ impl Devices {
     /// What the disk says, or that there is none.
     pub fn read_block(&self, device: u8, offset: u64, length: u32) -> Result<Vec<u8>, DeviceError> {
         self.block(device)?.read(offset, length)
+    }
+
+    /// The bytes of a unit in which a disk is written; `None`: this is no disk, or is not open.
+    pub fn unit_bytes(&self, device: u8) -> Option<u64> {
+        self.blocks.get(&device).map(|block| block.unit_bytes())
     }
 
     fn block(&self, device: u8) -> Result<&BlockFile, DeviceError> {

@@ -72,10 +72,13 @@ impl Content {
         blake3::hash(self.bytes()).to_hex()[..32].to_owned()
     }
 
-    fn overlaps(&self, on: u8, start: u64, length: u64) -> bool {
+    /// Whether it writes to a unit of the disk that such a transfer touches, too.
+    fn overlaps(&self, on: u8, start: u64, length: u64, unit_bytes: u64) -> bool {
+        let units = |start: u64, length: u64| (start / unit_bytes, (start + length).div_ceil(unit_bytes));
         match self {
             Content::Block { device, offset, bytes } => {
-                *device == on && *offset < start + length && start < *offset + bytes.len() as u64
+                let (own, other) = (units(*offset, bytes.len() as u64), units(start, length));
+                *device == on && own.0 < other.1 && other.0 < own.1
             }
             Content::Frame { .. } | Content::Console { .. } => false,
         }
@@ -178,12 +181,20 @@ pub struct OutputQueue {
 }
 
 impl OutputQueue {
-    /// Queues the next output. Returns it, and the write beneath it that may be re-issued yet.
-    pub fn produce(&self, fingerprint: Fingerprint, depends_on: u64, content: Content) -> (OutputMark, u64) {
+    /// Queues the next output. Returns it, and the write beneath it that may be re-issued yet: one that touches the same unit of
+    /// `unit_bytes` bytes of its disk, for a write reads, changes and writes whole units (`BlockFile`).
+    pub fn produce(
+        &self,
+        fingerprint: Fingerprint,
+        depends_on: u64,
+        unit_bytes: u64,
+        content: Content,
+    ) -> (OutputMark, u64) {
         let mut state = self.state.lock();
         state.produced += 1;
         let index = state.produced;
-        let beneath = state.extents.iter().rev().find(|one| content.overlaps(one.device, one.offset, one.length));
+        let is_beneath = |one: &&Extent| content.overlaps(one.device, one.offset, one.length, unit_bytes);
+        let beneath = state.extents.iter().rev().find(is_beneath);
         let overlaps = beneath.map_or(0, |one| one.index);
         if index > state.forgotten {
             if let Content::Block { device, offset, bytes } = &content {
@@ -313,7 +324,7 @@ impl OutputQueue {
                 .chain(&state.pending)
                 // R17: those that are re-issued too.
                 .filter(|output| rule!(reissue_before_run) || output.index > state.reissue_through)
-                .any(|output| output.content.overlaps(device, offset, length))
+                .any(|output| output.content.overlaps(device, offset, length, 1))
         {
             self.changed.wait(&mut state);
         }
@@ -336,7 +347,7 @@ mod tests {
     }
 
     fn produce(queue: &OutputQueue, depends_on: u64, content: Content) {
-        queue.produce(Fingerprint::default(), depends_on, content);
+        queue.produce(Fingerprint::default(), depends_on, 1, content);
     }
 
     fn index(next: Next) -> (&'static str, u64) {
@@ -376,6 +387,17 @@ mod tests {
         assert_eq!([overlaps(0), overlaps(512), overlaps(256), overlaps(0)], [0, 0, 2, 3]);
         queue.forget(3);
         assert_eq!([overlaps(512), overlaps(0)], [0, 4]);
+    }
+
+    #[test]
+    fn writes_to_one_unit_of_the_disk_are_one_beneath_the_other() {
+        let queue = OutputQueue::default();
+        let overlaps = |unit_bytes, offset| {
+            let content = Content::Block { device: 1, offset, bytes: vec![0; 512] };
+            queue.produce(Fingerprint::default(), 0, unit_bytes, content).1
+        };
+        assert_eq!([overlaps(512, 0), overlaps(512, 512)], [0, 0]);
+        assert_eq!([overlaps(4096, 3584), overlaps(4096, 4096), overlaps(4096, 1024)], [2, 0, 3]);
     }
 
     #[test]

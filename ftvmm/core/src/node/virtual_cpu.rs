@@ -256,7 +256,10 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         }
         #[cfg(feature = "lab")]
         let kind = content.kind();
-        let (output, overlaps) = self.outputs.produce(self.machine.fingerprint(), depends_on, content);
+        // Not known before the VM is attached, nor asked for: a replay lets nothing out, and a node alone waits for nobody's R (R23).
+        let unit_bytes = content.device().and_then(|device| self.devices.lock().as_ref()?.unit_bytes(device));
+        let (output, overlaps) =
+            self.outputs.produce(self.machine.fingerprint(), depends_on, unit_bytes.unwrap_or(1), content);
         (self.tell)(Input::OutputProduced { output, depends_on, overlaps });
         #[cfg(feature = "lab")]
         if !replaying {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::devices::{BlockFile, DeviceError, Tap};
+use crate::devices::{BlockFile, DeviceError, Sharing, Tap};
 use crate::image::{DeviceKind, Image, ManifestEntry};
 use crate::machine::{DeviceConfig, MachineConfig};
 use crate::protocol::Unusable;
@@ -90,7 +90,7 @@ impl World {
     fn check_block(&self, index: u8, name: &str, usable: &mut Devices) -> Result<(), DeviceError> {
         for device in self.vm.block.iter().filter(|device| device.name == name) {
             // Anew each time, by its path: what was open before may be what was mounted there before.
-            let block = BlockFile::open(&device.path)?;
+            let block = BlockFile::open(&device.path, Sharing::Shared)?;
             block.check()?;
             usable.add_block(index, Arc::new(block));
         }
@@ -158,7 +158,7 @@ fn machine_config(vm: &VmConfig) -> Result<MachineConfig, DeviceError> {
         config.devices.insert(device.name.clone(), interface);
     }
     for device in &vm.block {
-        let file = BlockFile::open(&device.path)?;
+        let file = BlockFile::open(&device.path, Sharing::Shared)?;
         config = config.with_block(&device.name, file.capacity_bytes());
     }
     Ok(config)

@@ -127,7 +127,7 @@ pub struct LoggingConfig {
     pub listen: SocketAddr,
     /// where the primary dials
     pub peer: SocketAddr,
-    /// the log in memory, in MiB; a primary whose log is full stalls
+    /// the log in memory, in MiB: a primary whose log is full stalls, a backup whose log is full reads no more
     pub buffer_mib: u64,
     /// at most so many log entries in one message; absent: as many as fit
     pub entries_per_message: Option<usize>,

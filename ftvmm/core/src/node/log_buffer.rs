@@ -1,6 +1,10 @@
 //! The log in memory: what the primary may still have to send, and what the backup holds and has yet to replay.
+//!
+//! Both have the same bound in bytes, and none drops anything at it: the primary's guest waits until more is acknowledged, and the backup
+//! takes nothing from its socket until more is replayed. An entry that is larger than the bound is let into a log that is empty.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -20,6 +24,8 @@ struct State {
     /// Position of `entries[0]`; positions count from 1.
     first: u64,
     bytes: usize,
+    /// Backup: bytes that were received, and are stored next.
+    coming: usize,
     /// Positions that the sender may put on the wire: the vCPU flushes when an output waits or the guest idles.
     flushed: u64,
     /// A candidate closes its log: nothing is stored any more, and replay ends here.
@@ -30,6 +36,20 @@ struct State {
 impl State {
     fn newest(&self) -> u64 {
         self.first + self.entries.len() as u64 - 1
+    }
+}
+
+/// Room in a backup's log for what was received and is not stored yet; given back when this goes.
+#[derive(Debug)]
+pub struct Room {
+    log: Arc<LogBuffer>,
+    bytes: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.log.state.lock().coming -= self.bytes;
+        self.log.changed.notify_all();
     }
 }
 
@@ -74,7 +94,7 @@ pub struct LogBuffer {
 }
 
 impl LogBuffer {
-    /// An empty log that holds at most `bytes_max` bytes before [`LogBuffer::append`] makes the vCPU wait.
+    /// An empty log that holds at most `bytes_max` bytes before [`LogBuffer::append`] and [`LogBuffer::room`] wait.
     pub fn new(bytes_max: usize) -> LogBuffer {
         let state = State { first: 1, ..State::default() };
         LogBuffer { state: Mutex::new(state), changed: Condvar::new(), bytes_max }
@@ -113,6 +133,20 @@ impl LogBuffer {
             state.flushed = newest;
             self.changed.notify_all();
         }
+    }
+
+    /// Backup: waits until there is room for a frame of so many bytes, and keeps it. `None` when `give_up` says so or the node stops.
+    pub fn room(self: &Arc<Self>, bytes: usize, give_up: impl Fn() -> bool) -> Option<Room> {
+        let mut state = self.state.lock();
+        while !state.stopped && !give_up() {
+            let taken = state.bytes + state.coming;
+            if taken == 0 || taken + bytes <= self.bytes_max {
+                state.coming += bytes;
+                return Some(Room { log: self.clone(), bytes });
+            }
+            self.changed.wait(&mut state);
+        }
+        None
     }
 
     /// Backup: stores entries behind the newest one held. Returns the newest position held, or `None` when `first` is
@@ -223,6 +257,11 @@ impl LogBuffer {
         self.changed.notify_all();
     }
 
+    /// Bytes held: on the primary what is not acknowledged, on the backup what is not replayed.
+    pub fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
     /// When the entry at `position` came here, in CLOCK_BOOTTIME nanoseconds.
     pub fn came_at(&self, position: u64) -> Option<u64> {
         let state = self.state.lock();
@@ -271,6 +310,8 @@ pub fn split(count: u32, bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
     use super::*;
 
     const ALL: usize = usize::MAX;
@@ -337,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_full_buffer_makes_the_primary_wait_until_the_backup_has_caught_up() {
-        let log = std::sync::Arc::new(LogBuffer::new(8));
+        let log = Arc::new(LogBuffer::new(8));
         assert!(log.append(vec![0; 8], 0));
         let appender = {
             let log = log.clone();
@@ -345,10 +386,42 @@ mod tests {
         };
         let batch = log.batch(1, ALL, 100, never).unwrap();
         assert_eq!(batch.last(), 1, "a waiting primary flushes what it has");
-        assert_eq!(log.newest(), 1);
+        assert_eq!((log.newest(), log.bytes()), (1, 8));
         log.truncate(1);
         assert!(appender.join().unwrap());
-        assert_eq!(log.newest(), 2);
+        assert_eq!((log.newest(), log.bytes()), (2, 8));
+    }
+
+    #[test]
+    fn a_backup_takes_no_more_than_its_bound_until_replay_has_made_room() {
+        let log = Arc::new(LogBuffer::new(8));
+        let first = log.room(6, never).unwrap();
+        assert!(has_room(&log, 2) && !has_room(&log, 3), "what was received takes up room before it is stored");
+        assert_eq!(log.store(1, vec![vec![0; 3], vec![0; 3]], 0), Some(2));
+        drop(first);
+        assert!(has_room(&log, 2) && !has_room(&log, 3));
+        log.truncate(1);
+        assert!(has_room(&log, 5) && !has_room(&log, 6));
+        assert_eq!((log.newest(), log.bytes()), (2, 3), "nothing was dropped");
+        log.truncate(2);
+        assert!(has_room(&log, 100), "what is larger than the bound is taken once the log is empty");
+        log.stop();
+        assert!(log.room(1, never).is_none());
+    }
+
+    /// Whether a backup takes so many bytes from its socket without waiting.
+    fn has_room(log: &Arc<LogBuffer>, bytes: usize) -> bool {
+        let (looks, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Acquire) {
+                    log.wake();
+                }
+            });
+            let room = log.room(bytes, || looks.fetch_add(1, Ordering::AcqRel) > 0);
+            over.store(true, Ordering::Release);
+            room.is_some()
+        })
     }
 
     #[test]

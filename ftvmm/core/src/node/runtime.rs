@@ -295,7 +295,7 @@ impl Runtime {
             SessionEvent::Message { session, bytes } => {
                 Input::Message { path: Path::Log { connection: session }, bytes }
             }
-            SessionEvent::Entries { session, payload } => match self.store(session, &payload) {
+            SessionEvent::Entries { session, payload, room: _room } => match self.store(session, &payload) {
                 Ok(header) => Input::EntriesStored { connection: session, header },
                 Err(reason) => {
                     let session = self.sessions.remove(&session)?;

@@ -16,7 +16,7 @@ use crate::lab::rule;
 
 use super::authentication::Key;
 use super::frame::{FrameError, FrameReader, FrameWriter, Greeting, Kind};
-use super::log_buffer::{self, Batch, LogBuffer};
+use super::log_buffer::{self, Batch, LogBuffer, Room};
 use super::thread;
 
 /// A greeting is over by then, however the peer spreads its bytes: without the key nobody keeps the peer from being heard for longer.
@@ -61,6 +61,8 @@ pub enum SessionEvent {
         session: u64,
         /// what it carries
         payload: Vec<u8>,
+        /// what it takes up until it is stored
+        room: Room,
     },
     /// a frame of entries begins, and R6 is switched off
     #[cfg(feature = "lab")]
@@ -176,6 +178,25 @@ impl Session {
                 return self.close();
             }
             failpoint!(EntrySent, batch.last());
+        }
+    }
+
+    /// Reads until the connection is over; returns why it is. While the log has no room for what came, nothing more is read, and
+    /// the primary's kernel has to keep it: the primary's own log fills, and its guest waits.
+    fn read(&self, mut reader: FrameReader<TcpStream>) -> String {
+        let (channel, session) = (&self.channel, self.number);
+        loop {
+            match reader.read() {
+                Ok((Kind::Control, bytes)) => channel.tell(SessionEvent::Message { session, bytes }),
+                Ok((Kind::Entries, payload)) => {
+                    failpoint!(EntryReceived, entries_fields(&payload).map_or(0, |(_, first, ..)| first));
+                    let Some(room) = channel.log.room(payload.len(), || self.closed.load(Ordering::Acquire)) else {
+                        return "closed here".to_owned();
+                    };
+                    channel.tell(SessionEvent::Entries { session, payload, room });
+                }
+                Err(error) => return error.to_string(),
+            }
         }
     }
 
@@ -321,7 +342,6 @@ impl Channel {
         self.tell(SessionEvent::Opened { session: session.clone(), dialled });
         let writing = session.clone();
         thread::urgent("log-write", move || write_outgoing(&writing, &outgoing));
-        let channel = self.clone();
         #[cfg_attr(not(feature = "lab"), expect(unused_mut, reason = "the lab's build alters it"))]
         let mut reader = FrameReader::new(stream, self.key.clone(), greeting);
         #[cfg(feature = "lab")]
@@ -334,25 +354,11 @@ impl Channel {
             }));
         }
         thread::urgent("log-read", move || {
-            let reason = channel.read(session.number, reader);
+            let reason = session.read(reader);
             session.close();
-            channel.tell(SessionEvent::Closed { session: session.number, reason });
+            session.channel.tell(SessionEvent::Closed { session: session.number, reason });
         });
         Ok(())
-    }
-
-    /// Reads until the connection is over; returns why it is.
-    fn read(&self, session: u64, mut reader: FrameReader<TcpStream>) -> String {
-        loop {
-            match reader.read() {
-                Ok((Kind::Control, bytes)) => self.tell(SessionEvent::Message { session, bytes }),
-                Ok((Kind::Entries, payload)) => {
-                    failpoint!(EntryReceived, entries_fields(&payload).map_or(0, |(_, first, ..)| first));
-                    self.tell(SessionEvent::Entries { session, payload });
-                }
-                Err(error) => return error.to_string(),
-            }
-        }
     }
 }
 

@@ -391,7 +391,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         }
         self.control.position.store(position, Ordering::Release);
         if position.is_multiple_of(REPLAYED_EVERY) || position == self.log.newest() {
-            self.log.truncate(position.saturating_sub(1));
+            self.log.truncate(position);
             (self.tell)(Input::EntriesReplayed { through: position });
         }
         Ok(Some(entry.answer))

@@ -107,6 +107,17 @@ impl GuestClock {
         wall.look(boottime)
     }
 
+    /// The counter, by this host's clock.
+    pub fn counter_now(&mut self) -> u64 {
+        self.counter(boottime_nanoseconds())
+    }
+
+    /// The wall clock, by this host's clocks.
+    pub fn wall_now(&mut self) -> u64 {
+        let (realtime, boottime) = (wall_nanoseconds(), boottime_nanoseconds());
+        self.wall(realtime, boottime)
+    }
+
     /// A counter value that the other node gave to the guest, replayed here just now.
     pub fn observe_counter(&mut self, value: u64, boottime: u64) {
         self.counter = Ascending::from(value, boottime);

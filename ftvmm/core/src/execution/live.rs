@@ -25,7 +25,7 @@ pub fn run(
             Err(MachineError::Trap(report)) => break Ending::Trapped(report),
             Err(MachineError::Interrupted) if is_interrupted(interruption) => break Ending::Interrupted,
             Err(MachineError::Interrupted) => {
-                if let Some(starvation) = machine.starvation(|| world.has_frames()) {
+                if let Some(starvation) = machine.starvation(|| world.devices.readable() != 0) {
                     remark(format!("ftvmm: {starvation}"));
                 }
                 continue;

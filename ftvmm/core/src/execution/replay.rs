@@ -99,14 +99,10 @@ fn next(machine: &Machine, recorded: &mut Recorded, request: &Request, position:
         Record::Close(Close::End(_)) => {
             Err(diverges("the guest asks for an input and the log has come to its end".into()))
         }
-        Record::Entry { entry, .. } if entry.fingerprint != fingerprint => {
-            let reason = format!("the fingerprint is {fingerprint}, and {} was recorded", entry.fingerprint);
-            Err(diverges(reason))
+        Record::Entry { entry, .. } => {
+            entry.check(position, fingerprint, request).map_err(diverges)?;
+            Ok(Next::Answer(entry.answer))
         }
-        Record::Entry { entry, .. } if !request.takes(&entry.answer) => {
-            Err(diverges("the recorded answer is not one to this request".into()))
-        }
-        Record::Entry { entry, .. } => Ok(Next::Answer(entry.answer)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -85,15 +86,19 @@ pub fn prepare_run(config: &RunConfig) -> Result<(Machine, World, Option<LogWrit
     let index = |name: &str| image.manifest.entries.iter().find(|entry| entry.name == name).map(|entry| entry.index);
     for NetworkAttachment { name, tap, mac } in &config.network {
         let mac = parse_mac(mac).ok_or_else(|| SetupError::Mac { mac: mac.clone() })?;
-        let tap = Tap::open(tap)?;
+        let tap = Arc::new(Tap::open(tap)?);
         attach(&mut machine_config, name, DeviceConfig::Network { mac, mtu_bytes: tap.mtu_bytes() })?;
-        index(name).map(|index| world.taps.insert(index, tap));
+        if let Some(index) = index(name) {
+            world.devices.add_tap(index, tap);
+        }
     }
     for BlockAttachment { name, path } in &config.block {
-        let block = BlockFile::open(path, Sharing::Own)?;
+        let block = Arc::new(BlockFile::open(path, Sharing::Own)?);
         let device = DeviceConfig::Block { capacity_bytes: block.capacity_bytes(), sector_bytes: SECTOR_BYTES };
         attach(&mut machine_config, name, device)?;
-        index(name).map(|index| world.blocks.insert(index, block));
+        if let Some(index) = index(name) {
+            world.devices.add_block(index, block);
+        }
     }
     let machine = Machine::new(&image, &machine_config)?;
     if let Some(doubt) = machine.doubt() {

@@ -6,7 +6,7 @@
 use thiserror::Error;
 
 use super::Fingerprint;
-use crate::machine::{Answer, BLOCK_TRANSFER_BYTES_MAX, HypercallResult};
+use crate::machine::{Answer, BLOCK_TRANSFER_BYTES_MAX, HypercallResult, Request};
 
 /// An input of the VM: `answer` is what the guest got at `position`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,24 @@ impl Entry {
         let checksum = checksum(&bytes[start + HEADER_BYTES..]);
         bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
         bytes[start + 4..start + 8].copy_from_slice(&checksum);
+    }
+
+    /// Whether a replay at `position`, whose guest asks this and has come there by this fingerprint, is that of the guest that was told
+    /// this entry.
+    ///
+    /// # Errors
+    /// In what it differs.
+    pub fn check(&self, position: u64, fingerprint: Fingerprint, request: &Request) -> Result<(), String> {
+        if self.position != position {
+            return Err(format!("the log has position {} here", self.position));
+        }
+        if self.fingerprint != fingerprint {
+            return Err(format!("the fingerprint is {fingerprint}, and the log has {}", self.fingerprint));
+        }
+        if !request.takes(&self.answer) {
+            return Err("the log's answer is not one to this request".into());
+        }
+        Ok(())
     }
 
     /// Decodes the entry at the start of `bytes`; returns it and how many bytes it took.

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::json;
 
+use crate::devices::Devices;
 use crate::lab::{failpoint, mutant};
 use crate::protocol::{Instant, Node, OutputMark, OutputResult};
 
 #[cfg(feature = "lab")]
 use super::broken_emission;
 use super::config::OutputPolicy;
-use super::devices::Devices;
 #[cfg(feature = "lab")]
 use super::holding;
 use super::outputs::{Content, Next, OutputQueue, Produced};

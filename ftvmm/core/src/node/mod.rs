@@ -5,7 +5,6 @@ pub mod authentication;
 #[cfg(feature = "lab")]
 mod broken_emission;
 pub mod config;
-pub mod devices;
 pub mod emitter;
 #[cfg(feature = "lab")]
 pub mod failpoints;

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::devices::random;
 use crate::lab::failpoint;
 #[cfg(feature = "lab")]
 use crate::lab::rule;
@@ -321,7 +322,7 @@ impl Channel {
     fn greet(&self, stream: TcpStream, dialled: bool) -> Result<(), FrameError> {
         stream.set_nodelay(true)?;
         let mut hurried = Hurried { stream: &stream, until: Instant::now() + GREETING_TIMEOUT };
-        let greeting = Greeting::exchange(&mut hurried, &self.key, thread::random()?, dialled)?;
+        let greeting = Greeting::exchange(&mut hurried, &self.key, random()?, dialled)?;
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(None)?;
         SockRef::from(&stream).set_tcp_keepalive(

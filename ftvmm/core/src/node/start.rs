@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 use thiserror::Error;
 
-use crate::devices::DeviceError;
 use crate::devices::clock::{self, GuestClock};
+use crate::devices::{DeviceError, random};
 use crate::image::{Image, ImageError};
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
@@ -133,7 +133,7 @@ impl RunningNode {
         if !config.vm.mixed_hosts {
             protocol_config.host = machine.host_kind();
         }
-        let incarnation = u64::from_le_bytes(thread::random().map_err(file("random numbers"))?).max(1);
+        let incarnation = u64::from_le_bytes(random().map_err(file("random numbers"))?).max(1);
         let directory = &config.node.directory;
         let trace_path = directory.join("trace.jsonl");
         let trace = Trace::open(&trace_path, &config.node.name, incarnation).map_err(file(trace_path.display()))?;

@@ -1,4 +1,4 @@
-//! Threads of a node, and the randomness that it draws.
+//! Threads of a node.
 
 use std::thread;
 
@@ -43,15 +43,4 @@ pub fn start(name: &str, work: impl FnOnce() + Send + 'static) {
         wait_until_said();
         std::process::abort();
     }
-}
-
-/// Random bytes from the operating system.
-///
-/// # Errors
-/// The operating system's.
-pub fn random<const LENGTH: usize>() -> std::io::Result<[u8; LENGTH]> {
-    let mut bytes = [0u8; LENGTH];
-    // SAFETY: the buffer is writable and LENGTH bytes long.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), LENGTH, 0) };
-    if got == LENGTH as isize { Ok(bytes) } else { Err(std::io::Error::last_os_error()) }
 }

@@ -8,19 +8,18 @@ use parking_lot::{Condvar, Mutex};
 use serde_json::json;
 
 use crate::devices::clock::{self, GuestClock};
+use crate::devices::{self, Devices};
 use crate::lab::{failpoint, mutant, rule};
 use crate::log::{End, EndKind, Entry};
-use crate::machine::{Answer, HypercallResult, Instruction, Machine, MachineError, Request, TrapReport};
+use crate::machine::{Answer, HypercallResult, Machine, MachineError, Request, TrapReport};
 use crate::protocol::Input;
 use crate::remark::remark;
 
-use super::devices::Devices;
 use super::log_buffer::{LogBuffer, Next};
 #[cfg(feature = "lab")]
 use super::mutants;
 use super::outputs::{Content, OutputQueue};
 use super::recording::Recording;
-use super::thread;
 use super::trace::Trace;
 
 /// How the guest's inputs are found.
@@ -224,7 +223,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             return;
         }
         let devices = self.devices.lock().clone();
-        let has_frames = || devices.is_some_and(|devices| devices.poll(0) != 0);
+        let has_frames = || devices.is_some_and(|devices| devices.readable() != 0);
         if let Some(starvation) = self.machine.starvation(has_frames) {
             remark(format!("ftvmm node: {starvation}"));
         }
@@ -363,23 +362,8 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         #[cfg(feature = "lab")]
         let bytes = mutants::replayed(position, bytes);
         let (entry, _) = Entry::decode(&bytes).map_err(|error| diverged(position, error.to_string()))?;
-        if entry.position != position {
-            return Err(diverged(position, format!("the log has position {} here", entry.position)));
-        }
-        if entry.fingerprint != self.machine.fingerprint() && rule!(diverged_halts) {
-            let reason = format!(
-                "the primary's guest came here another way: its fingerprint is {}, this one's {}",
-                entry.fingerprint,
-                self.machine.fingerprint()
-            );
-            return Err(diverged(position, reason));
-        }
-        if !request.takes(&entry.answer) {
-            return Err(diverged(
-                position,
-                format!("the log answers {:?} where the guest asks {request:?}", entry.answer),
-            ));
-        }
+        let fingerprint = if rule!(diverged_halts) { self.machine.fingerprint() } else { entry.fingerprint };
+        entry.check(position, fingerprint, request).map_err(|reason| diverged(position, reason))?;
         match entry.answer {
             Answer::Counter { value } | Answer::CounterWithAux { value, .. } => {
                 self.clock.observe_counter(value, clock::boottime_nanoseconds());
@@ -416,17 +400,14 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
 
     fn live_input(&mut self, request: &Request) -> Ended<Answer> {
         Ok(match request {
-            Request::Walltime => {
-                let (realtime, boottime) = (clock::wall_nanoseconds(), clock::boottime_nanoseconds());
-                Answer::Walltime { nanoseconds: self.clock.wall(realtime, boottime) }
-            }
+            Request::Walltime => Answer::Walltime { nanoseconds: self.clock.wall_now() },
             Request::Poll { timeout_nanoseconds } => {
                 let devices = self.devices()?;
-                let mut ready_set = devices.poll(0);
+                let mut ready_set = devices.readable();
                 if ready_set == 0 {
                     // Only a guest that has nothing to do is worth a wake-up of the log's sender.
                     self.flush();
-                    ready_set = devices.poll(*timeout_nanoseconds);
+                    ready_set = devices.poll(*timeout_nanoseconds, None).unwrap_or(0);
                 }
                 Answer::Poll { ready_set }
             }
@@ -446,18 +427,11 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
                 Answer::NetworkRead { frame }
             }
             Request::BlockRead { device, offset, length } => self.read_block(*device, *offset, *length)?,
-            Request::Instruction(Instruction::Rdtsc) => Answer::Counter { value: self.counter() },
-            Request::Instruction(Instruction::Rdtscp) => Answer::CounterWithAux { value: self.counter(), aux: 0 },
-            Request::Instruction(Instruction::Rdrand { .. } | Instruction::Rdseed { .. }) => {
-                let bytes = thread::random::<8>().map_err(failed)?;
-                Answer::Random { value: u64::from_le_bytes(bytes) }
+            Request::Instruction(instruction) => {
+                devices::instruction_answer(&mut self.clock, *instruction).map_err(failed)?
             }
             output => return Err(Some(Input::HostFailed { reason: format!("{output:?} is no input") })),
         })
-    }
-
-    fn counter(&mut self) -> u64 {
-        self.clock.counter(clock::boottime_nanoseconds())
     }
 
     fn read_block(&mut self, device: u8, offset: u64, length: u32) -> Ended<Answer> {

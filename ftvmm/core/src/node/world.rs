@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::devices::{BlockFile, DeviceError, Sharing, Tap};
+use crate::devices::{BlockFile, DeviceError, Devices, Sharing, Tap};
 use crate::image::{DeviceKind, Image, ManifestEntry};
 use crate::machine::{DeviceConfig, MachineConfig};
 use crate::protocol::Unusable;
@@ -12,7 +12,6 @@ use crate::remark::remark;
 
 use super::announce;
 use super::config::{NetworkConfig, VmConfig};
-use super::devices::Devices;
 
 /// What stands behind each device, and whether it is attached.
 #[derive(Debug)]

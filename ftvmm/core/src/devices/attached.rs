@@ -1,10 +1,10 @@
-//! The world of a VM that runs live on this host, by manifest index.
+//! The network and block devices of a VM, by manifest index.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use crate::devices::{self, BlockFile, DeviceError, Readiness, Tap};
+use super::{BlockFile, DeviceError, Readiness, Tap, wait};
 
 /// Open devices. Dropping the last copy lets go of the NIC and the disk.
 #[derive(Clone, Debug, Default)]
@@ -55,14 +55,19 @@ impl Devices {
         self.taps.get(&device)?.read(capacity).ok()?
     }
 
-    /// Waits until a network device is readable, for at most `timeout_nanoseconds`. One bit a readable device.
-    pub fn poll(&self, timeout_nanoseconds: u64) -> u64 {
+    /// Waits until a network device is readable, for at most `timeout_nanoseconds`: one bit a readable device. `None`: nothing is known
+    /// of them, as the wait was interrupted (by a signal, or because `wake` is readable) or failed.
+    pub fn poll(&self, timeout_nanoseconds: u64, wake: Option<BorrowedFd<'_>>) -> Option<u64> {
         let descriptors: Vec<_> = self.taps.iter().map(|(device, tap)| (*device, tap.as_fd())).collect();
-        match devices::wait(&descriptors, None, timeout_nanoseconds) {
-            Ok(Readiness::Ready { set }) => set,
-            // Interrupted or failed: nothing is known to be readable, and the guest asks again.
-            Ok(Readiness::Interrupted) | Err(_) => 0,
+        match wait(&descriptors, wake, timeout_nanoseconds) {
+            Ok(Readiness::Ready { set }) => Some(set),
+            Ok(Readiness::Interrupted) | Err(_) => None,
         }
+    }
+
+    /// The network devices that are readable now, one bit each.
+    pub fn readable(&self) -> u64 {
+        self.poll(0, None).unwrap_or(0)
     }
 
     /// Writes to a disk; the bytes are durable when this returns.

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 
 use super::authentication::{Key, Purpose};
 use super::config::HeartbeatConfig;
@@ -62,10 +62,11 @@ impl Heartbeat {
                     std::thread::sleep(ERROR_PAUSE);
                     continue;
                 };
-                if let Some(message) = key.open(Purpose::Heartbeat, &buffer[..length])
-                    && datagrams.send(Datagram { network, bytes: message.to_vec() }).is_err()
-                {
-                    return;
+                let Some(message) = key.open(Purpose::Heartbeat, &buffer[..length]) else { continue };
+                match datagrams.try_send(Datagram { network, bytes: message.to_vec() }) {
+                    // A full queue loses datagrams, as a full socket does.
+                    Ok(()) | Err(TrySendError::Full(_)) => {}
+                    Err(TrySendError::Disconnected(_)) => return,
                 }
             }
         });

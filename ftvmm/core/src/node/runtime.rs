@@ -343,8 +343,8 @@ impl Runtime {
                     session.stream_entries(from);
                 }
             }
-            Output::ReadArbiter { request } => self.effect(Effect::ReadArbiter(request)),
-            Output::CheckArbiter { request } => self.effect(Effect::CheckArbiter(request)),
+            Output::ReadArbiter { request } => self.ask_python(request, Effect::ReadArbiter(request)),
+            Output::CheckArbiter { request } => self.ask_python(request, Effect::CheckArbiter(request)),
             Output::AskArbiter { request, generation } => self.ask(request, generation),
             Output::StartGuest => self.start_guest(),
             Output::StartReplay => self.shared.cpu.replay(),
@@ -407,9 +407,12 @@ impl Runtime {
         }
     }
 
-    fn effect(&self, effect: Effect) {
-        // Python listens for as long as the process lives.
-        let _ = self.effects.send(effect);
+    /// Has the arbiter asked. Where that much is waiting to be asked already, the arbiter is out of reach.
+    fn ask_python(&mut self, request: u64, effect: Effect) {
+        if self.effects.try_send(effect).is_err() {
+            let unanswered = self.command(Command::Arbiter { request, record: None });
+            self.followed.extend(unanswered);
+        }
     }
 
     fn ask(&mut self, request: u64, generation: u64) {
@@ -418,7 +421,7 @@ impl Runtime {
             return;
         }
         self.asked.insert(request, generation);
-        self.effect(Effect::AskArbiter(request, generation));
+        self.ask_python(request, Effect::AskArbiter(request, generation));
     }
 
     fn start_guest(&mut self) {
@@ -491,7 +494,10 @@ impl Runtime {
         self.shared.cpu.stop();
         self.shared.log.stop();
         // First, so that the process ends even where letting go of a disk hangs on a dead share.
-        self.effect(Effect::Exit(status, reason));
+        if self.effects.try_send(Effect::Exit(status, reason)).is_err() {
+            // Python does not listen any more.
+            std::process::exit(status);
+        }
         for session in self.sessions.values() {
             session.close();
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use serde_json::json;
 use thiserror::Error;
@@ -42,6 +42,11 @@ use super::trace::Trace;
 use super::virtual_cpu::Rebuild;
 use super::virtual_cpu::{CpuControl, VirtualCpu};
 use super::world::World;
+
+/// So much waits in a queue to or from the protocol's thread, which itself waits for none. Of what comes beyond that, a datagram is dropped,
+/// as on any network; a question to the arbiter counts as unanswered; and every other sender waits: a connection's reader (TCP then holds
+/// the peer's bytes), the guest, the emitter, Python.
+const QUEUED_MAX: usize = 4096;
 
 /// Why a node cannot start.
 #[derive(Debug, Error)]
@@ -180,14 +185,14 @@ impl RunningNode {
                 .map_err(file(socket.display()))?;
         }
 
-        let (session_events, sessions) = unbounded();
-        let (datagram_events, datagrams) = unbounded();
-        let (cpu_inputs, cpu) = unbounded();
-        let (done_events, done) = unbounded();
+        let (session_events, sessions) = bounded(QUEUED_MAX);
+        let (datagram_events, datagrams) = bounded(QUEUED_MAX);
+        let (cpu_inputs, cpu) = bounded(QUEUED_MAX);
+        let (done_events, done) = bounded(QUEUED_MAX);
         let (checks, requested_checks) = bounded(1);
         let (checked_events, checked) = bounded(1);
-        let (commands, command_events) = unbounded();
-        let (effect_events, effects) = unbounded();
+        let (commands, command_events) = bounded(QUEUED_MAX);
+        let (effect_events, effects) = bounded(QUEUED_MAX);
         let protocol = shared.protocol.clone();
         let channel = Channel {
             key: key.clone(),

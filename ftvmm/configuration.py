@@ -14,6 +14,8 @@ from ftvmm import _core
 
 CLOCK_RATE_ERROR = 0.001
 """Rho of rule R20: how far a host's clock rate may be off."""
+HEARTBEATS_IN_LAG = 20
+"""How many heartbeats T_LAG takes at least (rule R26)."""
 
 _REQUIRED: Any = object()
 _NETWORK_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
@@ -275,6 +277,12 @@ def _timing(table: _Table) -> dict[str, int]:
         )
     if timing["heartbeat_ms"] >= timing["lease_ms"]:
         raise table.fail("heartbeat_ms", "must be below lease_ms, or the lease runs out between two heartbeats")
+    if timing["lag_ms"] < HEARTBEATS_IN_LAG * timing["heartbeat_ms"]:
+        raise table.fail(
+            "lag_ms",
+            f"must not be below {HEARTBEATS_IN_LAG} times heartbeat_ms (rule R26), "
+            f"found lag_ms={timing['lag_ms']}, heartbeat_ms={timing['heartbeat_ms']}",
+        )
     if timing["write_bound_ms"] < timing["heartbeat_ms"]:
         raise table.fail("write_bound_ms", f"must not be below heartbeat_ms, found {timing['write_bound_ms']}")
     return timing

@@ -54,7 +54,7 @@ def _node(view: NodeView, now: float, width: int) -> Panel:
     )
     table.add_row("log", _log(status["role"], position))
     table.add_row("output", f"{output['released']} released of {output['produced']}")
-    table.add_row("lag", f"{status['lag_entries']} entries, {status['lag_ms']:.1f} ms")
+    table.add_row("lag", f"{status['lag_ms']:.1f} ms, {status['lag_bytes']} bytes")
     table.add_row("hears peer", _heard(status["peer"]["heard_ms"]))
     return Panel(table, title=view.name, width=width)
 

@@ -58,10 +58,14 @@ def _table(answer: dict[str, Any]) -> Table:
         "generation": answer["generation"],
         "log": ", ".join(f"{name} {value}" for name, value in position.items()),
         "outputs": f"produced {output['produced']}, released {output['released']}",
-        "lag": f"{answer['lag_entries']} entries, {answer['lag_ms']:.1f} ms",
+        "lag": f"{answer['lag_ms']:.1f} ms, {answer['lag_bytes']} bytes",
         "peer": f"{peer['name']}: {heard}; session {peer['session'] or 'none'}",
         "arbiter": f"{answer['arbiter']['kind']}: {answer['arbiter']['last'] or 'not asked yet'}",
     }
+    if answer["stalled"]:
+        rows["guest"] = "[red]stalled until the backup has caught up[/]"
+    elif answer["guest_share"] < 1:
+        rows["guest"] = f"[yellow]slowed to {answer['guest_share']:.0%} of its time: the backup lags[/]"
     if answer["not_protected"]:
         rows["not protected"] = f"[red]{escape(answer['not_protected'])}[/]"
     if answer["halt_reason"]:

@@ -132,8 +132,10 @@ class ReplayedOutput(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Lag(Event):
-    entries: int
     milliseconds: float
+    bytes: int
+    # Of the guest's time: 1 where it runs as it likes.
+    share: float
 
 
 @dataclass(frozen=True, kw_only=True)

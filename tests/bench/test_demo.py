@@ -15,8 +15,9 @@ STATUS = {
     "generation": 1,
     "position": {"appended": 4711, "stored": 0, "acknowledged": 4709, "replayed": 0},
     "output": {"produced": 900, "released": 899},
-    "lag_entries": 2,
     "lag_ms": 0.4,
+    "lag_bytes": 132,
+    "guest_share": 1.0,
     "peer": {"heard_ms": {"log": 1.0, "logging": 12.0, "management": 2400.0}},
 }
 

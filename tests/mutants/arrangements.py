@@ -197,9 +197,15 @@ def primary_freezes_with_a_write_between_its_looks(run: Run) -> None:
 def primary_dies_while_replay_is_behind(run: Run) -> None:
     """The survivor replays to the end of its log, however long that takes, before it asks."""
     survivor = run.backup
+
+    def is_behind() -> bool:
+        status = survivor.status()
+        return status is not None and status["position"]["stored"] >= status["position"]["replayed"] + 40
+
     with run.at("entry-replayed", survivor) as moment, run.at("before-ask", survivor) as ask:
         moment.wait()
-        run.expect_service()
+        # Enough for requests to have been answered; before long the guest is stalled (R26).
+        run.pair.wait_until(is_behind, what="the survivor holds what it has not replayed")
         run.inject(PowerOff(run.lab, run.primary.host))
         with contextlib.suppress(FailpointError):
             ask.wait(timeout_seconds=1)

@@ -125,6 +125,7 @@ def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_
         ("lease_ms = 100", "write_bound_ms = 0", r"timing\.write_bound_ms: must be from 1 to .*, found 0"),
         ("lease_ms = 100", "write_bound_ms = 49", r"timing\.write_bound_ms: must not be below heartbeat_ms, found 49"),
         ("lease_ms = 100", "heartbeat_ms = 100", r"timing\.heartbeat_ms: must be below lease_ms"),
+        ("lease_ms = 100", "lag_ms = 999", r"timing\.lag_ms: must not be below 20 times heartbeat_ms .*=999"),
         ('kind = "file"', 'kind = "dice"', r"arbiter\.kind: must be 'file'"),
         ("[vm]", "[test]\nmutants = []\n[vm]", r"node\.toml: test: only the lab's build takes this table"),
         ("[security]", "[sekurity]", r"security: missing"),

@@ -517,7 +517,8 @@ class Builder:
             for step in range(20):
                 at_ms = 20 + step * (49 if host == PRIMARY else 98)
                 generation = 1 if at_ms < KILL_MS else 2
-                run.trace(host, at_ms, "lag", generation, entries=step % 4, milliseconds=0.4 * (step % 5))
+                lag = {"milliseconds": 0.4 * (step % 5), "bytes": 70 * (step % 4), "share": 1.0}
+                run.trace(host, at_ms, "lag", generation, **lag)
         for number, at_ms in enumerate((*range(100, 1000, 100), *range(1300, 2000, 100))):
             visitor = CLIENTS + number
             run.connections.append(connection(visitor, "opened", at_ms + 0.5, asked_ms=at_ms, long_lived=False))

@@ -264,6 +264,28 @@ fn a_replay_that_stands_still_is_dropped() {
     closes("R7-lag", schedules);
 }
 
+/// Its entries would pile up at the backup: the simulation checks what there is to replay with each that comes.
+#[test]
+fn a_slow_replay_slows_its_primary_and_stays_its_backup() {
+    for schedule in swept(moments(), |at| vec![Fault::new(FaultKind::SlowReplay { host: 1 }, at, NEVER)])
+        .map(|schedule| Schedule { rides_out: true, end: 5_000 * MILLISECOND, ..schedule })
+    {
+        let coverage = run_schedule(&schedule, Rules::default()).unwrap();
+        assert!(coverage.guests_slowed > 0, "{schedule:?}");
+    }
+}
+
+#[test]
+fn a_backup_whose_replay_is_slow_takes_over() {
+    for schedule in swept(moments(), |at| {
+        let slow = Fault::new(FaultKind::SlowReplay { host: 1 }, at, NEVER);
+        vec![slow, Fault::new(FaultKind::PowerOff { host: 0 }, at + 500, at + 500)]
+    }) {
+        let coverage = run_schedule(&schedule, Rules::default()).unwrap();
+        assert_eq!(coverage.failovers, 1, "{schedule:?}");
+    }
+}
+
 #[test]
 fn a_pause_that_nobody_noticed_costs_no_node() {
     let schedules = swept(moments(), |at| vec![Fault::new(FaultKind::Freeze { host: 1 }, at, at + 149)])

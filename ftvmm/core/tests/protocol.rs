@@ -7,7 +7,7 @@ use _core::log::Fingerprint;
 use _core::machine::HostKind;
 use _core::protocol::{
     ArbiterRecord, AskResult, Body, Config, Header, Input, Instant, Message, Node, Output, OutputMark, OutputResult,
-    Path, ReadResult, Role, Terms, TraceEvent, Unusable,
+    Path, ReadResult, Role, Share, Terms, TraceEvent, Unusable,
 };
 
 const VM: [u8; 16] = [7; 16];
@@ -169,6 +169,14 @@ impl Stepped {
         })
     }
 
+    /// The guest's share, where the last step has set it.
+    fn share(&self) -> Option<Share> {
+        self.outputs.iter().find_map(|output| match output {
+            Output::ThrottleGuest { share } => Some(*share),
+            _ => None,
+        })
+    }
+
     /// Time passes while the arbiter is out of reach.
     fn pass_without_arbiter(&mut self, duration: Duration) {
         let end = self.now.after(duration);
@@ -295,6 +303,16 @@ fn a_write_bound_below_the_heartbeat_is_refused_by_name() {
     config.timing.write_bound -= Duration::from_millis(1);
     let refused = config.validate().map_err(|error| error.to_string());
     assert_eq!(refused, Err("write_bound_ms must not be below heartbeat_ms".to_owned()));
+}
+
+#[test]
+fn a_lag_that_heartbeats_alone_would_make_is_refused_by_name() {
+    let mut config = config();
+    config.timing.lag = 20 * config.timing.heartbeat;
+    assert_eq!(config.validate(), Ok(()));
+    config.timing.lag -= Duration::from_millis(1);
+    let refused = config.validate().map_err(|error| error.to_string());
+    assert_eq!(refused, Err("lag_ms must not be below 20 times heartbeat_ms".to_owned()));
 }
 
 #[test]
@@ -425,6 +443,40 @@ fn a_backup_whose_first_answer_acknowledges_entries_is_not_suspected_of_lag() {
     primary.step(Input::EntriesAppended { through: 1 });
     primary.hear(SPARE, Body::Answer { stored: 1, replayed: 0, released: 0, lacks: 0 }, primary.now.0);
     assert_eq!(primary.node.status(primary.now).suspicion, None);
+}
+
+/// It goes on all the time, at half the pace of what comes.
+#[test]
+fn a_replay_that_stays_behind_slows_and_stalls_the_guest_and_costs_the_backup_its_place() {
+    let mut primary = Stepped::protected();
+    let (mut position, mut shares) = (0, Vec::new());
+    while primary.node.status(primary.now).suspicion.is_none() {
+        position += 1;
+        primary.now = Instant(primary.now.0 + 10_000_000);
+        primary.step(Input::EntriesAppended { through: position });
+        shares.extend(primary.share());
+        let answer = Body::Answer { stored: position, replayed: position / 2, released: 0, lacks: 0 };
+        primary.hear(SPARE, answer, primary.now.0);
+        shares.extend(primary.share());
+    }
+    let suspicion = primary.node.status(primary.now).suspicion;
+    assert_eq!(suspicion.as_deref(), Some("replay is too far behind"));
+    let behind = Duration::from_millis(10) * (position - position / 2) as u32;
+    assert!(behind.abs_diff(config().timing.lag) <= Duration::from_millis(20), "{behind:?}");
+    assert!(shares[0] > Share::NONE && shares[0] < Share::WHOLE, "{shares:?}");
+    assert_eq!(shares.last(), Some(&Share::NONE), "{shares:?}");
+    let lacks = primary.node.status(primary.now).not_protected;
+    assert_eq!(lacks.as_deref(), Some("the backup's replay is too far behind"));
+
+    let request = primary.awaited_read();
+    primary.step(record(request, PRIMARY));
+    let asked = primary.outputs.iter().find_map(|output| match output {
+        Output::AskArbiter { request, .. } => Some(*request),
+        _ => None,
+    });
+    primary.step(Input::ArbiterAsked { request: asked.unwrap(), result: AskResult::Won });
+    assert_eq!(primary.node.role(), Role::Alone);
+    assert_eq!(primary.share(), Some(Share::WHOLE), "without a backup it runs as it likes");
 }
 
 #[test]

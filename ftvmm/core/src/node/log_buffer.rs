@@ -14,7 +14,7 @@ use crate::lab::rule;
 #[derive(Debug)]
 struct Held {
     bytes: Vec<u8>,
-    /// CLOCK_BOOTTIME when it came here; the age of the oldest one that is not replayed is the lag.
+    /// CLOCK_BOOTTIME when it came here.
     at_nanoseconds: u64,
 }
 
@@ -26,6 +26,8 @@ struct State {
     bytes: usize,
     /// Backup: bytes that were received, and are stored next.
     coming: usize,
+    /// Primary: the guest waits for room.
+    waiting: bool,
     /// Positions that the sender may put on the wire: the vCPU flushes when an output waits or the guest idles.
     flushed: u64,
     /// A candidate closes its log: nothing is stored any more, and replay ends here.
@@ -115,8 +117,10 @@ impl LogBuffer {
             self.changed.notify_all();
         }
         while state.bytes + bytes.len() > self.bytes_max && !state.entries.is_empty() && !state.stopped {
+            state.waiting = true;
             self.changed.wait(&mut state);
         }
+        state.waiting = false;
         if state.stopped {
             return false;
         }
@@ -262,11 +266,14 @@ impl LogBuffer {
         self.state.lock().bytes
     }
 
-    /// When the entry at `position` came here, in CLOCK_BOOTTIME nanoseconds.
-    pub fn came_at(&self, position: u64) -> Option<u64> {
-        let state = self.state.lock();
-        let index = position.checked_sub(state.first)?;
-        state.entries.get(index as usize).map(|held| held.at_nanoseconds)
+    /// Primary: whether the guest waits for room.
+    pub fn stalls(&self) -> bool {
+        self.state.lock().waiting
+    }
+
+    /// When the oldest entry held came here, in CLOCK_BOOTTIME nanoseconds.
+    pub fn oldest_at(&self) -> Option<u64> {
+        self.state.lock().entries.front().map(|held| held.at_nanoseconds)
     }
 
     /// Wakes whoever waits, so that they look at their `give_up` again.
@@ -389,7 +396,7 @@ mod tests {
         assert_eq!((log.newest(), log.bytes()), (1, 8));
         log.truncate(1);
         assert!(appender.join().unwrap());
-        assert_eq!((log.newest(), log.bytes()), (2, 8));
+        assert_eq!((log.newest(), log.bytes(), log.stalls()), (2, 8, false));
     }
 
     #[test]
@@ -402,7 +409,7 @@ mod tests {
         assert!(has_room(&log, 2) && !has_room(&log, 3));
         log.truncate(1);
         assert!(has_room(&log, 5) && !has_room(&log, 6));
-        assert_eq!((log.newest(), log.bytes()), (2, 3), "nothing was dropped");
+        assert_eq!((log.newest(), log.bytes(), log.oldest_at()), (2, 3, Some(0)), "nothing was dropped");
         log.truncate(2);
         assert!(has_room(&log, 100), "what is larger than the bound is taken once the log is empty");
         log.stop();

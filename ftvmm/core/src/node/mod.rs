@@ -5,6 +5,7 @@ pub mod authentication;
 #[cfg(feature = "lab")]
 mod broken_emission;
 pub mod config;
+pub mod cpu_control;
 pub mod emitter;
 #[cfg(feature = "lab")]
 pub mod failpoints;

@@ -259,8 +259,9 @@ impl Runtime {
         self.lag_sampled_at = now;
         let status = self.shared.protocol.lock().status(now);
         if matches!(status.role, Role::Protected | Role::Backup) {
-            let (entries, milliseconds) = status::lag(&self.shared, &status, now);
-            self.shared.trace.write("lag", json!({ "entries": entries, "milliseconds": milliseconds }));
+            let (milliseconds, bytes) = status::lag(&self.shared, &status, now);
+            let share = status::share(&status);
+            self.shared.trace.write("lag", json!({ "milliseconds": milliseconds, "bytes": bytes, "share": share }));
         }
     }
 
@@ -371,8 +372,7 @@ impl Runtime {
             Output::TryRelease => self.shared.outputs.hint(),
             Output::TruncateLog { through } => self.shared.log.truncate(through),
             Output::ForgetOutputs { through } => self.shared.outputs.forget(through),
-            Output::StallGuest => self.shared.cpu.stall(true),
-            Output::ResumeGuest => self.shared.cpu.stall(false),
+            Output::ThrottleGuest { share } => self.shared.cpu.throttle(share),
             Output::DrainSockets { request } => self.drain = Some(request),
             Output::Halt { reason } => self.exit(3, format!("halted: {reason}")),
             Output::Stop { exit_status } => self.exit(exit_status, String::new()),

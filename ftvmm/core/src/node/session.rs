@@ -183,7 +183,7 @@ impl Session {
     }
 
     /// Reads until the connection is over; returns why it is. While the log has no room for what came, nothing more is read, and
-    /// the primary's kernel has to keep it: the primary's own log fills, and its guest waits.
+    /// the primary's kernel has to keep it: the primary's own log fills, and its guest waits (R26).
     fn read(&self, mut reader: FrameReader<TcpStream>) -> String {
         let (channel, session) = (&self.channel, self.number);
         loop {

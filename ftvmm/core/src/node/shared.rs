@@ -6,10 +6,10 @@ use parking_lot::Mutex;
 
 use crate::protocol::Node;
 
+use super::cpu_control::CpuControl;
 use super::log_buffer::LogBuffer;
 use super::outputs::OutputQueue;
 use super::trace::Trace;
-use super::virtual_cpu::CpuControl;
 use super::world::World;
 
 /// Everything that more than one thread of a node looks at.

@@ -22,6 +22,7 @@ use crate::remark::remark;
 
 use super::authentication::{Key, KeyError};
 use super::config::{BUILD, NodeConfig, TimingConfig};
+use super::cpu_control::{CpuControl, Throttle};
 use super::emitter::{self, Emitter};
 #[cfg(feature = "lab")]
 use super::failpoints;
@@ -40,7 +41,7 @@ use super::thread;
 use super::trace::Trace;
 #[cfg(feature = "lab")]
 use super::virtual_cpu::Rebuild;
-use super::virtual_cpu::{CpuControl, VirtualCpu};
+use super::virtual_cpu::VirtualCpu;
 use super::world::World;
 
 /// So much waits in a queue to or from the protocol's thread, which itself waits for none. Of what comes beyond that, a datagram is dropped,
@@ -366,7 +367,10 @@ fn start_cpu(
             let _ = inputs.send(input);
         },
         clock: GuestClock::starting_at(clock::boottime_nanoseconds()),
+        throttle: Throttle::default(),
         flushed: 0,
+        unflushed_since: 0,
+        replay_told_at: 0,
         #[cfg(feature = "lab")]
         rebuild,
     };

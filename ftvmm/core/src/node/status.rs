@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::devices::clock;
-use crate::protocol::{Instant, Status};
+use crate::protocol::{Instant, Share, Status};
 
 use super::config::BUILD;
 use super::shared::Shared;
@@ -15,11 +15,20 @@ fn milliseconds(age: Option<Duration>) -> Value {
     age.map_or(Value::Null, |age| (age.as_secs_f64() * 1000.0).into())
 }
 
-/// How far replay is behind: in entries, and the age of the oldest entry not replayed in milliseconds.
-pub fn lag(shared: &Shared, status: &Status, now: Instant) -> (u64, f64) {
-    let newest = if status.role.is_primary() { status.appended } else { status.stored };
-    let oldest = shared.log.came_at(status.replayed + 1);
-    (newest.saturating_sub(status.replayed), oldest.map_or(0.0, |at| now.0.saturating_sub(at) as f64 / 1e6))
+/// How far replay is behind, as this node knows it: for how long the backup has held the oldest entry that it has not replayed, in
+/// milliseconds; and the bytes of this node's log, which is what is not acknowledged on the primary, and not replayed on the backup.
+pub fn lag(shared: &Shared, status: &Status, now: Instant) -> (f64, usize) {
+    let age = if status.role.is_primary() {
+        status.lag
+    } else {
+        shared.log.oldest_at().map_or(Duration::ZERO, |at| now.since(Instant(at)))
+    };
+    (age.as_secs_f64() * 1000.0, shared.log.bytes())
+}
+
+/// For how much of its time the guest may run: 1 is all of it.
+pub fn share(status: &Status) -> f64 {
+    f64::from(status.share.thousandths()) / f64::from(Share::WHOLE.thousandths())
 }
 
 /// The status of a node; `docs/architecture.md` has its fields.
@@ -31,7 +40,7 @@ pub fn json(node: &RunningNode) -> Value {
     for (heartbeat, age) in node.config.heartbeat.iter().zip(&status.heard_heartbeat) {
         heard.insert(format!("heartbeat-{}", heartbeat.network), milliseconds(*age));
     }
-    let (lag_entries, lag_ms) = lag(&node.shared, &status, now);
+    let (lag_ms, lag_bytes) = lag(&node.shared, &status, now);
     json!({
         "node": node.config.node.name,
         "vm": node.config.vm.uuid,
@@ -43,10 +52,11 @@ pub fn json(node: &RunningNode) -> Value {
             "acknowledged": status.acknowledged, "replayed": status.replayed,
         },
         "output": { "produced": status.produced, "released": status.released, "frames_lost": status.frames_lost },
-        "lag_entries": lag_entries,
         "lag_ms": lag_ms,
+        "lag_bytes": lag_bytes,
+        "guest_share": share(&status),
         "may_speak": status.may_speak,
-        "stalled": status.stalled,
+        "stalled": status.share == Share::NONE || node.shared.log.stalls(),
         "suspicion": status.suspicion,
         "not_protected": status.not_protected,
         "peer": { "name": node.config.node.peer, "heard_ms": heard, "session": status.session },

@@ -2,9 +2,9 @@
 //! go-live without the guest noticing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::devices::clock::{self, GuestClock};
@@ -12,129 +12,16 @@ use crate::devices::{self, Devices};
 use crate::lab::{failpoint, mutant, rule};
 use crate::log::{End, EndKind, Entry};
 use crate::machine::{Answer, HypercallResult, Machine, MachineError, Request, TrapReport};
-use crate::protocol::Input;
+use crate::protocol::{Input, Share};
 use crate::remark::remark;
 
+use super::cpu_control::{CpuControl, Mode, Throttle};
 use super::log_buffer::{LogBuffer, Next};
 #[cfg(feature = "lab")]
 use super::mutants;
 use super::outputs::{Content, OutputQueue};
 use super::recording::Recording;
 use super::trace::Trace;
-
-/// How the guest's inputs are found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    /// nothing runs yet
-    Waiting,
-    /// from the log
-    Replaying,
-    /// from the world, appended to the log for the backup
-    Logging,
-    /// from the world, with no backup that could want them
-    Alone,
-}
-
-/// Commands to the guest's thread, and what everyone may look at.
-#[derive(Debug)]
-pub struct CpuControl {
-    mode: Mutex<Mode>,
-    /// Raised with each order to replay: a drained replay looks at its log again.
-    replays: AtomicU64,
-    changed: Condvar,
-    stalled: AtomicBool,
-    stopped: AtomicBool,
-    position: AtomicU64,
-}
-
-impl Default for CpuControl {
-    fn default() -> CpuControl {
-        CpuControl {
-            mode: Mutex::new(Mode::Waiting),
-            replays: AtomicU64::new(0),
-            changed: Condvar::new(),
-            stalled: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            position: AtomicU64::new(0),
-        }
-    }
-}
-
-impl CpuControl {
-    fn switch(&self, mode: Mode) {
-        *self.mode.lock() = mode;
-        self.changed.notify_all();
-    }
-
-    /// Backup: replay from where the guest stands; after a `Drained`, look at the log again (R12).
-    pub fn replay(&self) {
-        self.replays.fetch_add(1, Ordering::AcqRel);
-        self.switch(Mode::Replaying);
-    }
-
-    /// Primary with a backup: run, and log.
-    pub fn run_logging(&self) {
-        self.switch(Mode::Logging);
-    }
-
-    /// Primary without a backup: run.
-    pub fn run_alone(&self) {
-        self.switch(Mode::Alone);
-    }
-
-    /// Lag control: the guest is not entered while it is stalled.
-    pub fn stall(&self, stalled: bool) {
-        let _mode = self.mode.lock();
-        self.stalled.store(stalled, Ordering::Release);
-        self.changed.notify_all();
-    }
-
-    /// The node stops.
-    pub fn stop(&self) {
-        let _mode = self.mode.lock();
-        self.stopped.store(true, Ordering::Release);
-        self.changed.notify_all();
-    }
-
-    /// Position of the newest entry that the guest has taken, live or replayed.
-    pub fn position(&self) -> u64 {
-        self.position.load(Ordering::Acquire)
-    }
-
-    /// Waits until something runs and nothing stalls it. `None` when the node stops.
-    fn wait_until_runnable(&self) -> Option<()> {
-        let mut mode = self.mode.lock();
-        while *mode == Mode::Waiting || self.stalled.load(Ordering::Acquire) {
-            if self.stopped.load(Ordering::Acquire) {
-                return None;
-            }
-            self.changed.wait(&mut mode);
-        }
-        (!self.stopped.load(Ordering::Acquire)).then_some(())
-    }
-
-    fn mode(&self) -> Mode {
-        *self.mode.lock()
-    }
-
-    fn replays(&self) -> u64 {
-        self.replays.load(Ordering::Acquire)
-    }
-
-    /// Waits for another mode than `but`, or another order to replay than `replays`. `None` when the node stops.
-    fn wait_for_order(&self, but: Mode, replays: u64) -> Option<Mode> {
-        let mut mode = self.mode.lock();
-        loop {
-            if self.stopped.load(Ordering::Acquire) {
-                return None;
-            }
-            if *mode != but || self.replays() != replays {
-                return Some(*mode);
-            }
-            self.changed.wait(&mut mode);
-        }
-    }
-}
 
 /// Builds a guest's initial state anew.
 #[cfg(feature = "lab")]
@@ -160,8 +47,14 @@ pub struct VirtualCpu<Tell: Fn(Input)> {
     pub tell: Tell,
     /// the guest's time
     pub clock: GuestClock,
+    /// what the guest waits for where it is slowed
+    pub throttle: Throttle,
     /// newest position that the log's sender and the protocol's thread know of
     pub flushed: u64,
+    /// primary: when the first entry behind that was appended, in nanoseconds of CLOCK_BOOTTIME
+    pub unflushed_since: u64,
+    /// backup: when the protocol's thread was last told how far replay is, on the same clock
+    pub replay_told_at: u64,
     /// builds the guest's initial state anew, for the mutant `reset-on-go-live`
     #[cfg(feature = "lab")]
     pub rebuild: Box<Rebuild>,
@@ -174,6 +67,8 @@ type Ended<T> = Result<T, Option<Input>>;
 const REPLAYED_EVERY: u64 = 64;
 /// The log is flushed at least so often, in entries: a guest that says nothing for long is replayed all the same.
 const FLUSHED_EVERY: u64 = 64;
+/// The same in time, for both: a guest that computes for long between two inputs must not look as if it lagged, nor as if it did not.
+const TOLD_EVERY: Duration = Duration::from_millis(10);
 
 impl<Tell: Fn(Input)> VirtualCpu<Tell> {
     /// Runs the guest until it halts, fails or the node stops.
@@ -189,8 +84,17 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
     }
 
     fn step(&mut self) -> Ended<()> {
+        // Before the guest is entered and not behind it: what it has said is on its way.
+        if let Some(pause) = self.throttle.due() {
+            self.control.pause(pause);
+        }
         self.control.wait_until_runnable().ok_or(None)?;
-        let request = match self.machine.run() {
+        let entered = (self.control.share() != Share::WHOLE).then(Instant::now);
+        let left = self.machine.run();
+        if let Some(entered) = entered {
+            self.throttle.ran(entered.elapsed(), self.control.share());
+        }
+        let request = match left {
             Err(MachineError::Interrupted) => {
                 self.remark_starvation();
                 return Ok(());
@@ -315,6 +219,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         let answer = self.live_input(request)?;
         let position = self.position() + 1;
         let logging = self.control.mode() == Mode::Logging;
+        let mut flush_due = position.is_multiple_of(FLUSHED_EVERY);
         let mut bytes = Vec::new();
         if logging || self.recording.is_on() {
             Entry { position, fingerprint: self.machine.fingerprint(), answer: answer.clone() }.encode(&mut bytes);
@@ -325,13 +230,18 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
                 // The protocol lets go only of what it knows of: without this it would never make room.
                 self.flush();
             }
-            if !self.log.append(bytes, clock::boottime_nanoseconds()) {
+            let now = clock::boottime_nanoseconds();
+            if position == self.flushed + 1 {
+                self.unflushed_since = now;
+            }
+            flush_due |= is_due(self.unflushed_since, now);
+            if !self.log.append(bytes, now) {
                 return Err(None);
             }
         }
         failpoint!(InputAppended, position);
-        self.control.position.store(position, Ordering::Release);
-        if position.is_multiple_of(FLUSHED_EVERY) {
+        self.control.come_to(position);
+        if flush_due {
             self.flush();
         }
         Ok(Some(answer))
@@ -373,8 +283,11 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             }
             _ => {}
         }
-        self.control.position.store(position, Ordering::Release);
-        if position.is_multiple_of(REPLAYED_EVERY) || position == self.log.newest() {
+        self.control.come_to(position);
+        let now = clock::boottime_nanoseconds();
+        let due = position.is_multiple_of(REPLAYED_EVERY) || is_due(self.replay_told_at, now);
+        if due || position == self.log.newest() {
+            self.replay_told_at = now;
             self.log.truncate(position);
             (self.tell)(Input::EntriesReplayed { through: position });
         }
@@ -461,6 +374,11 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             }
         })
     }
+}
+
+/// Whether what was told last at one time, in nanoseconds, is to be told again.
+fn is_due(since: u64, now: u64) -> bool {
+    now.saturating_sub(since) >= TOLD_EVERY.as_nanos() as u64
 }
 
 fn failed(error: impl ToString) -> Option<Input> {

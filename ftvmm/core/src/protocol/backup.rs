@@ -69,6 +69,13 @@ impl Node {
     fn acknowledge(&mut self, path: Path, outputs: &mut Vec<Output>) {
         let (stored, replayed, released) = (self.log.stored, self.log.replayed, self.released.index);
         let stored = if stored > 0 && mutant!(AcknowledgeOneTooMany) { stored + 1 } else { stored };
+        // A VMM that is broken so never replays its last entries, and would stall its primary for good (R26).
+        #[cfg(feature = "lab")]
+        let replayed = if mutant!(AcknowledgeOneTooMany) || mutant!(LoseLogTail) || mutant!(LoseLastEntry) {
+            stored
+        } else {
+            replayed
+        };
         self.send(path, Body::Answer { stored, replayed, released, lacks: self.lacks() }, outputs);
     }
 

@@ -20,15 +20,14 @@ pub struct Config {
     pub timing: Timing,
     /// How many heartbeat (UDP) paths lead to the peer, beside the log session.
     pub heartbeat_paths: u8,
-    /// The guest is stalled when so many entries are unacknowledged (log buffer).
-    pub log_buffer_entries: u64,
-    /// The guest is stalled when the backup's replay is so many entries behind.
-    pub lag_entries: u64,
     /// The rules in force; all of them, outside of tests.
     pub rules: Rules,
 }
 
 impl Config {
+    /// T_LAG is at least so many heartbeats.
+    const HEARTBEATS_IN_LAG: u32 = 20;
+
     /// A configuration with default intervals, two heartbeat paths and every rule on.
     pub fn new(vm: [u8; 16], digest: [u8; 32]) -> Config {
         Config {
@@ -37,8 +36,6 @@ impl Config {
             host: HostKind::default(),
             timing: Timing::default(),
             heartbeat_paths: 2,
-            log_buffer_entries: 65_536,
-            lag_entries: 65_536,
             rules: Rules::default(),
         }
     }
@@ -76,6 +73,9 @@ impl Config {
         }
         if timing.heartbeat.is_zero() || timing.retry.is_zero() {
             return Err(ConfigError::ZeroInterval);
+        }
+        if timing.lag < timing.heartbeat * Config::HEARTBEATS_IN_LAG {
+            return Err(ConfigError::LagBelowHeartbeats);
         }
         Ok(())
     }
@@ -153,4 +153,7 @@ pub enum ConfigError {
     /// An interval of zero would make the node spin.
     #[error("heartbeat_ms and the interval of retries must not be zero")]
     ZeroInterval,
+    /// R26: how far replay has come is heard with each heartbeat at the latest; a backup that keeps up must not look as if it lagged.
+    #[error("lag_ms must not be below 20 times heartbeat_ms")]
+    LagBelowHeartbeats,
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Node::step`] takes the time and one [`Input`] and appends the [`Output`]s that the threads around it carry out. There is no
 //! clock, socket, thread, randomness or KVM in here, so the deterministic simulation (`crate::simulation`) drives the very code
-//! that runs in a node. Rules are cited by their numbers (R1 to R25), which `docs/protocol.md` lists.
+//! that runs in a node. Rules are cited by their numbers (R1 to R26), which `docs/protocol.md` lists.
 
 mod arbitration;
 mod backup;
@@ -10,6 +10,7 @@ mod config;
 mod forming;
 mod go_live;
 mod input;
+mod lag;
 mod node;
 mod output;
 mod primary;
@@ -25,6 +26,7 @@ mod wire;
 
 pub use config::{Config, ConfigError, Terms};
 pub use input::{ArbiterRecord, AskResult, Input, OutputResult, Path, ReadResult};
+pub use lag::Share;
 pub use node::{Node, Remembered};
 pub use output::{HaltReason, Output};
 pub use readiness::Unusable;

@@ -178,6 +178,7 @@ impl Node {
             return;
         }
         self.notice_pause(now, outputs);
+        let elapsed = now.since(self.now);
         self.now = now.max(self.now);
         self.take(input, outputs);
         if self.draining.is_none() {
@@ -188,7 +189,7 @@ impl Node {
         self.arbitrate(outputs);
         self.send_heartbeats(outputs);
         self.tell_released(outputs);
-        self.control_lag(outputs);
+        self.control_lag(elapsed, outputs);
         self.advance_go_live(outputs);
         self.stop_when_finished(outputs);
     }

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::input::{ArbiterRecord, Path};
+use super::lag::Share;
 use super::trace::TraceEvent;
 
 /// One thing to be done, in the order given.
@@ -99,10 +100,11 @@ pub enum Output {
         /// Index of the last output that may be forgotten.
         through: u64,
     },
-    /// Primary: do not enter the guest again until `ResumeGuest` (log buffer full, or the backup too far behind).
-    StallGuest,
-    /// Primary: the guest may run again.
-    ResumeGuest,
+    /// Primary: from now on let the guest run for this share of its time, since the backup's replay is behind (R26).
+    ThrottleGuest {
+        /// None of it: do not enter the guest; all of it: as it likes.
+        share: Share,
+    },
     /// This node was paused: hand over all that waits in the sockets, then say `SocketsDrained` (R7).
     DrainSockets {
         /// To be given back.

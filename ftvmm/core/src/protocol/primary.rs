@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::lab::mutant;
 
 use super::input::Path;
+use super::lag::Lag;
 use super::node::Node;
 use super::output::Output;
 use super::role::Role;
@@ -26,9 +27,8 @@ pub(super) struct LogState {
     pub(super) replayed: u64,
     /// When entries were appended: (last position, when its first was), oldest first, at most a few dozen.
     ages: VecDeque<(u64, Instant)>,
-    /// When the backup's replay last moved, or had nothing to do.
-    replay_moved_at: Instant,
-    pub(super) stalled: bool,
+    /// Primary: how far the backup's replay is behind.
+    pub(super) lag: Lag,
     /// Candidate: the log is closed and replayed to its end.
     pub(super) drained: bool,
     /// Candidate: since when the lease is waited out (R10).
@@ -44,14 +44,10 @@ impl LogState {
         self.ages.front().map_or(Duration::ZERO, |(_, at)| now.since(*at))
     }
 
-    /// For how long the backup's replay has stood still with entries to replay.
-    pub(super) fn replay_stood_for(&self, now: Instant) -> Duration {
-        if self.replayed >= self.acknowledged { Duration::ZERO } else { now.since(self.replay_moved_at) }
-    }
-
     pub(super) fn numbers(&mut self, visit: &mut dyn FnMut(Number, &mut u64)) {
         let ages = self.ages.iter_mut().map(|(_, at)| at);
-        ages.chain([&mut self.replay_moved_at, &mut self.lease_from]).for_each(|at| visit(Number::Time, &mut at.0));
+        ages.chain([&mut self.lease_from]).for_each(|at| visit(Number::Time, &mut at.0));
+        self.lag.numbers(visit);
     }
 
     fn append(&mut self, through: u64, now: Instant, mark_every: Duration) {
@@ -76,19 +72,22 @@ impl LogState {
         news
     }
 
-    fn replay_heard(&mut self, through: u64, now: Instant) {
-        if through > self.replayed || self.replayed >= self.acknowledged {
-            self.replay_moved_at = now;
+    /// The backup says that it holds the log up to `stored` and has replayed it up to `replayed`; returns whether the first is news.
+    fn heard(&mut self, stored: u64, replayed: u64, now: Instant, lag_max: Duration) -> bool {
+        let news = self.acknowledge(stored);
+        if news {
+            self.lag.acknowledged(stored, now, lag_max);
         }
-        self.replayed = self.replayed.max(through);
+        self.replayed = self.replayed.max(replayed);
+        self.lag.replayed(self.replayed);
+        news
     }
 
     /// The backup is there again. What it owes is counted from now: nothing could reach it meanwhile.
-    fn resume(&mut self, stored: u64, replayed: u64, now: Instant) {
-        self.acknowledge(stored);
+    fn resume(&mut self, stored: u64, replayed: u64, now: Instant, lag_max: Duration) {
+        self.heard(stored, replayed, now, lag_max);
         self.ages.iter_mut().for_each(|(_, at)| *at = now);
-        self.replayed = self.replayed.max(replayed);
-        self.replay_moved_at = now;
+        self.lag.resume(now);
     }
 }
 
@@ -162,9 +161,7 @@ impl Node {
             self.readiness.heard = lacks;
         }
         self.first_answer(outputs);
-        // Up to now replay had no more to do than what was acknowledged before.
-        self.log.replay_heard(replayed, self.now);
-        if self.log.acknowledge(stored) {
+        if self.log.heard(stored, replayed, self.now, self.config.timing.lag) {
             outputs.push(Output::Trace(TraceEvent::Acknowledged { position: stored, by: "primary" }));
             outputs.push(Output::TruncateLog { through: stored.min(self.log.appended) });
         }
@@ -186,26 +183,24 @@ impl Node {
         let (connection, number) = (session.connection, session.number);
         self.hearing.begin(self.now, true);
         self.arbitration.withdraw();
-        self.log.resume(stored, replayed, self.now);
+        self.log.resume(stored, replayed, self.now, self.config.timing.lag);
         self.next_heartbeat = self.now;
         outputs.push(Output::Trace(TraceEvent::SessionOpened { session: number }));
         outputs.push(Output::StreamEntries { connection, from: stored + 1 });
         outputs.push(Output::TryRelease);
     }
 
-    /// The guest waits when the log buffer is full or the backup too far behind.
-    pub(super) fn control_lag(&mut self, outputs: &mut Vec<Output>) {
-        let log = &self.log;
-        let unacknowledged = log.appended.saturating_sub(log.acknowledged);
-        let unreplayed = log.acknowledged.saturating_sub(log.replayed);
-        let (buffer, lag) = (self.config.log_buffer_entries, self.config.lag_entries);
-        let protected = self.role == Role::Protected;
-        if protected && !log.stalled && (unacknowledged >= buffer || unreplayed >= lag) {
-            self.log.stalled = true;
-            outputs.push(Output::StallGuest);
-        } else if log.stalled && (!protected || (unacknowledged <= buffer / 2 && unreplayed <= lag / 2)) {
-            self.log.stalled = false;
-            outputs.push(Output::ResumeGuest);
+    /// R26: the guest runs no faster than the backup's replay, once that is behind. `elapsed` is the time since the last step.
+    pub(super) fn control_lag(&mut self, elapsed: Duration, outputs: &mut Vec<Output>) {
+        let before = self.log.lag.share();
+        if self.role == Role::Protected {
+            self.log.lag.control(self.now, elapsed, self.config.timing.lag);
+        } else {
+            self.log.lag = Lag::default();
+        }
+        let share = self.log.lag.share();
+        if share != before {
+            outputs.push(Output::ThrottleGuest { share });
         }
     }
 

@@ -4,6 +4,7 @@
 //! while there still is a primary to mend it beside (R25).
 
 use super::input::{ArbiterRecord, ReadResult};
+use super::lag::Share;
 use super::node::Node;
 use super::output::{HaltReason, Output};
 use super::role::Role;
@@ -36,6 +37,8 @@ const LACKS: [(u8, &str); 3] = [(NETWORK, "its network interface"), (DISK, "its 
 const NETWORK: u8 = 1;
 const DISK: u8 = 2;
 const ARBITER: u8 = 4;
+/// Primary, beside those: there is so much to replay first that its guest is stalled (R26).
+const REPLAY: u8 = 128;
 
 /// When one kind of check is made: never two of it at a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -124,7 +127,7 @@ impl Node {
         }
         let lacks = match self.role {
             Role::Backup => self.lacks(),
-            Role::Protected => self.readiness.heard,
+            Role::Protected => self.readiness.heard | if self.log.lag.share() == Share::NONE { REPLAY } else { 0 },
             _ => return,
         };
         if std::mem::replace(&mut self.readiness.traced, lacks) != lacks {
@@ -217,7 +220,9 @@ impl Node {
             Role::Protected => {
                 let lacking = LACKS.iter().filter(|(bit, _)| readiness.heard & bit != 0).map(|(_, name)| *name);
                 let names: Vec<&str> = lacking.collect();
-                (!names.is_empty()).then(|| format!("the backup cannot use {}", names.join(", ")))
+                let unusable = (!names.is_empty()).then(|| format!("the backup cannot use {}", names.join(", ")));
+                let behind = (self.log.lag.share() == Share::NONE).then_some("the backup's replay is too far behind");
+                joined(unusable.as_deref().into_iter().chain(behind))
             }
             Role::Backup => {
                 let devices = readiness.devices.hangs(self.now, timing).then_some("the check of the devices hangs");

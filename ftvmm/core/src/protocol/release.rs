@@ -163,7 +163,8 @@ impl Node {
                 Role::Protected => self.lease_valid(now),
                 _ => false,
             },
-            stalled: self.log.stalled,
+            lag: self.log.lag.age(now),
+            share: self.log.lag.share(),
             halt_reason: self.halt_reason.clone(),
         }
     }

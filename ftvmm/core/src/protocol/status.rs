@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::lag::Share;
 use super::output::HaltReason;
 use super::role::Role;
 
@@ -42,8 +43,10 @@ pub struct Status {
     pub arbiter_last: Option<String>,
     /// Whether an output could leave now, were one due: alone, or lease valid.
     pub may_speak: bool,
-    /// Whether the guest is stalled by the log buffer or by lag control.
-    pub stalled: bool,
+    /// Primary: how long the backup has held the oldest entry that it has not said to have replayed; zero without a backup.
+    pub lag: Duration,
+    /// For how much of its time the guest may run (R26).
+    pub share: Share,
     /// Why the node is halted, if it is.
     pub halt_reason: Option<HaltReason>,
 }

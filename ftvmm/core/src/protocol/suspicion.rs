@@ -174,8 +174,8 @@ impl Node {
             Some("no answer")
         } else if rules.suspect_unacknowledged && self.log.unacknowledged_for(self.now) > timing.acknowledge {
             Some("entries unacknowledged")
-        } else if rules.suspect_lag && self.log.replay_stood_for(self.now) > timing.lag {
-            Some("replay stands still")
+        } else if rules.suspect_lag && self.log.lag.age(self.now) > timing.lag {
+            Some("replay is too far behind")
         } else {
             None
         }

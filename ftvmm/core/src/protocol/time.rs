@@ -42,7 +42,8 @@ pub struct Timing {
     pub detect: Duration,
     /// Age of the oldest unacknowledged entry at which the backup is suspected (T_ACK).
     pub acknowledge: Duration,
-    /// How long replay may stand still with entries to replay before the backup is suspected (T_LAG).
+    /// For how long the backup may hold an entry that it has not replayed, before it is suspected (T_LAG). The guest is slowed and stalled
+    /// at fractions of it (R26).
     pub lag: Duration,
     /// How long the primary waits between suspecting its backup and asking the arbiter; below `lease` (R10).
     pub grace: Duration,

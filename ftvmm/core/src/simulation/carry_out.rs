@@ -1,16 +1,18 @@
 //! What a node's threads do: this carries the state machine's outputs out, as the runtime does.
 
-use super::checkers::check_log_holder;
-use super::fault::MILLISECOND;
+use super::checkers::{check_lag, check_log_holder};
+use super::fault::{FaultKind, MILLISECOND};
 use super::guest::Destination;
 use super::network::Endpoint;
 use super::world::{Event, Local, World};
-use crate::protocol::{HaltReason, Input, Output, OutputResult, Path, Remembered, Role, TraceEvent, Unusable};
+use crate::protocol::{HaltReason, Input, Output, OutputResult, Path, Remembered, Role, Share, TraceEvent, Unusable};
 
 /// Bound within which a write completes after its check (W of R19), less than which a slow one takes.
 const WRITE_BOUND: u64 = 50 * MILLISECOND;
 /// How long what a thread tells the state machine waits for its step.
 const TOLD_AFTER: u64 = 50_000;
+/// What a slow replay takes for an entry: thrice as long as a guest without noise, at full speed.
+const SLOW_REPLAY: u64 = 15 * MILLISECOND;
 
 impl World {
     pub(super) fn carry_out(&mut self, host: usize, output: Output) {
@@ -67,10 +69,11 @@ impl World {
                     process.forgotten = through;
                 }
             }
-            Output::StallGuest | Output::ResumeGuest => {
-                self.coverage.guest_stalls += u64::from(output == Output::StallGuest);
+            Output::ThrottleGuest { share } => {
                 if let Some(process) = self.hosts[host].process.as_mut() {
-                    process.stalled = output == Output::StallGuest;
+                    let before = std::mem::replace(&mut process.share, share);
+                    self.coverage.guests_slowed += u64::from(before == Share::WHOLE);
+                    self.coverage.guest_stalls += u64::from(share == Share::NONE);
                 }
             }
             // What waits at a thawed host was queued before this, so it is handed over before this.
@@ -97,7 +100,12 @@ impl World {
                     process.stream = None;
                 }
             }
-            Output::TruncateLog { .. } | Output::Announce => {}
+            Output::TruncateLog { through } => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.truncated = process.truncated.max(through);
+                }
+            }
+            Output::Announce => {}
         }
     }
 
@@ -142,6 +150,7 @@ impl World {
     fn run_guest(&mut self, host: usize) {
         if let Some(process) = self.hosts[host].process.as_mut() {
             process.entries.truncate(process.guest.position as usize);
+            process.truncated = process.guest.position;
             if !std::mem::replace(&mut process.live, true) {
                 self.local_now(host, 0, Local::GuestRun);
             }
@@ -217,9 +226,20 @@ impl World {
         if let Some(range) = process.node.accepts_entries(connection, &header) {
             let missing = (process.entries.len() as u64 + 1).saturating_sub(range.first) as usize;
             process.entries.extend(values.iter().skip(missing));
+            let to_replay = process.entries.len() as u64 - process.guest.position;
+            if self.only_replay_is_slow() {
+                let verdict = check_lag(to_replay * SLOW_REPLAY, &self.schedule.timing(host));
+                self.verdict(verdict);
+            }
             self.step(host, Input::EntriesStored { connection, header });
             self.wake_replay(host);
         }
+    }
+
+    /// Whether nothing else goes wrong, so that nothing but the guest's share decides how much there is to replay.
+    fn only_replay_is_slow(&self) -> bool {
+        let faults = &self.schedule.faults;
+        !self.schedule.noise && faults.iter().all(|fault| matches!(fault.kind, FaultKind::SlowReplay { .. }))
     }
 
     fn wake_replay(&mut self, host: usize) {
@@ -244,7 +264,11 @@ impl World {
         if process.live {
             return;
         }
-        let end = process.closed_at.map_or(process.entries.len(), |end| process.entries.len().min(end as usize));
+        let all = process.closed_at.map_or(process.entries.len(), |end| process.entries.len().min(end as usize));
+        let position = process.guest.position as usize;
+        let slow = self.hosts[host].slow_replay_until > self.now && position < all;
+        let end = if slow { position + 1 } else { all };
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
         let mut produced = Vec::new();
         while (process.guest.position as usize) < end {
             produced.extend(process.guest.take(process.entries[process.guest.position as usize]));
@@ -253,12 +277,17 @@ impl World {
         process
             .held
             .extend(produced.iter().filter(|output| output.index > forgotten).map(|output| (output.index, *output)));
-        let (through, closed_at) = (process.guest.position, process.closed_at);
+        let through = process.guest.position;
+        let drained = process.closed_at.filter(|_| end == all);
+        process.replay_due = slow;
         for output in produced {
             self.told_by_guest(host, output.produced());
         }
         self.told_by_guest(host, Input::EntriesReplayed { through });
-        if let Some(position) = closed_at {
+        if slow {
+            self.local_now(host, SLOW_REPLAY, Local::Replay);
+        }
+        if let Some(position) = drained {
             self.told_by_guest(host, Input::Drained { position });
         }
     }

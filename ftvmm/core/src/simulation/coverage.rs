@@ -56,8 +56,12 @@ coverage! {
     sessions_resumed,
     /// Nodes that noticed that they had been paused.
     pauses_noticed,
-    /// Guests that waited for the log buffer or for replay.
+    /// Guests that were slowed to the pace of replay.
+    guests_slowed,
+    /// Guests that waited for replay.
     guest_stalls,
+    /// Times that a guest waited for room in its log.
+    log_waits,
     /// Outputs that left after a freeze between check and emission.
     late_emissions,
     /// Bootstraps of a VM that exists.

@@ -13,7 +13,7 @@ use super::fault::{Fault, FaultKind, Heartbeats, MILLISECOND, Schedule};
 use super::host::Process;
 use super::random::mix;
 use super::world::{Event, Local, World};
-use crate::protocol::{Body, Input, Message, Number, Path, Rules};
+use crate::protocol::{Body, Input, Message, Number, Path, Rules, Share};
 
 /// The clock's step.
 const STEP: u64 = 25 * MILLISECOND;
@@ -336,7 +336,7 @@ fn precedes(earlier: &Event, event: &Event) -> bool {
 /// A guest that waits for its log, or has come to its end, does not run.
 fn is_held_up(world: &World, event: &Event) -> bool {
     let Event::Local { host, what: Local::GuestRun, .. } = event else { return false };
-    let runs = |process: &Process| process.live && !process.stalled && !process.guest.is_done();
+    let runs = |process: &Process| process.live && process.share != Share::NONE && !process.guest.is_done();
     !world.hosts[*host].process.as_ref().is_some_and(runs)
 }
 

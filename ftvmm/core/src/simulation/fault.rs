@@ -66,6 +66,8 @@ pub enum FaultKind {
     SlowWrites { host: usize },
     /// Replay on this host stands still.
     ReplayStalls { host: usize },
+    /// Replay on this host takes several times as long as its primary's guest.
+    SlowReplay { host: usize },
     /// The thread of this host that lets outputs out stands still.
     SenderStalls { host: usize },
     /// A bit of this host's guest memory flips, while it replays.
@@ -116,6 +118,7 @@ impl FaultKind {
             | FaultKind::ArbiterHangs { .. }
             | FaultKind::SlowWrites { .. }
             | FaultKind::ReplayStalls { .. }
+            | FaultKind::SlowReplay { .. }
             | FaultKind::SenderStalls { .. }
             | FaultKind::Stray { .. } => Some(0),
             _ => None,
@@ -191,6 +194,10 @@ impl Schedule {
         if self.noise && self.seed.is_multiple_of(4) {
             // Short enough for handshakes to be given up.
             usual.acknowledge = Duration::from_millis(200);
+        }
+        if self.noise && self.seed % 4 == 1 {
+            // Short enough for guests to be stalled.
+            usual.lag = Duration::from_millis(1000);
         }
         if let Some(heartbeats) = self.explored {
             // In steps of a quarter lease, and no longer than the rules ask for: every step more is more to explore.
@@ -285,11 +292,10 @@ impl Fault {
                 one(kinds[random.between(0, kinds.len() as u64) as usize])
             }
             18 => {
-                if random.once_in(2) {
-                    one(FaultKind::ReplayStalls { host: 1 })
-                } else {
-                    one(FaultKind::Diverge { host: 1 })
-                }
+                let host = 1;
+                let kinds =
+                    [FaultKind::ReplayStalls { host }, FaultKind::SlowReplay { host }, FaultKind::Diverge { host }];
+                one(kinds[random.between(0, kinds.len() as u64) as usize])
             }
             _ => one(FaultKind::Stray { host }),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::guest::{Guest, GuestOutput};
 use super::world::Event;
-use crate::protocol::{Instant, Node, Remembered};
+use crate::protocol::{Instant, Node, Remembered, Share};
 
 /// A process: the state machine, and what a node's threads keep.
 #[derive(Clone, Hash)]
@@ -17,11 +17,14 @@ pub struct Process {
     pub guest: Guest,
     /// The guest runs live.
     pub live: bool,
-    pub stalled: bool,
+    /// For how much of its time the guest may run.
+    pub share: Share,
     /// The guest waits for what its disk failed to read.
     pub read_failed: bool,
     /// The log, from position 1 on.
     pub entries: Vec<u64>,
+    /// Primary: entries up to here take up no room any more.
+    pub truncated: u64,
     /// Backup: the log is closed at this position.
     pub closed_at: Option<u64>,
     /// Backup: replay has begun.
@@ -50,9 +53,10 @@ impl Process {
             node,
             guest: Guest::default(),
             live: false,
-            stalled: false,
+            share: Share::WHOLE,
             read_failed: false,
             entries: Vec::new(),
+            truncated: 0,
             closed_at: None,
             replaying: false,
             replay_due: false,
@@ -93,6 +97,7 @@ pub struct Host {
     pub read_fails: bool,
     pub devices_gone_until: u64,
     pub replay_stalled_until: u64,
+    pub slow_replay_until: u64,
     pub sender_stalled_until: u64,
 }
 
@@ -118,6 +123,7 @@ impl Host {
             read_fails: false,
             devices_gone_until: 0,
             replay_stalled_until: 0,
+            slow_replay_until: 0,
             sender_stalled_until: 0,
         }
     }
@@ -127,8 +133,9 @@ impl Host {
         let arbiter = [&mut self.arbiter_out_until, &mut self.answers_lost_until];
         let late = [&mut self.arbiter_late_until, &mut self.arbiter_hangs_until, &mut self.arbiter_stale_until];
         let own = [&mut self.frozen_until, &mut self.slow_writes_until];
-        let threads = [&mut self.replay_stalled_until, &mut self.sender_stalled_until, &mut self.devices_gone_until];
-        let host = own.into_iter().chain(threads).chain(self.freeze_at_release_until.as_mut());
+        let replay = [&mut self.replay_stalled_until, &mut self.slow_replay_until];
+        let threads = [&mut self.sender_stalled_until, &mut self.devices_gone_until];
+        let host = own.into_iter().chain(replay).chain(threads).chain(self.freeze_at_release_until.as_mut());
         arbiter.into_iter().chain(late).chain(host)
     }
 

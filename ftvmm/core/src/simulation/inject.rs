@@ -47,6 +47,7 @@ impl World {
             FaultKind::ArbiterHangs { host } => self.hosts[host].arbiter_hangs_until = fault.until,
             FaultKind::SlowWrites { host } => self.hosts[host].slow_writes_until = fault.until,
             FaultKind::ReplayStalls { host } => self.hosts[host].replay_stalled_until = fault.until,
+            FaultKind::SlowReplay { host } => self.hosts[host].slow_replay_until = fault.until,
             FaultKind::Diverge { host } => {
                 if let Some(position) = self.corrupt(host) {
                     let input = Input::Diverged { position, reason: "fingerprint".to_owned() };

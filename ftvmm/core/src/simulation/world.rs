@@ -1,6 +1,7 @@
 //! The simulated world: one queue of events, handed out in the order of their time.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::arbiter::Arbiter;
 use super::checkers::{Contents, ReleasedMark, Speaker, Verdict, Violation};
@@ -13,7 +14,7 @@ use super::guest::{BLOCKS, Destination, GuestRequest};
 use super::host::{Host, Process};
 use super::network::Network;
 use super::random::Random;
-use crate::protocol::{AskResult, Config, Input, Node, OutputResult, Path, ReadResult, Role, Rules};
+use crate::protocol::{AskResult, Config, Input, Node, OutputResult, Path, ReadResult, Role, Rules, Share};
 
 /// The modelled guest asks for nothing more in the last part of a run, so that everything held can leave.
 const QUIET_BEFORE_END: u64 = 300 * MILLISECOND;
@@ -21,7 +22,7 @@ const QUIET_BEFORE_END: u64 = 300 * MILLISECOND;
 /// What a guest is told instead of a block that its disk does not read.
 const READ_FAILED: u64 = u64::MAX;
 
-/// Log buffer and replay lag at which the guest waits: some hundred milliseconds of its work.
+/// The primary's log is full with so many entries: some hundred milliseconds of its guest's work.
 const BUFFER_ENTRIES: u64 = 60;
 
 /// Something that happens at a host, to one process.
@@ -222,10 +223,8 @@ impl World {
         let mut config = Config::new([7; 16], [9; 32]);
         config.rules = self.rules;
         config.timing = self.schedule.timing(host);
-        config.log_buffer_entries = BUFFER_ENTRIES;
-        config.lag_entries = BUFFER_ENTRIES;
         if let Some(heartbeats) = self.schedule.explored {
-            (config.heartbeat_paths, config.lag_entries) = (heartbeats.paths, 1);
+            config.heartbeat_paths = heartbeats.paths;
         }
         let node = match self.hosts[host].remembered {
             Some(remembered) => Node::restarted(config, id, remembered),
@@ -372,12 +371,16 @@ impl World {
             return;
         }
         let pace = if self.schedule.noise { self.random.between(2, 10) * MILLISECOND } else { 5 * MILLISECOND };
-        self.local_now(host, pace, Local::GuestRun);
+        self.local_now(host, pace + self.pause_after(host, pace), Local::GuestRun);
         let served_from_held = self.rules.reissue_before_run;
         let drawn = self.random.next();
         let place = &mut self.hosts[host];
         let Some(process) = place.process.as_mut() else { return };
-        if !process.live || process.stalled {
+        if !process.live || process.share == Share::NONE {
+            return;
+        }
+        if process.entries.len() as u64 >= process.truncated + BUFFER_ENTRIES {
+            self.coverage.log_waits += 1;
             return;
         }
         let reads = matches!(process.guest.request(), GuestRequest::Read(_));
@@ -425,6 +428,15 @@ impl World {
         self.stream(host);
     }
 
+    /// How long the guest waits for having run so long, where it runs at all. In a walk it runs when it likes.
+    fn pause_after(&self, host: usize, ran: u64) -> u64 {
+        let share = self.hosts[host].process.as_ref().map_or(Share::WHOLE, |process| process.share);
+        if share == Share::NONE || self.schedule.explored.is_some() {
+            return 0;
+        }
+        share.pause_after(Duration::from_nanos(ran)).as_nanos() as u64
+    }
+
     /// What must hold when all faults are over and what they made necessary is done.
     pub(super) fn check_settled(&self) -> Verdict {
         let mut alive = false;
@@ -439,7 +451,7 @@ impl World {
             let owns = newest.is_some_and(|newest| {
                 (newest.generation, newest.incarnation) == (node.generation(), node.incarnation())
             });
-            if node.role().is_primary() && owns && process.held.is_empty() && !process.stalled {
+            if node.role().is_primary() && owns && process.held.is_empty() && process.share != Share::NONE {
                 alive = true;
                 check_final_disk(&process.guest, &self.disk)?;
             }

@@ -2,6 +2,7 @@
 
 mod contents;
 mod disk;
+mod lag;
 mod liveness;
 mod log_holder;
 mod owner;
@@ -11,6 +12,7 @@ mod speaker;
 
 pub use contents::Contents;
 pub use disk::{check_failed_read, check_final_disk, check_landing, check_read};
+pub use lag::check_lag;
 pub use liveness::check_liveness;
 pub use log_holder::check_log_holder;
 pub use owner::check_owner;

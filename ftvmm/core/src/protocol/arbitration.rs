@@ -1,7 +1,5 @@
 //! Arbitration: winning the next generation before going live or going on alone (R2, R8, R10, R11, R12, R15).
 
-use std::time::Duration;
-
 use crate::lab::mutant;
 
 use super::input::{ArbiterRecord, AskResult, ReadResult};
@@ -109,11 +107,7 @@ impl Node {
             Role::Protected => self.suspicion.as_ref().map(|(since, _)| since.after(timing.grace)),
             Role::Candidate if !self.log.drained && self.config.rules.drained_before_ask => None,
             Role::Candidate if !self.devices_usable() && self.config.rules.devices_before_ask => None,
-            Role::Candidate if self.config.rules.lease_waited_out => {
-                let wait = timing.stretched(timing.lease);
-                let wait = if mutant!(AskEarly) { wait - Duration::from_millis(30) } else { wait };
-                Some(self.log.lease_from.after(wait))
-            }
+            Role::Candidate if self.config.rules.lease_waited_out => Some(self.hearing.lease.over_at(timing)),
             Role::Candidate => Some(self.now),
             _ => None,
         }

@@ -147,7 +147,7 @@ impl Node {
     /// R9: in one step; from here on nothing is said, and the log is closed.
     pub(super) fn become_candidate(&mut self, outputs: &mut Vec<Output>) {
         let reason = self.suspicion.as_ref().map_or_else(String::new, |(_, reason)| reason.clone());
-        self.log.lease_from = self.hearing.echoed_at;
+        self.hearing.lease.begin_wait();
         self.log.drained = false;
         self.readiness.begin(self.now);
         self.change_role(Role::Candidate, &reason, outputs);

@@ -243,8 +243,7 @@ impl Node {
             self.awaits_first_answer = true;
         }
         self.hearing.begin(self.now, true);
-        // The lease counts as expired until the first answer to something sent from here on.
-        self.hearing.own_echo = 0;
+        self.hearing.lease.expire();
         self.confirmed = self.released.index;
         self.readiness.heard = 0;
         self.next_heartbeat = self.now;

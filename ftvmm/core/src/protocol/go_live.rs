@@ -71,9 +71,7 @@ impl Node {
         self.change_role(Role::Alone, "attached", outputs);
         outputs.push(Output::Announce);
         outputs.push(Output::Trace(TraceEvent::Announced));
-        let timing = &self.config.timing;
-        let until = self.log.lease_from.after(timing.stretched(timing.lease + timing.write_bound));
-        self.go_live = GoLive::Waiting { until: if self.config.rules.writes_waited_out { until } else { self.now } };
+        self.go_live = GoLive::Waiting { until: self.may_write_at() };
     }
 
     /// Takes the next stage of going live when it is due.

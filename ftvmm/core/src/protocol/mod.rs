@@ -11,6 +11,7 @@ mod forming;
 mod go_live;
 mod input;
 mod lag;
+mod lease;
 mod node;
 mod output;
 mod primary;

@@ -31,8 +31,6 @@ pub(super) struct LogState {
     pub(super) lag: Lag,
     /// Candidate: the log is closed and replayed to its end.
     pub(super) drained: bool,
-    /// Candidate: since when the lease is waited out (R10).
-    pub(super) lease_from: Instant,
 }
 
 /// How many marks of age the unacknowledged entries are kept by.
@@ -45,8 +43,7 @@ impl LogState {
     }
 
     pub(super) fn numbers(&mut self, visit: &mut dyn FnMut(Number, &mut u64)) {
-        let ages = self.ages.iter_mut().map(|(_, at)| at);
-        ages.chain([&mut self.lease_from]).for_each(|at| visit(Number::Time, &mut at.0));
+        self.ages.iter_mut().for_each(|(_, at)| visit(Number::Time, &mut at.0));
         self.lag.numbers(visit);
     }
 

@@ -20,30 +20,9 @@ impl Node {
         if output_index <= released || (rules.output_order && output_index != released + 1) {
             return false;
         }
-        match self.role {
-            Role::Alone => self.go_live.may_emit(),
-            Role::Protected => {
-                let acknowledged = self.log.acknowledged >= depends_on || !rules.output_acknowledged;
-                acknowledged && overlaps <= self.confirmed && (self.lease_valid(now) || !rules.output_lease)
-            }
-            _ => false,
-        }
-    }
-
-    /// The backup has echoed a stamp of ours younger than LEASE: it cannot have won by now (R5, R10).
-    fn lease_valid(&self, now: Instant) -> bool {
-        let echo = self.hearing.own_echo;
-        echo != 0 && now.since(Instant(echo)) < self.config.timing.lease
-    }
-
-    /// Whether this node may tell the network that the VM is here (R16): a winner from its attaching on, whatever it waits for before its
-    /// first output; a primary with a backup while its lease lasts, for the backup may be live by now (R5).
-    pub fn may_announce(&self, now: Instant) -> bool {
-        match self.role {
-            Role::Alone => self.go_live != GoLive::Not,
-            Role::Protected => self.lease_valid(now),
-            _ => false,
-        }
+        let acknowledged = self.log.acknowledged >= depends_on || !rules.output_acknowledged;
+        let follows = self.role == Role::Alone || (acknowledged && overlaps <= self.confirmed);
+        follows && self.may_speak(now)
     }
 
     /// R moves as soon as an output has left, so that the next one need not wait for a step. Called by the sender right behind the system
@@ -158,11 +137,7 @@ impl Node {
             suspicion: self.suspicion.as_ref().map(|(_, reason)| reason.clone()),
             not_protected: self.not_protected(),
             arbiter_last: self.arbitration.last.clone(),
-            may_speak: match self.role {
-                Role::Alone => self.go_live.may_emit(),
-                Role::Protected => self.lease_valid(now),
-                _ => false,
-            },
+            may_speak: self.may_speak(now),
             lag: self.log.lag.age(now),
             share: self.log.lag.share(),
             halt_reason: self.halt_reason.clone(),

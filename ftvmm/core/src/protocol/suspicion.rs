@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::input::Path;
+use super::lease::Lease;
 use super::node::Node;
 use super::output::Output;
 use super::role::Role;
@@ -17,12 +18,8 @@ pub(super) struct Hearing {
     pub(super) peer_stamp: u64,
     /// When that stamp came (this node's clock).
     peer_stamp_at: Instant,
-    /// When the newest stamp came that this node ever echoed: its answer may entitle the peer until LEASE after (R10).
-    pub(super) echoed_at: Instant,
-    /// The newest stamp of this node that the peer has echoed.
-    pub(super) own_echo: u64,
-    /// When that echo came first.
-    own_echo_at: Instant,
+    /// What echoes entitle to, here and there.
+    pub(super) lease: Lease,
     /// The peer's silence is counted from here at the earliest.
     silent_from: Instant,
     /// The newest sequence number on each path: the log, then the heartbeat networks.
@@ -50,15 +47,15 @@ impl Hearing {
 
     pub(super) fn numbers(&mut self, peer: u64, visit: &mut dyn FnMut(Number, &mut u64)) {
         self.heard_on.fill(None);
-        let moments = [&mut self.peer_stamp_at, &mut self.echoed_at, &mut self.own_echo_at, &mut self.silent_from];
-        let stamps = [&mut self.peer_stamp, &mut self.own_echo];
-        moments.map(|at| &mut at.0).into_iter().chain(stamps).for_each(|time| visit(Number::Time, time));
+        self.lease.numbers(visit);
+        let times = [&mut self.peer_stamp_at.0, &mut self.silent_from.0, &mut self.peer_stamp];
+        times.into_iter().for_each(|time| visit(Number::Time, time));
         self.sequences.iter_mut().for_each(|sequence| visit(Number::Sequence(peer), sequence));
     }
 
     /// A message is about to echo the newest stamp heard.
     pub(super) fn echoed(&mut self) {
-        self.echoed_at = self.peer_stamp_at;
+        self.lease.grant(self.peer_stamp_at);
     }
 
     /// Takes a header in; false: it is not newer on its path and counts for nothing (R3).
@@ -77,10 +74,7 @@ impl Hearing {
             self.peer_stamp = header.stamp;
             self.peer_stamp_at = now;
         }
-        if header.echo > self.own_echo {
-            self.own_echo = header.echo;
-            self.own_echo_at = now;
-        }
+        self.lease.echoed(header.echo, now);
         true
     }
 }
@@ -140,11 +134,11 @@ impl Node {
     }
 
     /// When the peer last showed that it lives and hears this node. What comes from it may have waited on the way while it died; only what
-    /// echoes a stamp was said after that stamp. Such an echo counts for as long as it would let an output leave (R5).
+    /// echoes a stamp was said after that stamp.
     fn alive_at(&self) -> Instant {
         let hearing = &self.hearing;
         let alive_at = if self.config.rules.suspect_two_way {
-            hearing.own_echo_at.min(Instant(hearing.own_echo).after(self.config.timing.lease))
+            hearing.lease.alive_at(&self.config.timing)
         } else {
             hearing.peer_stamp_at
         };

@@ -1,0 +1,108 @@
+//! The lease (R5, R10, R19): how long an answer of the backup lets its primary speak, and how long whoever takes over has to wait for that.
+//! Nothing else counts from the stamps that were echoed.
+
+use std::time::Duration;
+
+use crate::lab::mutant;
+
+use super::go_live::GoLive;
+use super::node::Node;
+use super::role::Role;
+use super::time::{Instant, Number, Timing};
+
+/// What the lease counts from, on this node's clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Lease {
+    /// The newest stamp of this node that the peer has echoed; 0: none.
+    echo: u64,
+    /// When that echo came first.
+    echo_at: Instant,
+    /// When the newest stamp of the peer came that this node ever echoed: its answer may entitle the peer until LEASE after.
+    granted_at: Instant,
+    /// Candidate: the same as it was when the suspicion began.
+    waits_from: Instant,
+}
+
+impl Lease {
+    /// The peer has echoed this stamp.
+    pub(super) fn echoed(&mut self, echo: u64, now: Instant) {
+        if echo > self.echo {
+            (self.echo, self.echo_at) = (echo, now);
+        }
+    }
+
+    /// This node is about to echo a stamp of the peer that came then.
+    pub(super) fn grant(&mut self, stamp_came_at: Instant) {
+        self.granted_at = stamp_came_at;
+    }
+
+    /// It counts as expired until the first answer to something sent from here on.
+    pub(super) fn expire(&mut self) {
+        self.echo = 0;
+    }
+
+    /// The peer is suspected, and nothing more is granted.
+    pub(super) fn begin_wait(&mut self) {
+        self.waits_from = self.granted_at;
+    }
+
+    /// When the peer last showed that it lives and hears this node: such an echo counts for as long as it would let an output leave.
+    pub(super) fn alive_at(&self, timing: &Timing) -> Instant {
+        self.echo_at.min(Instant(self.echo).after(timing.lease))
+    }
+
+    /// The backup has echoed a stamp of ours younger than LEASE: it cannot have won by now (R5, R10).
+    fn is_valid(&self, now: Instant, timing: &Timing) -> bool {
+        self.echo != 0 && now.since(Instant(self.echo)) < timing.lease
+    }
+
+    /// When what this node has granted is over by any clock (R10).
+    pub(super) fn over_at(&self, timing: &Timing) -> Instant {
+        let wait = timing.stretched(timing.lease);
+        self.waits_from.after(if mutant!(AskEarly) { wait - Duration::from_millis(30) } else { wait })
+    }
+
+    /// When no write of the old primary can land any more: each has completed within W of its check (R19).
+    fn writes_over_at(&self, timing: &Timing) -> Instant {
+        self.waits_from.after(timing.stretched(timing.lease + timing.write_bound))
+    }
+
+    pub(super) fn numbers(&mut self, visit: &mut dyn FnMut(Number, &mut u64)) {
+        let moments = [&mut self.echo_at, &mut self.granted_at, &mut self.waits_from].map(|at| &mut at.0);
+        moments.into_iter().chain([&mut self.echo]).for_each(|time| visit(Number::Time, time));
+    }
+}
+
+impl Node {
+    /// Whether outputs may leave here now, for all that their order and the log say (R5).
+    pub(super) fn may_speak(&self, now: Instant) -> bool {
+        match self.role {
+            Role::Alone => self.go_live.may_emit(),
+            Role::Protected => self.lease_is_valid(now) || !self.config.rules.output_lease,
+            Role::Spare | Role::Joining | Role::Backup | Role::Candidate | Role::Won | Role::Halted => false,
+        }
+    }
+
+    /// Whether this node may tell the network that the VM is here (R16): a winner from its attaching on, whatever it waits for before its
+    /// first output; a primary with a backup while its lease lasts, for the backup may be live by now (R5).
+    pub fn may_announce(&self, now: Instant) -> bool {
+        match self.role {
+            Role::Alone => self.go_live != GoLive::Not,
+            Role::Protected => self.lease_is_valid(now),
+            Role::Spare | Role::Joining | Role::Backup | Role::Candidate | Role::Won | Role::Halted => false,
+        }
+    }
+
+    /// When a winner's first write may leave (R19).
+    pub(super) fn may_write_at(&self) -> Instant {
+        if self.config.rules.writes_waited_out {
+            self.hearing.lease.writes_over_at(&self.config.timing)
+        } else {
+            self.now
+        }
+    }
+
+    fn lease_is_valid(&self, now: Instant) -> bool {
+        self.hearing.lease.is_valid(now, &self.config.timing)
+    }
+}

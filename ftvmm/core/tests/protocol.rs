@@ -161,18 +161,18 @@ impl Stepped {
         })
     }
 
-    /// The ask for a generation that the last step began.
-    fn asked(&self) -> Option<u64> {
-        self.outputs.iter().find_map(|output| match output {
-            Output::AskArbiter { request, .. } => Some(*request),
-            _ => None,
-        })
-    }
-
     /// The guest's share, where the last step has set it.
     fn share(&self) -> Option<Share> {
         self.outputs.iter().find_map(|output| match output {
             Output::ThrottleGuest { share } => Some(*share),
+            _ => None,
+        })
+    }
+
+    /// The ask for a generation that the last step began.
+    fn asked(&self) -> Option<u64> {
+        self.outputs.iter().find_map(|output| match output {
+            Output::AskArbiter { request, .. } => Some(*request),
             _ => None,
         })
     }
@@ -470,11 +470,8 @@ fn a_replay_that_stays_behind_slows_and_stalls_the_guest_and_costs_the_backup_it
 
     let request = primary.awaited_read();
     primary.step(record(request, PRIMARY));
-    let asked = primary.outputs.iter().find_map(|output| match output {
-        Output::AskArbiter { request, .. } => Some(*request),
-        _ => None,
-    });
-    primary.step(Input::ArbiterAsked { request: asked.unwrap(), result: AskResult::Won });
+    let request = primary.asked().unwrap();
+    primary.step(Input::ArbiterAsked { request, result: AskResult::Won });
     assert_eq!(primary.node.role(), Role::Alone);
     assert_eq!(primary.share(), Some(Share::WHOLE), "without a backup it runs as it likes");
 }

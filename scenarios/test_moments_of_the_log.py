@@ -16,6 +16,12 @@ HELD_STALL_MS_MAX = 1000.0
 FAILS_OVER = Promise(expect=Expect.FAILOVER, stall_ms_max=HELD_STALL_MS_MAX)
 GOES_ON_ALONE = Promise(expect=Expect.PRIMARY_ALONE, stall_ms_max=HELD_STALL_MS_MAX)
 
+# Half the pace of the guest under load.
+SLOW_REPLAY = "entry-replayed delay:2 count=all"
+# T_LAG / 4 to catch up with at most (R26), and then the client's kernel has to ask again.
+SLOW_REPLAY_STALL_MS_MAX = 2000.0
+SLOW_REPLAY_SECONDS = 2.0
+
 AT_THE_PRIMARY = pytest.mark.parametrize(
     ("point", "kind"),
     [
@@ -118,3 +124,16 @@ def test_uncertain_frame_is_dropped_when_the_primary_loses_power(run: Run, kind:
         moment.wait()
         run.inject(PowerOff(run.lab, dying.host))
         run.expect_takeover(survivor)
+
+
+@scenario(
+    Promise(expect=Expect.FAILOVER, stall_ms_max=SLOW_REPLAY_STALL_MS_MAX),
+    faults=(PowerOff,),
+    failpoints=(SLOW_REPLAY,),
+)
+def test_primary_loses_power_while_replay_is_slow(run: Run) -> None:
+    """The guest was slowed to the pace of its backup's replay, so that a takeover has little to catch up with."""
+    survivor = run.backup
+    run.client.load_for(SLOW_REPLAY_SECONDS)
+    run.inject(PowerOff(run.lab, run.primary.host))
+    run.expect_takeover(survivor)

@@ -9,7 +9,7 @@ from harness.lab import topology
 from harness.vm.pair import Node
 from harness.vm.run import Run
 
-# docs/wire.md, "Messages" and "Datagrams". Sequence and stamp grow, far beyond those of any real message.
+# docs/wire.md, "Messages" and "Datagrams". Sequence and stamp grow, far beyond those of any real message; R is 0.
 _PROGRAM = """
 import socket, struct, sys, time
 import blake3
@@ -20,7 +20,7 @@ while True:
     sequence += 1
     stamp = (1 << 55) + time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     head = struct.pack("<QQQQQQQ", int(generation), 0x5742A9, 1, sequence, stamp, stamp, 0)
-    message = bytes([4]) + bytes.fromhex(vm) + head
+    message = bytes([4]) + bytes.fromhex(vm) + head + bytes(16)
     tag = blake3.blake3(b"\\x02" + message, key=bytes.fromhex(key)).digest()[:16]
     out.sendto(message + tag, (address, int(port)))
     time.sleep(0.02)

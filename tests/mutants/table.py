@@ -12,6 +12,7 @@ from scenarios import (
     test_host_faults,
     test_logging_network,
     test_moments_of_a_takeover,
+    test_moments_of_the_log,
     test_partitions,
 )
 from tests.mutants import arrangements
@@ -285,6 +286,13 @@ TABLE: tuple[Mutant, ...] = (
         test_logging_network.test_acknowledgements_do_not_reach_the_primary,
         "outcome",
         "pair-parted",
+    ),
+    _mutant(
+        "never-slowed",
+        "lets its guest run away from a replay that is slow",
+        test_moments_of_the_log.test_primary_loses_power_while_replay_is_slow,
+        "stall-bounded",
+        "stall-too-long",
     ),
     _mutant("slow-go-live", "waits 1 s before it goes live", POWER_OFF, "stall-bounded", "stall-too-long"),
     _mutant("announce-nothing", "no switch is told", POWER_OFF, "single-speaker", "not-announced"),

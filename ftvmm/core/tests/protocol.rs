@@ -418,6 +418,17 @@ fn a_primary_whose_backup_is_gone_has_its_guest_run_on_alone() {
 }
 
 #[test]
+fn a_primary_that_stood_still_does_not_slow_its_guest_for_that() {
+    let mut primary = Stepped::protected();
+    primary.step(Input::EntriesAppended { through: 5 });
+    primary.hear(SPARE, Body::Answer { stored: 5, replayed: 3, released: 0, lacks: 0 }, primary.now.0);
+    primary.now = primary.now.after(config().timing.lag);
+    primary.step(Input::Tick);
+    assert_eq!(primary.share(), None);
+    primary.until(|output| matches!(output, Output::ThrottleGuest { .. }));
+}
+
+#[test]
 fn a_host_that_fails_ends_its_node_whatever_it_is() {
     for mut node in [Stepped::new(SPARE), Stepped::protected(), Stepped::backup(), Stepped::live()] {
         node.step(Input::HostFailed { reason: "KVM_EXIT_INTERNAL_ERROR".to_owned() });

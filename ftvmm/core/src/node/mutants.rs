@@ -93,6 +93,8 @@ mutants! {
     FlipARead = "flip-a-read",
 
     // The log and its replay.
+    /// the guest runs as it likes, however far the backup's replay is behind
+    NeverSlowed = "never-slowed",
     /// goes live without the last entry of the log, and the outputs that it leads to
     LoseLastEntry = "lose-last-entry",
     /// goes live without the last 40 entries of the log and the outputs that they belong to

@@ -121,6 +121,14 @@ impl Lag {
         self.look = None;
     }
 
+    /// This node stood still for so long, its guest with it: what came of that time is not replay's doing.
+    pub(super) fn stood_still(&mut self, gap: Duration) {
+        self.marks.iter_mut().for_each(|mark| mark.at = mark.at.after(gap));
+        self.look = None;
+        // The rest is kept by `control`, to which the pause has passed like any time.
+        self.kept += gap * u32::from(self.share().0) / u32::from(Share::WHOLE.0);
+    }
+
     /// Sets the guest's share (R26).
     ///
     /// # Arguments
@@ -221,6 +229,17 @@ mod tests {
         assert_eq!(lag.age(at(61)), MILLISECOND);
         lag.replayed(30);
         assert_eq!(lag.age(at(70)), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_time_in_which_this_node_stood_still_is_no_lag() {
+        let mut lag = Lag::default();
+        let at = |count| Instant(1_000_000_000).after(milliseconds(count));
+        lag.acknowledged(10, at(5), LAG_MAX);
+        lag.stood_still(milliseconds(700));
+        lag.control(at(715), milliseconds(710), LAG_MAX);
+        assert_eq!((lag.age(at(715)), lag.share()), (milliseconds(10), Share::WHOLE));
+        assert_eq!(lag.ran(at(715)), at(15), "nor has the guest run");
     }
 
     #[test]

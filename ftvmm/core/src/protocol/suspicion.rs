@@ -145,9 +145,10 @@ impl Node {
         alive_at.max(hearing.silent_from)
     }
 
-    /// This node stood still for so long, and gave nothing that the peer could have echoed.
+    /// This node stood still for so long, and gave nothing that the peer could have echoed or replayed.
     pub(super) fn stood_still(&mut self, gap: Duration) {
         self.hearing.silent_from = self.alive_at().after(gap);
+        self.log.lag.stood_still(gap);
     }
 
     fn silent(&self) -> bool {

@@ -17,8 +17,19 @@ CLOCK_RATE_ERROR = 0.001
 HEARTBEATS_IN_LAG = 20
 """How many heartbeats T_LAG takes at least (rule R26)."""
 
+SECTOR_BYTES = 512
+"""The size of a block device's sectors where nobody says."""
+
+SECTOR_SIZES = "a power of two from 512 to 32768"
+"""What `is_sector_size` allows, in words."""
+
 _REQUIRED: Any = object()
 _NETWORK_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
+
+
+def is_sector_size(size_bytes: int) -> bool:
+    """Whether a block device may have sectors of so many bytes: Solo5's `mft_abi.h` has 16 bits for it."""
+    return 512 <= size_bytes <= 1 << 15 and size_bytes & (size_bytes - 1) == 0
 
 
 class ConfigurationError(Exception):
@@ -245,7 +256,10 @@ def _guest_address(table: _Table, device: str) -> str | None:
 
 
 def _block(table: _Table) -> dict[str, Any]:
-    document = {"name": table.get("name", str), "path": table.get("path", str)}
+    sector_bytes = table.natural("sector_bytes", SECTOR_BYTES)
+    if not is_sector_size(sector_bytes):
+        raise table.fail("sector_bytes", f"must be {SECTOR_SIZES}, found {sector_bytes}")
+    document = {"name": table.get("name", str), "path": table.get("path", str), "sector_bytes": sector_bytes}
     table.finish()
     return document
 

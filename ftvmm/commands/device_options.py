@@ -3,10 +3,12 @@
 import re
 import secrets
 from dataclasses import dataclass, field
+from typing import Any
 
+from ftvmm.configuration import SECTOR_BYTES, SECTOR_SIZES, is_sector_size
 from ftvmm.failure import Failure
 
-_OPTION = re.compile(r"--(?P<kind>net|net-mac|block):(?P<name>[^=]*)(?:=(?P<value>.*))?", re.DOTALL)
+_OPTION = re.compile(r"--(?P<kind>net|net-mac|block|block-sector-size):(?P<name>[^=]*)(?:=(?P<value>.*))?", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9]{1,67}")
 
 
@@ -17,6 +19,7 @@ class DeviceOptions:
     taps: dict[str, str] = field(default_factory=dict)
     macs: dict[str, str] = field(default_factory=dict)
     blocks: dict[str, str] = field(default_factory=dict)
+    sector_sizes: dict[str, str] = field(default_factory=dict)
 
     def take(self, argument: str) -> bool:
         """Takes an argument in.
@@ -35,7 +38,9 @@ class DeviceOptions:
             raise Failure(f"{argument!r}: a device's name has 1 to 67 letters and digits.")
         if not value:
             raise Failure(f"{argument!r} needs a value: --{kind}:{name}=...")
-        devices = {"net": self.taps, "net-mac": self.macs, "block": self.blocks}[kind]
+        devices = {
+            "net": self.taps, "net-mac": self.macs, "block": self.blocks, "block-sector-size": self.sector_sizes
+        }[kind]  # fmt: skip
         if name in devices:
             raise Failure(f"--{kind}:{name} is given twice.")
         devices[name] = value
@@ -53,9 +58,22 @@ class DeviceOptions:
             {"name": name, "tap": tap, "mac": self.macs.get(name) or random_mac()} for name, tap in self.taps.items()
         ]
 
-    def block(self) -> list[dict[str, str]]:
-        """The block devices as the core wants them."""
-        return [{"name": name, "path": path} for name, path in self.blocks.items()]
+    def block(self) -> list[dict[str, Any]]:
+        """The block devices as the core wants them.
+
+        Raises:
+            Failure: a sector size is none, or is given for a device that is not.
+        """
+        for name, value in self.sector_sizes.items():
+            option = f"--block-sector-size:{name}"
+            if name not in self.blocks:
+                raise Failure(f"{option} is given without --block:{name}.")
+            if not re.fullmatch("[0-9]{1,5}", value) or not is_sector_size(int(value)):
+                raise Failure(f"{option}={value}: must be {SECTOR_SIZES}.")
+        return [
+            {"name": name, "path": path, "sector_bytes": int(self.sector_sizes.get(name, SECTOR_BYTES))}
+            for name, path in self.blocks.items()
+        ]
 
 
 def random_mac() -> str:

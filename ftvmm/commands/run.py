@@ -40,6 +40,7 @@ class _RunCommand(click.Command):
                     ("--net:NAME=TAP", "Put network device NAME on the existing TAP interface TAP."),
                     ("--net-mac:NAME=MAC", "Its address; a random one by default."),
                     ("--block:NAME=PATH", "Put block device NAME on the file or block device PATH."),
+                    ("--block-sector-size:NAME=BYTES", "The size of its sectors; 512 by default."),
                 ]
             )
 

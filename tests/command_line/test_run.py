@@ -36,11 +36,36 @@ def test_the_double_dash_is_optional_and_not_the_guests() -> None:
         (("--net:a=tap0", "--net:a=tap1"), ("given twice",)),
         (("--net-mac:service=02:00:00:00:00:01",), ("without --net:service",)),
         (("--block:storage=/nonexistent/disk",), ("/nonexistent/disk", "No such file")),
+        (("--block-sector-size:storage=4096",), ("without --block:storage",)),
+        (
+            ("--block:storage=/dev/null", "--block-sector-size:storage=521"),
+            ("=521", "a power of two from 512 to 32768"),
+        ),
+        (("--block:storage=/dev/null", "--block-sector-size:storage=256"), ("=256", "a power of two from 512")),
+        (("--block:storage=/dev/null", "--block-sector-size:storage=x"), ("=x", "a power of two from 512")),
         (("--block:storage=/dev/null",), ("neither a regular file nor a block device",)),
     ],
 )
 def test_wrong_devices_are_named(options: tuple[str, ...], words: tuple[str, ...]) -> None:
     assert_refused(ftvmm("run", *options, KEY_VALUE), *words)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "sector_bytes", "words"),
+    [
+        (6144, 4096, "its 6144 bytes are no whole number of sectors of 4096"),
+        (512, 4096, "its 512 bytes are less than a sector of 4096"),
+        (1563, 512, "its 1563 bytes are no whole number of sectors of 512"),
+        (256, 512, "its 256 bytes are less than a sector of 512"),
+    ],
+)
+def test_a_disk_that_is_no_whole_number_of_sectors_is_refused(
+    tmp_path: Path, size_bytes: int, sector_bytes: int, words: str
+) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(size_bytes))
+    options = (f"--block:storage={disk}", f"--block-sector-size:storage={sector_bytes}")
+    assert_refused(ftvmm("run", *options, KEY_VALUE), str(disk), words)
 
 
 def test_a_device_that_the_image_does_not_declare_is_refused(tmp_path: Path) -> None:

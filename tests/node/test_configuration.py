@@ -76,15 +76,18 @@ def test_a_good_file_is_taken_with_its_defaults(write: Callable[[str], Path]) ->
         {"name": "service", "tap": "tap0", "mac": [2, 0, 0, 0, 0, 2], "address": None}
     ]
     assert config.document["vm"]["mixed_hosts"] is False
+    assert config.document["vm"]["block"][0]["sector_bytes"] == 512
 
 
 def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_path: Path) -> None:
     text = GOOD.replace('peer = "127.0.0.1:7001"', 'peer = "127.0.0.1:7001"\nentries_per_message = 1')
     text = text.replace("[[vm.block]]", 'address = "10.0.0.2"\n[[vm.block]]')
     text = text.replace("memory_mib = 64", "memory_mib = 64\nmixed_hosts = true")
+    text = text.replace('/srv/disk.img"', '/srv/disk.img"\nsector_bytes = 4096')
     config = configuration.load(write(text + "[record]\n"))
     assert config.document["vm"]["network"][0]["address"] == "10.0.0.2"
     assert config.document["vm"]["mixed_hosts"] is True
+    assert config.document["vm"]["block"][0]["sector_bytes"] == 4096
     assert config.document["logging"]["entries_per_message"] == 1
     assert config.document["record"] == {"directory": str(tmp_path / "state"), "size_mib_max": 256}
     config = configuration.load(write(text + '[record]\ndirectory = "/srv/evidence"\nsize_mib_max = 8\n'))
@@ -113,6 +116,12 @@ def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_
         ("[[vm.block]]", 'address = "fd00::2"\n[[vm.block]]', r"vm\.network\[0\]\.address: must be .* 'fd00::2'"),
         ("[[vm.block]]", 'address = "224.0.0.1"\n[[vm.block]]', r"vm\.network\[0\]\.address: must be .* found '224"),
         ("[[vm.block]]", "address = 10\n[[vm.block]]", r"vm\.network\[0\]\.address: must be of type str, found 10"),
+        (
+            'name = "storage"',
+            'name = "storage"\nsector_bytes = 521',
+            r"vm\.block\[0\]\.sector_bytes: must be a power of two from 512 to 32768, found 521",
+        ),
+        ('name = "storage"', 'name = "storage"\nsector_bytes = 65536', r"sector_bytes: must be .*, found 65536"),
         ('listen = "127.0.0.1:7000"', 'listen = "localhost:7000"', r"logging\.listen: must be ADDRESS:PORT"),
         ("[arbiter]", "[record]\nsize_mib_max = 0\n[arbiter]", r"record\.size_mib_max: must be from 1 to"),
         (

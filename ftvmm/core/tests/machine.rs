@@ -5,7 +5,8 @@ mod guest;
 use _core::determinism::HostTrait;
 use _core::image::Image;
 use _core::machine::{
-    Answer, Feature, HostKind, HypercallResult, Instruction, Machine, MachineConfig, MachineError, Request, TrapReport,
+    Answer, DeviceConfig, Feature, HostKind, HypercallResult, Instruction, Machine, MachineConfig, MachineError,
+    Request, TrapReport,
 };
 use guest::{CODE, DATA, Device, halt_with, hypercall, image, image_of, store, with_symbols, with_thread_record};
 use iced_x86::code_asm::{
@@ -23,9 +24,20 @@ fn config() -> MachineConfig {
     MachineConfig::new(MEMORY_BYTES).with_block("storage", CAPACITY_BYTES).with_network("service", [2, 0, 0, 0, 0, 1])
 }
 
+fn config_with_sectors(sector_bytes: u16) -> MachineConfig {
+    let mut config = config();
+    let disk = DeviceConfig::Block { capacity_bytes: CAPACITY_BYTES, sector_bytes };
+    config.devices.insert("storage".into(), disk);
+    config
+}
+
 fn machine(write: impl FnOnce(&mut CodeAssembler)) -> Machine {
+    machine_of(&config(), write)
+}
+
+fn machine_of(config: &MachineConfig, write: impl FnOnce(&mut CodeAssembler)) -> Machine {
     let image = Image::parse(&image(&DEVICES, write)).unwrap();
-    Machine::new(&image, &config()).unwrap()
+    Machine::new(&image, config).unwrap()
 }
 
 fn trap(error: MachineError) -> TrapReport {
@@ -41,7 +53,11 @@ fn trap_of(write: impl FnOnce(&mut CodeAssembler)) -> TrapReport {
 
 /// Makes a hypercall whose result stands at `result`, with these fields, and tells the result; answers what it asks.
 fn result_of(number: u32, fields: &[u64], result: u64) -> (Option<Request>, i32) {
-    let mut machine = machine(|a| {
+    result_on(&config(), number, fields, result)
+}
+
+fn result_on(config: &MachineConfig, number: u32, fields: &[u64], result: u64) -> (Option<Request>, i32) {
+    let mut machine = machine_of(config, |a| {
         store(a, DATA + result, u64::from(u32::MAX));
         fields.iter().enumerate().for_each(|(index, field)| store(a, DATA + 8 * index as u64, *field));
         hypercall(a, number, DATA);
@@ -103,6 +119,19 @@ fn block_transfers_that_are_wrong_are_refused() {
     // Code may be written out, but never over.
     assert_eq!(result_of(5, &[STORAGE, 0, CODE, 512], 32), (None, INVALID));
     assert_eq!(result_of(4, &[STORAGE, 0, CODE, 512], 32).1, OK);
+}
+
+#[test]
+fn a_disk_of_larger_sectors_takes_whole_ones_alone() {
+    let config = config_with_sectors(4096);
+    assert_ne!(config.digest(), config_with_sectors(512).digest());
+    let result = |number, offset, length| result_on(&config, number, &[STORAGE, offset, DATA + 0x1000, length], 32).1;
+    for number in [4, 5] {
+        assert_eq!(result(number, CAPACITY_BYTES - 4096, 4096), OK);
+        for (offset, length) in [(512, 4096), (0, 512), (0, 4608), (CAPACITY_BYTES, 4096)] {
+            assert_eq!(result(number, offset, length), INVALID, "{length} bytes at {offset}");
+        }
+    }
 }
 
 #[test]
@@ -487,7 +516,10 @@ fn devices_have_to_be_those_that_the_image_declares() {
     assert!(reason(MachineConfig::new(MEMORY_BYTES)).contains("declares"));
     assert!(reason(config().with_block("other", 512)).contains("declares no device"));
     assert!(reason(config().with_block("service", 512)).contains("network device"));
-    assert!(reason(config().with_block("storage", 100)).contains("sectors"));
+    assert!(reason(config().with_block("storage", 100)).contains("its 100 bytes are less than a sector of 512"));
+    assert!(reason(config().with_block("storage", 1000)).contains("its 1000 bytes are no whole number of sectors"));
+    assert!(reason(config_with_sectors(521)).contains("sectors of 521 bytes have to be a power of two"));
+    assert!(reason(config_with_sectors(256)).contains("512 or more"));
     assert!(reason(MachineConfig { memory_bytes: 4097, ..config() }).contains("4096"));
     assert!(reason(MachineConfig { memory_bytes: 1 << 20, ..config() }).contains("too few"));
     assert!(reason(MachineConfig { memory_bytes: 8 << 30, ..config() }).contains("4 GiB"));

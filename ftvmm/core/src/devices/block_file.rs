@@ -45,11 +45,12 @@ pub struct BlockFile {
 }
 
 impl BlockFile {
-    /// Opens an image for reading and writing; its size, in whole sectors, is the capacity.
+    /// Opens an image for reading and writing; its size is the capacity.
     ///
     /// # Errors
-    /// What is wrong with it: it cannot be opened, is no disk or too small, or its file system does not do what `sharing` asks for.
-    pub fn open(path: &Path, sharing: Sharing) -> Result<BlockFile, DeviceError> {
+    /// What is wrong with it: it cannot be opened, is no disk, too small or no whole number of the guest's sectors, or its file
+    /// system does not do what `sharing` asks for.
+    pub fn open(path: &Path, sharing: Sharing, sector_bytes: u16) -> Result<BlockFile, DeviceError> {
         let name = path.display().to_string();
         let wrong = |reason: String| DeviceError::Open { kind: KIND, name: name.clone(), reason };
         let failed = |error: io::Error| wrong(error.to_string());
@@ -66,9 +67,9 @@ impl BlockFile {
         // A block device's metadata has no size.
         let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
         let Alignment { memory_bytes, unit_bytes } = alignment;
-        let capacity_bytes = capacity_bytes(bytes, unit_bytes).map_err(wrong)?;
+        check_size(bytes, u64::from(sector_bytes), unit_bytes).map_err(wrong)?;
         let buffer = || Mutex::new(AlignedBuffer::new(memory_bytes));
-        Ok(BlockFile { file, name, capacity_bytes, unit_bytes, read_buffer: buffer(), write_buffer: buffer() })
+        Ok(BlockFile { file, name, capacity_bytes: bytes, unit_bytes, read_buffer: buffer(), write_buffer: buffer() })
     }
 
     pub fn capacity_bytes(&self) -> u64 {
@@ -146,13 +147,15 @@ fn open_direct(path: &Path) -> io::Result<Option<(File, Alignment)>> {
     Ok(Alignment::of(&file)?.map(|alignment| (file, alignment)))
 }
 
-/// How much of a file the guest has for a disk, or why it is none.
-fn capacity_bytes(file_bytes: u64, unit_bytes: u64) -> Result<u64, String> {
-    let capacity_bytes = file_bytes - file_bytes % u64::from(SECTOR_BYTES);
-    if capacity_bytes == 0 {
-        return Err(format!("it has {file_bytes} bytes, less than a sector of {SECTOR_BYTES}"));
+/// What is wrong with a file's size, for a disk that is read and written in such units.
+fn check_size(file_bytes: u64, sector_bytes: u64, unit_bytes: u64) -> Result<(), String> {
+    if file_bytes < sector_bytes {
+        return Err(format!("its {file_bytes} bytes are less than a sector of {sector_bytes}"));
     }
-    if !capacity_bytes.is_multiple_of(unit_bytes) {
+    if !file_bytes.is_multiple_of(sector_bytes) {
+        return Err(format!("its {file_bytes} bytes are no whole number of sectors of {sector_bytes}"));
+    }
+    if !file_bytes.is_multiple_of(unit_bytes) {
         // Its last unit could not be written without making the file longer.
         let longer = file_bytes.next_multiple_of(unit_bytes);
         return Err(format!(
@@ -160,7 +163,7 @@ fn capacity_bytes(file_bytes: u64, unit_bytes: u64) -> Result<u64, String> {
              number of them: make it {longer} bytes long"
         ));
     }
-    Ok(capacity_bytes)
+    Ok(())
 }
 
 /// What the kernel asks of direct I/O to a file.
@@ -295,9 +298,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_sectors_are_whole() {
-        let path = new_file("sectors", 1500);
-        let block = BlockFile::open(&path, Sharing::Own).unwrap();
+    fn what_is_written_is_read() {
+        let path = new_file("sectors", 1024);
+        let block = BlockFile::open(&path, Sharing::Own, SECTOR_BYTES).unwrap();
         assert_eq!(block.capacity_bytes(), 1024);
         block.write(512, &[7; 512]).unwrap();
         assert_eq!(block.read(510, 4).unwrap(), [0, 0, 7, 7]);
@@ -307,7 +310,7 @@ mod tests {
     #[test]
     fn nothing_of_a_disk_waits_in_the_page_cache() {
         let path = new_file("cache", 16 << 12);
-        let block = BlockFile::open(&path, Sharing::Shared).unwrap();
+        let block = BlockFile::open(&path, Sharing::Shared, SECTOR_BYTES).unwrap();
         block.write(512, &[1; 8192]).unwrap();
         assert_eq!(block.read(512, 8192).unwrap(), [1; 8192]);
         block.check().unwrap();
@@ -328,7 +331,7 @@ mod tests {
         let path = new_file("units", 16 << 12);
         let mut expected: Vec<u8> = (0..16 << 12).map(|at| (at / 512) as u8).collect();
         fs::write(&path, &expected).unwrap();
-        let mut block = BlockFile::open(&path, Sharing::Shared).unwrap();
+        let mut block = BlockFile::open(&path, Sharing::Shared, SECTOR_BYTES).unwrap();
         block.unit_bytes = 4096;
         let writes = [
             (512, 512, 1),
@@ -354,16 +357,19 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_ends_with_a_unit() {
-        assert_eq!(capacity_bytes(1500, 512), Ok(1024));
-        assert!(capacity_bytes(511, 512).unwrap_err().contains("less than a sector"));
-        assert_eq!(capacity_bytes(8200, 4096), Ok(8192));
-        assert!(capacity_bytes(8704, 4096).unwrap_err().contains("make it 12288 bytes long"));
+    fn a_disk_ends_with_a_sector_and_a_unit() {
+        assert_eq!(check_size(1536, 512, 512), Ok(()));
+        assert!(check_size(511, 512, 512).unwrap_err().contains("less than a sector"));
+        assert!(check_size(1500, 512, 512).unwrap_err().contains("no whole number of sectors of 512"));
+        assert!(check_size(2048, 4096, 512).unwrap_err().contains("less than a sector of 4096"));
+        assert!(check_size(6144, 4096, 512).unwrap_err().contains("no whole number of sectors of 4096"));
+        assert_eq!(check_size(8192, 512, 4096), Ok(()));
+        assert!(check_size(8704, 512, 4096).unwrap_err().contains("make it 12288 bytes long"));
     }
 
     #[test]
     fn what_is_no_disk_is_refused() {
-        let refusal = |path, sharing| BlockFile::open(Path::new(path), sharing).unwrap_err().to_string();
+        let refusal = |path, sharing| BlockFile::open(Path::new(path), sharing, SECTOR_BYTES).unwrap_err().to_string();
         assert!(refusal("/dev/null", Sharing::Shared).contains("neither"));
         assert!(refusal("/nonexistent", Sharing::Shared).contains("No such file"));
         // A regular file of a file system that takes no direct I/O; nor has it a size.

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::devices::{BlockFile, Console, DeviceError, Sharing, Tap, World};
 use crate::image::{Image, ImageError};
 use crate::log::{Close, Header, LogError, LogReader, LogWriter};
-use crate::machine::{DeviceConfig, Feature, Machine, MachineConfig, MachineError, SECTOR_BYTES};
+use crate::machine::{DeviceConfig, Feature, Machine, MachineConfig, MachineError};
 use crate::remark::remark;
 
 /// What to run, and on what.
@@ -49,6 +49,7 @@ pub struct NetworkAttachment {
 pub struct BlockAttachment {
     pub name: String,
     pub path: PathBuf,
+    pub sector_bytes: u16,
 }
 
 /// Why what a user asks for cannot be run.
@@ -92,9 +93,9 @@ pub fn prepare_run(config: &RunConfig) -> Result<(Machine, World, Option<LogWrit
             world.devices.add_tap(index, tap);
         }
     }
-    for BlockAttachment { name, path } in &config.block {
-        let block = Arc::new(BlockFile::open(path, Sharing::Own)?);
-        let device = DeviceConfig::Block { capacity_bytes: block.capacity_bytes(), sector_bytes: SECTOR_BYTES };
+    for BlockAttachment { name, path, sector_bytes } in &config.block {
+        let block = Arc::new(BlockFile::open(path, Sharing::Own, *sector_bytes)?);
+        let device = DeviceConfig::Block { capacity_bytes: block.capacity_bytes(), sector_bytes: *sector_bytes };
         attach(&mut machine_config, name, device)?;
         if let Some(index) = index(name) {
             world.devices.add_block(index, block);

@@ -1,7 +1,7 @@
 //! Guest memory as the guest finds it: segments, boot information, command line, manifest.
 
 use super::memory::{Access, GUEST_ADDRESS_MIN, GuestMemory, PAGE_BYTES};
-use super::{COUNTER_FREQUENCY_HERTZ, DeviceConfig, MachineConfig, MachineError};
+use super::{COUNTER_FREQUENCY_HERTZ, DeviceConfig, MachineConfig, MachineError, SECTOR_BYTES};
 use crate::determinism::Rewritten;
 use crate::image::{DeviceKind, IMAGE_ADDRESS_END, IMAGE_ADDRESS_MIN, Image, MANIFEST_ENTRIES_MAX, Properties};
 
@@ -55,12 +55,15 @@ pub(super) fn attach(image: &Image, config: &MachineConfig) -> Result<Vec<Option
 }
 
 fn check_block(name: &str, capacity_bytes: u64, sector_bytes: u16) -> Result<(), MachineError> {
-    if !sector_bytes.is_power_of_two() || sector_bytes < 512 {
-        return Err(wrong(format!("block device {name:?}: {sector_bytes} bytes is no sector size")));
+    let of_device = |reason: String| Err(wrong(format!("block device {name:?}: {reason}")));
+    if !sector_bytes.is_power_of_two() || sector_bytes < SECTOR_BYTES {
+        return of_device(format!("its sectors of {sector_bytes} bytes have to be a power of two, 512 or more"));
     }
-    if capacity_bytes == 0 || !capacity_bytes.is_multiple_of(u64::from(sector_bytes)) {
-        let reason = format!("{capacity_bytes} bytes is not a whole number of sectors of {sector_bytes} bytes");
-        return Err(wrong(format!("block device {name:?}: {reason}")));
+    if capacity_bytes < u64::from(sector_bytes) {
+        return of_device(format!("its {capacity_bytes} bytes are less than a sector of {sector_bytes}"));
+    }
+    if !capacity_bytes.is_multiple_of(u64::from(sector_bytes)) {
+        return of_device(format!("its {capacity_bytes} bytes are no whole number of sectors of {sector_bytes}"));
     }
     Ok(())
 }
@@ -136,7 +139,7 @@ fn write_boot_info(
     }
     let manifest = image.manifest.attached(|entry| {
         // `attach` has filled in every declared device.
-        devices[usize::from(entry.index)].unwrap_or(Properties::Block { capacity_bytes: 0, sector_bytes: 512 })
+        devices[usize::from(entry.index)].unwrap_or(Properties::Block { capacity_bytes: 0, sector_bytes: SECTOR_BYTES })
     });
     let command_line_address = BOOT_INFO_ADDRESS + BOOT_INFO_BYTES;
     let manifest_address = (command_line_address + command_line.len() as u64 + 1).next_multiple_of(8);

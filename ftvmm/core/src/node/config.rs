@@ -105,6 +105,8 @@ pub struct BlockConfig {
     pub name: String,
     /// the file that both hosts reach
     pub path: PathBuf,
+    /// size of its sectors, the same on both hosts
+    pub sector_bytes: u16,
 }
 
 /// Who this node is, and where it leaves its trace.

@@ -89,7 +89,7 @@ impl World {
     fn check_block(&self, index: u8, name: &str, usable: &mut Devices) -> Result<(), DeviceError> {
         for device in self.vm.block.iter().filter(|device| device.name == name) {
             // Anew each time, by its path: what was open before may be what was mounted there before.
-            let block = BlockFile::open(&device.path, Sharing::Shared)?;
+            let block = BlockFile::open(&device.path, Sharing::Shared, device.sector_bytes)?;
             block.check()?;
             usable.add_block(index, Arc::new(block));
         }
@@ -157,8 +157,9 @@ fn machine_config(vm: &VmConfig) -> Result<MachineConfig, DeviceError> {
         config.devices.insert(device.name.clone(), interface);
     }
     for device in &vm.block {
-        let file = BlockFile::open(&device.path, Sharing::Shared)?;
-        config = config.with_block(&device.name, file.capacity_bytes());
+        let file = BlockFile::open(&device.path, Sharing::Shared, device.sector_bytes)?;
+        let disk = DeviceConfig::Block { capacity_bytes: file.capacity_bytes(), sector_bytes: device.sector_bytes };
+        config.devices.insert(device.name.clone(), disk);
     }
     Ok(config)
 }

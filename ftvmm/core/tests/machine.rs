@@ -8,9 +8,11 @@ use _core::machine::{
     Answer, DeviceConfig, Feature, HostKind, HypercallResult, Instruction, Machine, MachineConfig, MachineError,
     Request, TrapReport,
 };
-use guest::{CODE, DATA, Device, halt_with, hypercall, image, image_of, store, with_symbols, with_thread_record};
+use guest::{
+    CODE, DATA, Device, NOTES, halt_with, hypercall, image, image_of, store, with_symbols, with_thread_record,
+};
 use iced_x86::code_asm::{
-    CodeAssembler, dword_ptr, dx, eax, ebx, ecx, edx, ptr, r9, rax, rbx, rcx, rdx, rsp, word_ptr,
+    CodeAssembler, dword_ptr, dx, eax, ebx, ecx, edx, ptr, qword_ptr, r9, rax, rbx, rcx, rdx, rsp, word_ptr,
 };
 use proptest::prelude::*;
 
@@ -202,16 +204,29 @@ fn ports_that_are_no_hypercalls_stop_the_guest() {
 fn memory_is_protected_and_a_trap_tells_where() {
     let report = trap_of(|a| store(a, CODE, 0));
     assert_eq!((report.vector, report.cr2, report.error_code), (Some(14), CODE, 7));
+    assert_eq!(report.reason, "page fault: it wrote to 0x100000, which is code");
     let report = trap_of(|a| store(a, 8, 0));
     assert_eq!((report.vector, report.cr2), (Some(14), 8));
+    assert_eq!(report.reason, "page fault: it wrote to 0x8, where a null pointer leads");
+    assert!(trap_of(|a| store(a, NOTES, 0)).reason.contains("wrote to 0x1f0000, which is constant data"));
     for address in [MEMORY_BYTES, 1 << 32, (1 << 32) + 0x3000] {
-        assert_eq!(trap_of(|a| store(a, address, 0)).cr2, address);
+        let report = trap_of(|a| store(a, address, 0));
+        assert_eq!(report.cr2, address);
+        assert!(report.reason.ends_with("where it has no memory"), "{report}");
     }
-    let report = trap_of(|a| {
-        a.mov(rax, DATA).unwrap();
-        a.jmp(rax).unwrap();
-    });
+    let jump_to = |address: u64| {
+        trap_of(|a| {
+            a.mov(rax, address).unwrap();
+            a.jmp(rax).unwrap();
+        })
+    };
+    let report = jump_to(DATA);
     assert_eq!((report.vector, report.rip), (Some(14), DATA));
+    assert_eq!(report.reason, "page fault: it jumped to 0x200000, which is data");
+    assert!(jump_to(NOTES).reason.contains("jumped to 0x1f0000, which is constant data"));
+    assert_eq!(jump_to(0).reason, "page fault: it jumped to 0x0, where a null pointer leads");
+    let report = trap_of(|a| a.mov(rax, qword_ptr(MEMORY_BYTES)).unwrap());
+    assert_eq!(report.reason, "page fault: it read from 0x400000, where it has no memory");
     let report = trap_of(|a| a.ud2().unwrap());
     assert_eq!((report.vector, report.rip), (Some(6), CODE));
     let report = trap_of(|a| a.int3().unwrap());

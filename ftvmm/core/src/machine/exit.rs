@@ -5,6 +5,7 @@ use kvm_bindings::kvm_regs;
 
 use super::emulation::{Emulated, emulate, emulate_after_page_fault};
 use super::hypercall::{self, Decoded, Place};
+use super::memory::{Access, GUEST_ADDRESS_MIN};
 use super::monitor::{CODE_SELECTOR, Frame, SYSTEM_CALL_ADDRESS, TRAP_PORT};
 use super::registers::{canonical, numbered};
 use super::vcpu::Exit;
@@ -16,6 +17,9 @@ const SITE_PORT_WIDE: u16 = SITE_PORT as u16;
 const INVALID_OPCODE: u8 = 6;
 const GENERAL_PROTECTION: u8 = 13;
 const PAGE_FAULT: u8 = 14;
+/// In the error code of a page fault: Intel SDM volume 3, 4.7.
+const WROTE: u64 = 1 << 1;
+const FETCHED: u64 = 1 << 4;
 /// What code at CPL 3 raises, with the VMM's descriptor tables and control registers (4: by INT 4 under KVM-PVM). The
 /// others come from the host: an interrupt that cannot be masked, a machine check, a fault within a fault, a
 /// hypervisor's own.
@@ -161,11 +165,7 @@ impl Machine {
         match emulated {
             Emulated::Continue => {}
             Emulated::SetFsBase(base) => self.vcpu.set_fs_base(base)?,
-            Emulated::Fault => {
-                let guest = kvm_regs { rsp: frame.rsp, rflags: frame.rflags, ..*self.vcpu.registers() };
-                *self.vcpu.registers_mut() = guest;
-                return self.stop(Some((vector, frame.error_code)), name_of(vector).into());
-            }
+            Emulated::Fault => return self.stop_at(vector, &frame),
         }
         frame.rflags &= !RESUME_FLAG;
         frame.write(self.vcpu.monitor());
@@ -173,6 +173,34 @@ impl Machine {
         // Without the vector: which of two faults an emulated instruction raises is up to the processor.
         self.chain.link(&[b"trap", &canonical(&guest, frame.rip)]);
         Ok(())
+    }
+
+    /// Ends the guest where it raised this exception.
+    fn stop_at(&mut self, vector: u8, raised: &Frame) -> Result<(), MachineError> {
+        let guest = kvm_regs { rsp: raised.rsp, rflags: raised.rflags, ..*self.vcpu.registers() };
+        *self.vcpu.registers_mut() = guest;
+        let reason = match vector {
+            PAGE_FAULT => self.about_page_fault(raised.error_code, self.vcpu.fault_address()?),
+            _ => name_of(vector).into(),
+        };
+        self.stop(Some((vector, raised.error_code)), reason)
+    }
+
+    /// What a guest did to raise a page fault.
+    fn about_page_fault(&self, error_code: u64, address: u64) -> String {
+        let deed = match error_code {
+            code if code & FETCHED != 0 => "jumped to",
+            code if code & WROTE != 0 => "wrote to",
+            _ => "read from",
+        };
+        let place = match self.memory.access(address) {
+            _ if address < GUEST_ADDRESS_MIN => "where a null pointer leads",
+            Some(Access { executable: true, .. }) => "which is code",
+            Some(Access { mapped: true, writable: true, .. }) => "which is data",
+            Some(Access { mapped: true, writable: false, .. }) => "which is constant data",
+            Some(Access { mapped: false, .. }) | None => "where it has no memory",
+        };
+        format!("page fault: it {deed} {address:#x}, {place}")
     }
 
     /// Ends the guest with a report, which every replica comes to at the same point.

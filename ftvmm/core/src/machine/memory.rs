@@ -52,6 +52,11 @@ impl GuestMemory {
         &self.pages
     }
 
+    /// What the guest may do with the page at `address`; `None`: behind its memory.
+    pub fn access(&self, address: u64) -> Option<Access> {
+        self.pages.get((address / PAGE_BYTES) as usize).copied()
+    }
+
     /// Sets what the guest may do with the pages that `start..end` touches.
     pub fn allow(&mut self, start: u64, end: u64, access: Access) {
         let pages = start / PAGE_BYTES..end.div_ceil(PAGE_BYTES);

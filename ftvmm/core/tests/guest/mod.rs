@@ -9,7 +9,8 @@ pub const CODE: u64 = 0x10_0000;
 /// A writable page for hypercall structures and buffers.
 pub const DATA: u64 = 0x20_0000;
 const DATA_BYTES: u64 = 0x4000;
-const NOTES: u64 = 0x1f_0000;
+/// Constant data.
+pub const NOTES: u64 = 0x1f_0000;
 
 /// A device for the manifest: its name and type (1 block, 2 net).
 pub type Device = (&'static str, u32);

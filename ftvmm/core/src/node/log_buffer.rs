@@ -13,7 +13,8 @@ use crate::lab::rule;
 /// One encoded log entry.
 #[derive(Debug)]
 struct Held {
-    bytes: Vec<u8>,
+    /// Shared with whoever replays it: nobody copies under the lock, which the protocol's thread waits for.
+    bytes: Arc<Vec<u8>>,
     /// CLOCK_BOOTTIME when it came here.
     at_nanoseconds: u64,
 }
@@ -59,7 +60,7 @@ impl Drop for Room {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     /// the entry at the position that was asked for
-    Entry(Vec<u8>),
+    Entry(Arc<Vec<u8>>),
     /// the log is closed, and replay has come to its end
     Drained {
         /// the position at which it was closed
@@ -125,7 +126,7 @@ impl LogBuffer {
             return false;
         }
         state.bytes += bytes.len();
-        state.entries.push_back(Held { bytes, at_nanoseconds: now_nanoseconds });
+        state.entries.push_back(Held { bytes: Arc::new(bytes), at_nanoseconds: now_nanoseconds });
         true
     }
 
@@ -162,7 +163,7 @@ impl LogBuffer {
         }
         for bytes in entries {
             state.bytes += bytes.len();
-            state.entries.push_back(Held { bytes, at_nanoseconds: now_nanoseconds });
+            state.entries.push_back(Held { bytes: Arc::new(bytes), at_nanoseconds: now_nanoseconds });
         }
         self.changed.notify_all();
         Some(state.newest())
@@ -225,12 +226,13 @@ impl LogBuffer {
     /// Forgets the entries up to and including `through`.
     pub fn truncate(&self, through: u64) {
         let mut state = self.state.lock();
-        while state.first <= through {
-            let Some(held) = state.entries.pop_front() else { break };
-            state.bytes -= held.bytes.len();
-            state.first += 1;
-        }
+        let count = through.saturating_add(1).saturating_sub(state.first).min(state.entries.len() as u64);
+        let forgotten: Vec<Held> = state.entries.drain(..count as usize).collect();
+        state.bytes -= forgotten.iter().map(|held| held.bytes.len()).sum::<usize>();
+        state.first += count;
         self.changed.notify_all();
+        // Their memory goes back without the lock.
+        drop(state);
     }
 
     /// Candidate: the log ends at `position`; what lies behind is thrown away, nothing is stored any more.
@@ -333,7 +335,7 @@ mod tests {
         assert_eq!(log.store(2, vec![vec![0]], 0), None);
         assert_eq!(log.store(1, vec![vec![1], vec![2]], 0), Some(2));
         assert_eq!(log.store(2, vec![vec![2]], 0), None);
-        assert_eq!(log.wait_for(2), Next::Entry(vec![2]));
+        assert_eq!(log.wait_for(2), Next::Entry(vec![2].into()));
     }
 
     #[test]
@@ -342,7 +344,7 @@ mod tests {
         log.store(1, vec![vec![1]], 0);
         log.close(1);
         assert_eq!(log.store(2, vec![vec![2]], 0), None);
-        assert_eq!(log.wait_for(1), Next::Entry(vec![1]));
+        assert_eq!(log.wait_for(1), Next::Entry(vec![1].into()));
         assert_eq!(log.wait_for(2), Next::Drained { closed: 1 });
         log.reopen();
         assert_eq!(log.store(2, vec![vec![2]], 0), Some(2));

@@ -4,8 +4,8 @@
 //! (`lab.rs`), and in the shipped build there is nothing to ask.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -285,7 +285,7 @@ pub fn remember(role: Role, generation: u64) {
 }
 
 /// An entry of the log as the backup replays it: one frame of the first that come late enough has a flipped bit.
-pub fn replayed(position: u64, bytes: Vec<u8>) -> Vec<u8> {
+pub fn replayed(position: u64, bytes: Arc<Vec<u8>>) -> Arc<Vec<u8>> {
     const FROM: u64 = 500;
     if position < FROM || !is_on(Mutant::ReplayAFrameWrong) {
         return bytes;
@@ -299,7 +299,7 @@ pub fn replayed(position: u64, bytes: Vec<u8>) -> Vec<u8> {
     }
     let mut altered = Vec::new();
     entry.encode(&mut altered);
-    altered
+    altered.into()
 }
 
 /// This process ends after a while, whatever it does.

@@ -3,8 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Map, Value};
 
@@ -16,8 +15,9 @@ pub struct Trace {
     node: String,
     incarnation: String,
     generation: AtomicU64,
-    /// `None` once a write has failed.
-    file: Mutex<Option<File>>,
+    file: File,
+    /// A write has failed.
+    ended: AtomicBool,
 }
 
 impl Trace {
@@ -31,7 +31,8 @@ impl Trace {
             node: node.to_owned(),
             incarnation: format!("{incarnation:016x}"),
             generation: AtomicU64::new(0),
-            file: Mutex::new(Some(file)),
+            file,
+            ended: AtomicBool::new(false),
         })
     }
 
@@ -43,6 +44,9 @@ impl Trace {
     /// Writes one event. A trace that cannot be written is evidence lost, not a reason to stop the VM. It ends there:
     /// one with a hole in it would be taken for whole.
     pub fn write(&self, event: &str, fields: Value) {
+        if self.ended.load(Ordering::Relaxed) {
+            return;
+        }
         let mut object = Map::new();
         object.insert("event".into(), event.into());
         object.insert("node".into(), self.node.as_str().into());
@@ -55,9 +59,11 @@ impl Trace {
         }
         let mut line = Value::Object(object).to_string();
         line.push('\n');
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Err(error)) = file.as_mut().map(|file| file.write_all(line.as_bytes())) {
-            *file = None;
+        // Appended by one call, so the lines of two threads do not mix; and no thread that the peer waits for waits here for one that is
+        // not running.
+        if let Err(error) = (&self.file).write_all(line.as_bytes())
+            && !self.ended.swap(true, Ordering::Relaxed)
+        {
             remark(format!("ftvmm: the trace ends here, since it could not be written: {error}: {}", line.trim_end()));
         }
     }
@@ -73,6 +79,6 @@ mod tests {
         for _ in 0..3 {
             trace.write("role", Value::Null);
         }
-        assert!(trace.file.lock().unwrap().is_none());
+        assert!(trace.ended.load(Ordering::Relaxed));
     }
 }

@@ -248,7 +248,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
     }
 
     /// The entry at `position`, or `None` when the log ended before it and this node went live.
-    fn drain(&self, position: u64) -> Ended<Option<Vec<u8>>> {
+    fn drain(&self, position: u64) -> Ended<Option<Arc<Vec<u8>>>> {
         loop {
             let replays = self.control.replays();
             match self.next_entry(position) {

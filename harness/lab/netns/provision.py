@@ -123,6 +123,11 @@ def provision(disk: Disk, plan: HostPlan, keys: RunKeys, toxiproxy: Path, disk_b
         disk.write(f"{CONFIGURATION}/services.sh", _fault_tolerant_services(plan, toxiproxy))
 
 
+# A disk is read past the page cache. Its server is another machine's, and its client a kernel's: neither may wait for
+# this machine's guests. Below the VMM's own real-time threads.
+_AHEAD = "chrt --rr 5"
+
+
 def _storage_services() -> str:
     address = STORAGE_PLAN.address(topology.STORAGE)
     # A server that may write no further (`NetnsStorage.tear_write`) is to say so, and not to be killed for it.
@@ -130,8 +135,8 @@ def _storage_services() -> str:
     for plan in topology.FAULT_TOLERANT_PLANS:
         # One server a host over one image: a host's disk can fail alone, and its log tells who wrote what and when.
         lines.append(
-            f"nbdkit --foreground --ipaddr {address} --port {topology.block_port(plan)} --filter=log --filter=error"
-            " --filter=pause"
+            f"{_AHEAD} nbdkit --foreground --ipaddr {address} --port {topology.block_port(plan)}"
+            " --filter=log --filter=error --filter=pause"
             f" file {topology.STORAGE_IMAGE} logfile=/var/log/block-{plan.name}.log"
             f" pause-control={block_pause(plan.name)}"
             f" error-pread-rate=100% error-pread-file={topology.STORAGE_FAULTS}/{plan.name}.read"
@@ -160,7 +165,7 @@ def _fault_tolerant_services(plan: HostPlan, toxiproxy: Path) -> str:
 (
     echo 0 >&9
     exec 9>&- </dev/null >>/var/log/storage.log 2>&1
-    until nbdfuse {directory}/{file} nbd://{storage}:{topology.block_port(plan)}; do
+    until {_AHEAD} nbdfuse {directory}/{file} nbd://{storage}:{topology.block_port(plan)}; do
         ! grep -q ' {directory} fuse' /proc/mounts || umount --lazy {directory}
         sleep 0.1
     done

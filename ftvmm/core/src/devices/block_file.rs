@@ -15,7 +15,7 @@ use std::path::Path;
 use parking_lot::Mutex;
 
 use super::DeviceError;
-use crate::machine::SECTOR_BYTES;
+use crate::machine::{SECTOR_BYTES, check_sectors};
 
 const KIND: &str = "block device";
 const NOT_DIRECT: &str = "its file system takes no direct I/O (O_DIRECT), without which a write may wait in this host's page cache and \
@@ -67,7 +67,7 @@ impl BlockFile {
         // A block device's metadata has no size.
         let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
         let Alignment { memory_bytes, unit_bytes } = alignment;
-        check_size(bytes, u64::from(sector_bytes), unit_bytes).map_err(wrong)?;
+        check_size(bytes, sector_bytes, unit_bytes).map_err(wrong)?;
         let buffer = || Mutex::new(AlignedBuffer::new(memory_bytes));
         Ok(BlockFile { file, name, capacity_bytes: bytes, unit_bytes, read_buffer: buffer(), write_buffer: buffer() })
     }
@@ -148,13 +148,8 @@ fn open_direct(path: &Path) -> io::Result<Option<(File, Alignment)>> {
 }
 
 /// What is wrong with a file's size, for a disk that is read and written in such units.
-fn check_size(file_bytes: u64, sector_bytes: u64, unit_bytes: u64) -> Result<(), String> {
-    if file_bytes < sector_bytes {
-        return Err(format!("its {file_bytes} bytes are less than a sector of {sector_bytes}"));
-    }
-    if !file_bytes.is_multiple_of(sector_bytes) {
-        return Err(format!("its {file_bytes} bytes are no whole number of sectors of {sector_bytes}"));
-    }
+fn check_size(file_bytes: u64, sector_bytes: u16, unit_bytes: u64) -> Result<(), String> {
+    check_sectors(file_bytes, sector_bytes)?;
     if !file_bytes.is_multiple_of(unit_bytes) {
         // Its last unit could not be written without making the file longer.
         let longer = file_bytes.next_multiple_of(unit_bytes);

@@ -1,7 +1,7 @@
 //! Guest memory as the guest finds it: segments, boot information, command line, manifest.
 
 use super::memory::{Access, GUEST_ADDRESS_MIN, GuestMemory, PAGE_BYTES};
-use super::{COUNTER_FREQUENCY_HERTZ, DeviceConfig, MachineConfig, MachineError, SECTOR_BYTES};
+use super::{COUNTER_FREQUENCY_HERTZ, DeviceConfig, MachineConfig, MachineError, SECTOR_BYTES, check_sectors};
 use crate::determinism::Rewritten;
 use crate::image::{DeviceKind, IMAGE_ADDRESS_END, IMAGE_ADDRESS_MIN, Image, MANIFEST_ENTRIES_MAX, Properties};
 
@@ -22,7 +22,8 @@ pub(super) fn attach(image: &Image, config: &MachineConfig) -> Result<Vec<Option
         let device = config.devices.get(&entry.name);
         devices[usize::from(entry.index)] = Some(match (entry.kind, device) {
             (DeviceKind::Block, Some(DeviceConfig::Block { capacity_bytes, sector_bytes })) => {
-                check_block(&entry.name, *capacity_bytes, *sector_bytes)?;
+                check_sectors(*capacity_bytes, *sector_bytes)
+                    .map_err(|reason| wrong(format!("block device {:?}: {reason}", entry.name)))?;
                 Properties::Block { capacity_bytes: *capacity_bytes, sector_bytes: *sector_bytes }
             }
             (DeviceKind::Network, Some(DeviceConfig::Network { mac, mtu_bytes })) => {
@@ -52,20 +53,6 @@ pub(super) fn attach(image: &Image, config: &MachineConfig) -> Result<Vec<Option
         Some(name) => Err(wrong(format!("the image declares no device {name:?}"))),
         None => Ok(devices),
     }
-}
-
-fn check_block(name: &str, capacity_bytes: u64, sector_bytes: u16) -> Result<(), MachineError> {
-    let of_device = |reason: String| Err(wrong(format!("block device {name:?}: {reason}")));
-    if !sector_bytes.is_power_of_two() || sector_bytes < SECTOR_BYTES {
-        return of_device(format!("its sectors of {sector_bytes} bytes have to be a power of two, 512 or more"));
-    }
-    if capacity_bytes < u64::from(sector_bytes) {
-        return of_device(format!("its {capacity_bytes} bytes are less than a sector of {sector_bytes}"));
-    }
-    if !capacity_bytes.is_multiple_of(u64::from(sector_bytes)) {
-        return of_device(format!("its {capacity_bytes} bytes are no whole number of sectors of {sector_bytes}"));
-    }
-    Ok(())
 }
 
 /// Builds the memory that the guest starts with.

@@ -14,6 +14,20 @@ pub const SECTOR_BYTES: u16 = 512;
 /// The MTU where the configuration does not say.
 pub const MTU_BYTES: u16 = 1500;
 
+/// What is wrong with a disk of so many bytes in such sectors.
+pub(crate) fn check_sectors(capacity_bytes: u64, sector_bytes: u16) -> Result<(), String> {
+    if !sector_bytes.is_power_of_two() || sector_bytes < SECTOR_BYTES {
+        return Err(format!("its sectors of {sector_bytes} bytes have to be a power of two, 512 or more"));
+    }
+    if capacity_bytes < u64::from(sector_bytes) {
+        return Err(format!("its {capacity_bytes} bytes are less than a sector of {sector_bytes}"));
+    }
+    if !capacity_bytes.is_multiple_of(u64::from(sector_bytes)) {
+        return Err(format!("its {capacity_bytes} bytes are no whole number of sectors of {sector_bytes}"));
+    }
+    Ok(())
+}
+
 /// Memory, command line, devices and processor features of a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineConfig {

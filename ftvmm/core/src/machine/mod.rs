@@ -18,6 +18,7 @@ mod request;
 mod starvation;
 mod vcpu;
 
+pub(crate) use config::check_sectors;
 pub use config::{COUNTER_FREQUENCY_HERTZ, DeviceConfig, MTU_BYTES, MachineConfig, SECTOR_BYTES};
 pub use cpuid::{CpuidLeaf, CpuidTable, Feature};
 pub use error::{MachineError, TrapReport};
@@ -209,19 +210,16 @@ impl Machine {
     ///
     /// The error pointers of the x87 are not among it: nobody reads what the guest stores of them.
     pub fn host_kind(&self) -> HostKind {
-        let is_compared = |host: HostTrait| host != HostTrait::ErrorPointers && self.depends.contains_key(&host);
-        HostKind::of_this_host().restricted_to(is_compared)
+        HostKind::of_this_host().restricted_to(|host| self.depends.contains_key(&host))
     }
 
     /// In what this host differs from that of a recording, in words, as far as anything in the guest's memory depends on
     /// it; `None`: in nothing.
     pub fn other_host(&self, recorded: HostKind) -> Option<String> {
-        let is_compared = |host: HostTrait| match host {
-            HostTrait::Model => [host, HostTrait::ErrorPointers].iter().any(|host| self.depends.contains_key(host)),
-            HostTrait::Kvm | HostTrait::Lzcnt | HostTrait::Tzcnt | HostTrait::FsBase | HostTrait::ErrorPointers => {
-                self.depends.contains_key(&host)
-            }
-        };
+        let depends = |host: HostTrait| self.depends.contains_key(&host);
+        // The model decides on the error pointers, too.
+        let is_compared =
+            |host: HostTrait| depends(host) || (host == HostTrait::Model && depends(HostTrait::ErrorPointers));
         let (recorded, own) =
             (recorded.restricted_to(is_compared), HostKind::of_this_host().restricted_to(is_compared));
         (recorded != own)

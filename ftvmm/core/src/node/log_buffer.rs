@@ -112,6 +112,7 @@ impl LogBuffer {
     /// Primary: appends the entry at the next position, waiting while the buffer is full (the stall of lag control).
     /// Returns `false` when the node stops meanwhile.
     pub fn append(&self, bytes: Vec<u8>, now_nanoseconds: u64) -> bool {
+        let bytes = Arc::new(bytes);
         let mut state = self.state.lock();
         if state.bytes + bytes.len() > self.bytes_max && !state.entries.is_empty() {
             state.flushed = state.newest();
@@ -126,7 +127,7 @@ impl LogBuffer {
             return false;
         }
         state.bytes += bytes.len();
-        state.entries.push_back(Held { bytes: Arc::new(bytes), at_nanoseconds: now_nanoseconds });
+        state.entries.push_back(Held { bytes, at_nanoseconds: now_nanoseconds });
         true
     }
 

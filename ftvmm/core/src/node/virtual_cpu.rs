@@ -160,7 +160,10 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         #[cfg(feature = "lab")]
         let kind = content.kind();
         // Not known before the VM is attached, nor asked for: a replay lets nothing out, and a node alone waits for nobody's R (R23).
-        let unit_bytes = content.device().and_then(|device| self.devices.lock().as_ref()?.unit_bytes(device));
+        let unit_bytes = match &content {
+            Content::Block { device, .. } => self.devices.lock().as_ref().and_then(|open| open.unit_bytes(*device)),
+            Content::Frame { .. } | Content::Console { .. } => None,
+        };
         let (output, overlaps) =
             self.outputs.produce(self.machine.fingerprint(), depends_on, unit_bytes.unwrap_or(1), content);
         (self.tell)(Input::OutputProduced { output, depends_on, overlaps });
@@ -274,17 +277,13 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         let (entry, _) = Entry::decode(&bytes).map_err(|error| diverged(position, error.to_string()))?;
         let fingerprint = if rule!(diverged_halts) { self.machine.fingerprint() } else { entry.fingerprint };
         entry.check(position, fingerprint, request).map_err(|reason| diverged(position, reason))?;
+        let now = clock::boottime_nanoseconds();
         match entry.answer {
-            Answer::Counter { value } | Answer::CounterWithAux { value, .. } => {
-                self.clock.observe_counter(value, clock::boottime_nanoseconds());
-            }
-            Answer::Walltime { nanoseconds } => {
-                self.clock.observe_wall(nanoseconds, clock::boottime_nanoseconds());
-            }
+            Answer::Counter { value } | Answer::CounterWithAux { value, .. } => self.clock.observe_counter(value, now),
+            Answer::Walltime { nanoseconds } => self.clock.observe_wall(nanoseconds, now),
             _ => {}
         }
         self.control.come_to(position);
-        let now = clock::boottime_nanoseconds();
         let due = position.is_multiple_of(REPLAYED_EVERY) || is_due(self.replay_told_at, now);
         if due || position == self.log.newest() {
             self.replay_told_at = now;

@@ -64,7 +64,7 @@ struct Mark {
     last: u64,
     /// When the first of them was acknowledged.
     at: Instant,
-    /// The same on a clock that stands still while the guest is kept from running.
+    /// The same by the running time of the guest: time in which it is throttled does not count.
     ran: Instant,
 }
 
@@ -73,7 +73,7 @@ struct Mark {
 pub(super) struct Lag {
     /// What there is to replay, oldest first.
     marks: VecDeque<Mark>,
-    /// For how long the guest was kept from running, while there was anything to replay.
+    /// For how long the guest was throttled, while there was anything to replay.
     kept: Duration,
     /// When replay was last looked at, and where it was, by the guest's running time; `None`: it is close behind.
     look: Option<(Instant, Instant)>,
@@ -137,7 +137,7 @@ impl Lag {
         self.kept += elapsed * u32::from(Share::WHOLE.0 - self.share().0) / u32::from(Share::WHOLE.0);
         let (slowed_from, stalled_from) = (lag_max / SLOWED_FROM, lag_max / STALLED_FROM);
         let lag = self.age(now);
-        // A guest that is let go on at the bound would be stalled again at once.
+        // A guest that is resumed at the bound would be stalled again at once.
         self.stalled = lag >= if self.stalled { (slowed_from + stalled_from) / 2 } else { stalled_from };
         let close = lag <= slowed_from / 2;
         if close && self.share == Share::WHOLE {

@@ -58,7 +58,7 @@ rules! {
     suspect_two_way = "R7-two-way",
     /// R7: entries that stay unacknowledged make the primary suspect its backup.
     suspect_unacknowledged = "R7-acknowledge",
-    /// R7: a replay that stands still or stays behind makes the primary suspect its backup.
+    /// R7: a backup whose replay lags for too long is suspected by its primary.
     suspect_lag = "R7-lag",
     /// R7: a node that was paused drains its sockets before it judges, and does not count that time as its peer's silence.
     drain_after_pause = "R7-paused",

@@ -259,6 +259,7 @@ impl World {
             self.local_now(host, stalled_until - self.now, Local::Replay);
             return;
         }
+        let is_slow = self.hosts[host].slow_replay_until > self.now;
         let Some(process) = self.hosts[host].process.as_mut() else { return };
         process.replay_due = false;
         if process.live {
@@ -266,9 +267,8 @@ impl World {
         }
         let all = process.closed_at.map_or(process.entries.len(), |end| process.entries.len().min(end as usize));
         let position = process.guest.position as usize;
-        let slow = self.hosts[host].slow_replay_until > self.now && position < all;
+        let slow = is_slow && position < all;
         let end = if slow { position + 1 } else { all };
-        let Some(process) = self.hosts[host].process.as_mut() else { return };
         let mut produced = Vec::new();
         while (process.guest.position as usize) < end {
             produced.extend(process.guest.take(process.entries[process.guest.position as usize]));

@@ -156,3 +156,16 @@ def test_a_recycled_pid_is_not_taken_for_the_owner() -> None:
     own = ProcessIdentity.own()
     assert own.is_alive()
     assert not ProcessIdentity(os.getpid(), own.start_ticks - 1).is_alive()
+
+
+def test_autogroups_are_off_from_the_first_run_to_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = tmp_path / "sched_autogroup_enabled"
+    setting.write_text("1\n")
+    monkeypatch.setattr(run_directory, "AUTOGROUPS", setting)
+    monkeypatch.setattr(run_directory, "ROOT", tmp_path / "runs")
+    first, second = RunDirectory.create(), RunDirectory.create()
+    for run, after in ((first, "0\n"), (second, "1\n")):
+        assert setting.read_text() == "0\n"
+        run.remove()
+        assert setting.read_text() == after
+    assert not run_directory.ROOT.exists()

@@ -7,6 +7,7 @@ pub mod devices;
 pub mod execution;
 pub mod image;
 mod lab;
+mod lock;
 pub mod log;
 pub mod machine;
 pub mod node;

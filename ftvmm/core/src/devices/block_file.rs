@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 
 use super::DeviceError;
 use crate::machine::{SECTOR_BYTES, check_sectors};

@@ -6,7 +6,9 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Once};
+
+use crate::lock::Mutex;
 
 thread_local! {
     /// `kvm_run.immediate_exit` of the vCPU that this thread is running.
@@ -79,7 +81,7 @@ impl Kicker {
 
     /// Interrupts the current `run`, or else the next.
     pub fn kick(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.kicked = true;
         state.signal_runner();
     }
@@ -87,7 +89,7 @@ impl Kicker {
     /// Interrupts the guest where it has not left by itself since this returned `seen`. Returns how often it had left
     /// when it was entered; `None` where it is not in there now.
     pub(super) fn kick_if_still(&self, seen: Option<u64>) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let exits = state.runner.map(|_| state.exits)?;
         if seen == Some(exits) {
             state.signal_runner();
@@ -97,7 +99,7 @@ impl Kicker {
 
     /// Marks the calling thread as the one that runs the vCPU; `None` where a kick came before.
     pub(super) fn begin(&self, immediate_exit: *mut u8) -> Option<Running<'_>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if std::mem::take(&mut state.kicked) {
             return None;
         }
@@ -130,7 +132,7 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let mut state = self.kicker.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.kicker.state.lock();
         state.runner = None;
         if self.is_interrupted {
             state.kicked = false;

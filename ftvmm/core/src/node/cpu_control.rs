@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condvar, Mutex};
 
 use crate::protocol::Share;
 
@@ -114,7 +114,7 @@ impl CpuControl {
         let until = Instant::now() + pause;
         let mut mode = self.mode.lock();
         while self.share() != Share::WHOLE && !self.stopped.load(Ordering::Acquire) {
-            if self.changed.wait_until(&mut mode, until).timed_out() {
+            if self.changed.wait_until(&mut mode, until) {
                 return;
             }
         }

@@ -13,7 +13,7 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -278,7 +278,7 @@ fn wait(id: u64, timeout: Duration) -> Result<Value, String> {
     let mut state = STATE.lock();
     loop {
         let armed = state.armed.iter().find(|armed| armed.id == id).ok_or_else(|| unknown(id))?;
-        if armed.hits > 0 || CHANGED.wait_until(&mut state, until).timed_out() {
+        if armed.hits > 0 || CHANGED.wait_until(&mut state, until) {
             let armed = state.armed.iter().find(|armed| armed.id == id);
             return Ok(json!({ "hit": armed.and_then(|armed| armed.hit.clone()) }));
         }

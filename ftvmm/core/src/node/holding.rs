@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 
 use crate::devices::clock;
 use crate::protocol::{Body, Input, Message, Node, Output, Path, Role, TraceEvent};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 
 use crate::devices::{BlockFile, DeviceError, Devices, Sharing, Tap};
 use crate::image::{DeviceKind, Image, ManifestEntry};

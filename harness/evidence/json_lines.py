@@ -29,11 +29,18 @@ class Line:
         return EvidenceError(f"{self.path}:{self.number}: {reason}")
 
 
-def read_lines(path: Path, *, torn_end_allowed: bool = False) -> Iterator[Line]:
+def read_lines(path: Path, *, torn_end_allowed: bool = False, first_event: str | None = None) -> Iterator[Line]:
     """The JSON objects of a file, one a line.
 
-    `torn_end_allowed`: a last line without its line feed is left out without a word (`has_torn_end` tells), because a
-    writer that is killed or loses power can leave one. Raises `EvidenceError`.
+    Args:
+        path: the file.
+        torn_end_allowed: a last line without its line feed is left out without a word (`has_torn_end` tells), because
+            a writer that is killed or loses power can leave one.
+        first_event: where one writer follows another, the `event` of the line that each begins with: a line before
+            such a one may be torn as well, and is left out (its number is missing).
+
+    Raises:
+        EvidenceError: the file cannot be read, or has a line that is no JSON object.
     """
     try:
         content = path.read_bytes()
@@ -42,14 +49,23 @@ def read_lines(path: Path, *, torn_end_allowed: bool = False) -> Iterator[Line]:
     *whole, rest = content.split(b"\n")
     if rest and not torn_end_allowed:
         raise EvidenceError(f"{path}:{len(whole) + 1}: the last line is torn")
+    torn: EvidenceError | None = None
     for number, line in enumerate(whole, 1):
         try:
             fields = msgspec.json.decode(line)
         except (msgspec.DecodeError, ValueError) as error:
-            raise EvidenceError(f"{path}:{number}: no JSON: {error}") from error
+            torn, before = EvidenceError(f"{path}:{number}: no JSON: {error}"), torn
+            if first_event is None or before is not None:
+                raise before or torn from error
+            continue
         if not isinstance(fields, dict):
             raise EvidenceError(f"{path}:{number}: no JSON object")
+        if torn is not None and fields.get("event") != first_event:
+            raise torn
+        torn = None
         yield Line(path, number, fields)
+    if torn is not None:
+        raise torn
 
 
 def has_torn_end(path: Path) -> bool:

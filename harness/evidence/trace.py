@@ -211,8 +211,11 @@ class Stopped(Event):
     exit_status: int
 
 
+# What a node says first, whenever it is started.
+_FIRST_EVENT = "node-started"
+
 KINDS: dict[str, type[Event]] = {
-    "node-started": NodeStarted,
+    _FIRST_EVENT: NodeStarted,
     "role": Role,
     "suspect": Suspect,
     "session": Session,
@@ -282,16 +285,19 @@ class Trace:
 
 
 def read_trace(path: Path, host: str) -> Trace:
-    """Read a trace. A torn last line, as a killed node leaves one, is counted; anything else is an `EvidenceError`.
+    """Read a trace. Torn lines, as killed nodes leave them, are counted; anything else is an `EvidenceError`.
 
     Events of an unknown name are kept as a plain `Event`, so that a newer node's trace can still be judged.
     """
     events = []
-    for line in read_lines(path, torn_end_allowed=True):
+    number, torn = 0, int(has_torn_end(path))
+    for line in read_lines(path, torn_end_allowed=True, first_event=_FIRST_EVENT):
+        torn += line.number - number - 1
+        number = line.number
         kind = KINDS.get(str(line.fields.get("event")), Event)
         if "from" in line.fields:
             renamed = {("before" if name == "from" else name): value for name, value in line.fields.items()}
             events.append(decode(kind, Line(line.path, line.number, renamed)))
         else:
             events.append(decode(kind, line))
-    return Trace(host, path, events, int(has_torn_end(path)))
+    return Trace(host, path, events, torn)

@@ -15,7 +15,7 @@ from harness.evidence.failover import find_failovers
 from harness.evidence.json_lines import EvidenceError
 from harness.evidence.looks import EXCUSED_MS_MAX
 from harness.evidence.replay import ReplayedOutput
-from harness.evidence.trace import read_trace
+from harness.evidence.trace import NodeStarted, read_trace
 from harness.evidence.verdicts import Verdict
 from harness.evidence.wire.messages import Entries, Heartbeat
 from harness.evidence.wire.storage import StorageWrite
@@ -275,6 +275,17 @@ def test_a_torn_last_line_is_counted_and_a_torn_middle_is_named(run: Run, tmp_pa
     lines = whole.splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:6], b'{"event":"outp\n', *lines[6:]]))
     with pytest.raises(EvidenceError, match=r"trace\.jsonl:7: no JSON"):
+        read_trace(path, PRIMARY)
+
+
+def test_a_torn_line_before_a_restart_is_counted_and_hides_nothing(run: Run, tmp_path: Path) -> None:
+    path = run.write(tmp_path) / "hosts" / PRIMARY / "trace.jsonl"
+    first = path.read_bytes()
+    path.write_bytes(first + b'{"event":"outp\n' + first)
+    trace = read_trace(path, PRIMARY)
+    assert (trace.torn_lines, len(trace.of(NodeStarted))) == (1, 2)
+    path.write_bytes(first + b'{"event":"outp\n{"event":"outp\n' + first)
+    with pytest.raises(EvidenceError, match="no JSON"):
         read_trace(path, PRIMARY)
 
 

@@ -1,7 +1,7 @@
 //! The node's trace: one JSON object a line, written before the thing that it tells of is done.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -21,12 +21,20 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Opens the trace for appending.
+    /// Opens the trace for appending. What a killed node left of a line stays a line of its own, and spoils no other.
     ///
     /// # Errors
     /// The operating system's, when the file cannot be opened.
     pub fn open(path: &Path, node: &str, incarnation: u64) -> std::io::Result<Trace> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+        if file.metadata()?.len() > 0 {
+            let mut last = [0];
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+            if last != *b"\n" {
+                file.write_all(b"\n")?;
+            }
+        }
         Ok(Trace {
             node: node.to_owned(),
             incarnation: format!("{incarnation:016x}"),
@@ -80,5 +88,19 @@ mod tests {
             trace.write("role", Value::Null);
         }
         assert!(trace.ended.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_torn_line_of_a_killed_node_spoils_no_other() {
+        let path = std::env::temp_dir().join(format!("ftvmm-torn-trace-{}", std::process::id()));
+        std::fs::write(&path, "{\"event\":\"role\"}\n{\"event\":\"outp").unwrap();
+        for _ in 0..2 {
+            Trace::open(&path, "host-a", 7).unwrap().write("node-started", Value::Null);
+        }
+        let content = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let lines: Vec<_> = content.lines().map(|line| serde_json::from_str::<Value>(line).is_ok()).collect();
+        assert_eq!(lines, [true, false, true, true]);
+        assert!(content.ends_with('\n'));
     }
 }

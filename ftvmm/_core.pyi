@@ -1,5 +1,6 @@
 """The Rust core: see `ftvmm/core/src/python/`."""
 
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any, TypedDict
 
@@ -114,6 +115,9 @@ BUILD: str
 
 FEATURES: tuple[str, ...]
 """What a guest may be shown of the processor beyond x86-64-v2."""
+
+TIMING: Mapping[str, int]
+"""The intervals of a node that is told none, in milliseconds, by their names in `node.toml`."""
 
 MUTANTS: tuple[str, ...]
 """How a VMM can be broken on purpose (`ftvmm/core/src/node/mutants.rs`). The lab's build alone has it."""

@@ -17,6 +17,9 @@ CLOCK_RATE_ERROR = 0.001
 HEARTBEATS_IN_LAG = 20
 """How many heartbeats T_LAG takes at least (rule R26)."""
 
+ARBITER_TIMEOUT_MS = 500
+"""How long one call of the arbiter may take where nobody says."""
+
 SECTOR_BYTES = 512
 """The size of a block device's sectors where nobody says."""
 
@@ -173,7 +176,7 @@ def load(path: Path) -> Configuration:
         raise arbiter.fail("kind", f"must be 'file', found {kind!r}")
     arbiter_directory = Path(arbiter.get("directory", str))
     arbiter_is_local = arbiter.get("local", bool, False)
-    arbiter_timeout_ms = arbiter.natural("timeout_ms", 500)
+    arbiter_timeout_ms = arbiter.natural("timeout_ms", ARBITER_TIMEOUT_MS)
     arbiter.finish()
     output = root.table("output", required=False)
     if (policy := output.get("policy", str, "resend")) not in ("resend", "drop"):
@@ -274,14 +277,7 @@ def _heartbeat(table: _Table) -> dict[str, Any]:
 
 
 def _timing(table: _Table) -> dict[str, int]:
-    timing = {
-        "heartbeat_ms": table.natural("heartbeat_ms", 50),
-        "lease_ms": table.natural("lease_ms", 100),
-        "detect_ms": table.natural("detect_ms", 150),
-        "acknowledge_ms": table.natural("acknowledge_ms", 1000),
-        "lag_ms": table.natural("lag_ms", 2000),
-        "write_bound_ms": table.natural("write_bound_ms", 50),
-    }
+    timing = {name: table.natural(name, default) for name, default in _core.TIMING.items()}
     table.finish()
     if timing["lease_ms"] * (1 + 2 * CLOCK_RATE_ERROR) >= timing["detect_ms"]:
         raise table.fail(

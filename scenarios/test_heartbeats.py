@@ -11,6 +11,7 @@ from fault_injectors.logging_network import LogDelay
 from fault_injectors.stray_heartbeats import ForgedHeartbeats, ReplayedHeartbeats
 from harness.promise import Expect, Promise, unnoticed
 from harness.scenario import scenario
+from harness.vm.node_file import Timing
 from harness.vm.run import Run
 
 
@@ -57,5 +58,6 @@ def test_answers_are_as_old_as_the_lease(run: Run) -> None:
     """Only late echoes come, some just within LEASE and some just past it: no output leaves on the wrong side of it."""
     backup = run.backup.host
     loss = HeartbeatLoss(run.lab, backup, direction=Direction.INCOMING)
-    with run.under(loss, LogDelay(run.lab, backup, "downstream", delay_ms=95, jitter_ms=10)):
+    delay = LogDelay(run.lab, backup, "downstream", delay_ms=Timing().lease_ms - 5, jitter_ms=10)
+    with run.under(loss, delay):
         run.expect_together()

@@ -7,10 +7,11 @@ import pytest
 from fault_injectors.host import BriefFreeze, Freeze
 from harness.promise import Expect, Promise
 from harness.scenario import scenario
+from harness.vm.node_file import Timing
 from harness.vm.run import Run
 
-# DETECT is 150 ms.
-SHORT_MS, ABOUT_MS, LONG_MS = 40, 150, 800
+# Beside DETECT.
+SHORT_MS, ABOUT_MS, LONG_MS = 40, Timing().detect_ms, 800
 HELD_STALL_MS_MAX = 2000.0
 
 # An output between its check and its send leaves when its host wakes, whoever owns the VM by then.

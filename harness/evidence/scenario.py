@@ -36,10 +36,10 @@ class Scenario(Promise):
     title: str = ""
     # What both nodes were configured with: the VM's key (hexadecimal), intervals, the fate of uncertain outputs.
     key: str = ""
-    lease_ms: int = 100
-    detect_ms: int = 150
-    heartbeat_ms: int = 50
-    write_bound_ms: int = 50
+    lease_ms: int
+    detect_ms: int
+    heartbeat_ms: int
+    write_bound_ms: int
     output_policy: OutputPolicy = OutputPolicy.RESEND
 
     @property

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
 
+from ftvmm._core import TIMING
 from harness.lab.interface import Host, Lab, LabError, Pace
 
 _WARM_UPS, _RUNS, _RUNS_HERE = 1, 3, 5
@@ -19,10 +20,9 @@ _WARM_UPS, _RUNS, _RUNS_HERE = 1, 3, 5
 _COMMAND = ("-c", "import ftvmm.commands.node, ftvmm.commands.pack, ftvmm.commands.status")
 # Sleeps of this length beside a busy loop, as the failure detector's thread beside a guest.
 _SLEEP_MS, _SLEEPS = 10, 600
-# The detector's 150 ms (protocol rule R20) have to hold this many of the longest delays seen: a sign of life may be
+# The detector's DETECT (protocol rule R20) has to hold this many of the longest delays seen: a sign of life may be
 # sent late, carried late and taken in late, and a few hundred sleeps do not show the longest there is.
 _DELAYS_IN_DETECTION = 5
-_DETECT_MS = 150.0
 # And the longest delay that a short measurement sees says little of the longest that there will be: however punctual
 # the sleeper was, the detector's times grow with the commands', and by half as much again. Emulated hosts that were 22
 # times slower, beside a sleeper at most 0.4 s late, were seen to stand still for 3.6 s, 24 times the default, when this
@@ -90,7 +90,7 @@ def calibrate(lab: Lab) -> Calibration:
     longest = max(late[-1] for late in late_ms)
     typical = max(median(late) for late in late_ms)
     work = max(1.0, there / here)
-    pace = Pace(work=work, timing=max(work * _DETECTION_TO_WORK, longest * _DELAYS_IN_DETECTION / _DETECT_MS))
+    pace = Pace(work=work, timing=max(work * _DETECTION_TO_WORK, longest * _DELAYS_IN_DETECTION / TIMING["detect_ms"]))
     return Calibration(pace, (there, here), (longest, typical))
 
 

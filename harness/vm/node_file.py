@@ -9,6 +9,8 @@ from typing import Any
 
 import tomli_w
 
+from ftvmm._core import TIMING
+from ftvmm.configuration import ARBITER_TIMEOUT_MS
 from harness.lab import topology
 from harness.lab.interface import Host, Pace
 from harness.promise import OutputPolicy
@@ -22,13 +24,13 @@ CONFIG_PATH = f"{topology.NODE_DIRECTORY}/node.toml"
 class Timing:
     """Bounds of the failure detector, the lease and the arbiter, in milliseconds; the defaults are the VMM's own."""
 
-    heartbeat_ms: int = 50
-    lease_ms: int = 100
-    detect_ms: int = 150
-    acknowledge_ms: int = 1000
-    lag_ms: int = 2000
-    write_bound_ms: int = 50
-    arbiter_ms: int = 500
+    heartbeat_ms: int = TIMING["heartbeat_ms"]
+    lease_ms: int = TIMING["lease_ms"]
+    detect_ms: int = TIMING["detect_ms"]
+    acknowledge_ms: int = TIMING["acknowledge_ms"]
+    lag_ms: int = TIMING["lag_ms"]
+    write_bound_ms: int = TIMING["write_bound_ms"]
+    arbiter_ms: int = ARBITER_TIMEOUT_MS
 
     def for_pace(self, pace: Pace) -> Timing:
         """The same bounds where the failure detector needs longer ones, rounded up."""

@@ -128,7 +128,6 @@ class Pair:
     Args:
         lab: where.
         guest: what the VM runs.
-        timing: the protocol's bounds, as for this machine.
         mutants: how the VMM is broken on purpose, for the tests of the oracles.
         failpoints: armed on both nodes from the start; None where the build that is shipped runs.
         policy: what becomes of uncertain outputs.
@@ -140,14 +139,13 @@ class Pair:
         lab: Lab,
         guest: Guest,
         *,
-        timing: Timing | None = None,
         mutants: Sequence[str] = (),
         failpoints: Sequence[str] | None = None,
         policy: OutputPolicy = OutputPolicy.RESEND,
         entries_per_message: int | None = None,
     ) -> None:
         self.lab, self.guest = lab, guest
-        self.timing = (timing or Timing()).for_pace(lab.pace)
+        self.timing = Timing().for_pace(lab.pace)
         self.vm = str(uuid.uuid4())
         self.policy = policy
         self.key = secrets.token_hex(32)

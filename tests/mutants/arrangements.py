@@ -15,6 +15,7 @@ from harness.promise import ClientKind, Expect, OutputPolicy, Promise
 from harness.scenario import scenario
 from harness.vm.client import ClientError
 from harness.vm.failpoints import FailpointError, failpoint
+from harness.vm.node_file import Timing
 from harness.vm.pair import PairError
 from harness.vm.run import Run
 from tests.mutants.forger import forge_heartbeats
@@ -89,7 +90,7 @@ def answers_as_old_as_the_lease(run: Run) -> None:
     """No heartbeats, and each answer on the log comes 2 to 4 ms after the lease of what it echoes is over."""
     backup = run.backup.host
     heartbeats = HeartbeatLoss(run.lab, backup, direction=Direction.INCOMING)
-    faults = run.under(LogDelay(run.lab, backup, delay_ms=102), heartbeats)
+    faults = run.under(LogDelay(run.lab, backup, delay_ms=Timing().lease_ms + 2), heartbeats)
     with faults, contextlib.suppress(ClientError):
         run.client.wait_for_answers(40, timeout_seconds=3)
     run.expect_service()

@@ -325,6 +325,10 @@ class Builder:
             end_ns=wall_ns(END_MS),
             mac=VM_MAC.hex(":"),
             addresses=("10.0.0.2",),
+            lease_ms=TERMS.lease_ns // 1_000_000,
+            detect_ms=TERMS.detect_ns // 1_000_000,
+            heartbeat_ms=TERMS.heartbeat_ns // 1_000_000,
+            write_bound_ms=TERMS.write_bound_ns // 1_000_000,
             faults=("power-off",),
             load_seconds_after_min=0.5,
         )

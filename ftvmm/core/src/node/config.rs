@@ -10,6 +10,7 @@ use super::failpoints::Failpoint;
 #[cfg(feature = "lab")]
 use super::mutants::Mutants;
 use crate::machine::Feature;
+use crate::protocol::TimingConfig;
 
 /// Which build this is: the one that is shipped, or the lab's, which can be broken on purpose.
 pub const BUILD: &str = if cfg!(feature = "lab") { "lab" } else { "shipped" };
@@ -145,24 +146,6 @@ pub struct HeartbeatConfig {
     pub listen: SocketAddr,
     /// the peer's socket
     pub peer: SocketAddr,
-}
-
-/// Bounds, in milliseconds (R20).
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TimingConfig {
-    /// period of the heartbeat
-    pub heartbeat_ms: u64,
-    /// how long an answer entitles the primary to release
-    pub lease_ms: u64,
-    /// silence after which a peer is suspected
-    pub detect_ms: u64,
-    /// T_ACK: age of the oldest unacknowledged entry
-    pub acknowledge_ms: u64,
-    /// T_LAG: how long replay may stand still
-    pub lag_ms: u64,
-    /// W of R19: within what a disk write completes after its release check
-    pub write_bound_ms: u64,
 }
 
 /// What becomes of uncertain outputs at a go-live.

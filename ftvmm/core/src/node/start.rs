@@ -5,7 +5,6 @@ use std::fs::OpenOptions;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::lock::Mutex;
@@ -21,7 +20,7 @@ use crate::protocol::{Config, ConfigError, Input, Node, OutputMark, OutputResult
 use crate::remark::remark;
 
 use super::authentication::{Key, KeyError};
-use super::config::{BUILD, NodeConfig, TimingConfig};
+use super::config::{BUILD, NodeConfig};
 use super::cpu_control::{CpuControl, Throttle};
 use super::emitter::{self, Emitter};
 #[cfg(feature = "lab")]
@@ -170,10 +169,7 @@ impl RunningNode {
             "node-started",
             json!({
                 "vm": config.vm.uuid, "pid": std::process::id(), "build": BUILD, "mutants": config.mutants(),
-                "timing": {
-                    "heartbeat_ms": config.timing.heartbeat_ms, "lease_ms": config.timing.lease_ms,
-                    "detect_ms": config.timing.detect_ms, "write_bound_ms": config.timing.write_bound_ms,
-                },
+                "timing": config.timing,
             }),
         );
 
@@ -263,7 +259,7 @@ fn protocol_config(config: &NodeConfig, image: [u8; 32], machine: &MachineConfig
     hasher.update(&image);
     hasher.update(&machine.digest().0);
     let mut protocol = Config::new(uuid.to_be_bytes(), *hasher.finalize().as_bytes());
-    protocol.timing = timing(&config.timing);
+    protocol.timing = Timing::from(config.timing);
     protocol.heartbeat_paths = config.heartbeat.len() as u8;
     // Before the mutants: some break what is refused here.
     protocol.validate()?;
@@ -274,24 +270,6 @@ fn protocol_config(config: &NodeConfig, image: [u8; 32], machine: &MachineConfig
         protocol.rules = mutants::rules();
     }
     Ok(protocol)
-}
-
-fn timing(config: &TimingConfig) -> Timing {
-    let milliseconds = Duration::from_millis;
-    let lease = milliseconds(config.lease_ms);
-    Timing {
-        heartbeat: milliseconds(config.heartbeat_ms),
-        lease,
-        detect: milliseconds(config.detect_ms),
-        acknowledge: milliseconds(config.acknowledge_ms),
-        lag: milliseconds(config.lag_ms),
-        write_bound: milliseconds(config.write_bound_ms),
-        // In proportion, so that a pair on slow hosts does not look at its arbiter and its disk more often than it can.
-        grace: lease / 5,
-        retry: lease / 2,
-        check: lease * 10,
-        ..Timing::default()
-    }
 }
 
 fn start_recording(

@@ -34,6 +34,6 @@ pub use readiness::Unusable;
 pub use role::Role;
 pub use rules::{Rules, UnknownRule};
 pub use status::Status;
-pub use time::{Instant, Number, Timing};
+pub use time::{Instant, Number, Timing, TimingConfig};
 pub use trace::TraceEvent;
 pub use wire::{Body, EntriesRange, Header, Message, OutputMark, WireError};

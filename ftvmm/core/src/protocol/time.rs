@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A reading of this node's `CLOCK_BOOTTIME`, in nanoseconds. Readings of two nodes are never compared with each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(pub u64);
@@ -57,20 +59,59 @@ pub struct Timing {
     pub clock_error_ppm: u32,
 }
 
-impl Default for Timing {
-    fn default() -> Timing {
+/// The intervals that a configuration gives, in milliseconds; both nodes have the same ones (R20).
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimingConfig {
+    /// period of the heartbeat
+    pub heartbeat_ms: u64,
+    /// how long an answer entitles the primary to release
+    pub lease_ms: u64,
+    /// silence after which a peer is suspected
+    pub detect_ms: u64,
+    /// T_ACK: age of the oldest unacknowledged entry
+    pub acknowledge_ms: u64,
+    /// T_LAG: how long replay may stand still
+    pub lag_ms: u64,
+    /// W of R19: within what a disk write completes after its release check
+    pub write_bound_ms: u64,
+}
+
+impl TimingConfig {
+    /// What a configuration that says nothing means; Python has it as `ftvmm._core.TIMING`.
+    pub const DEFAULT: TimingConfig = TimingConfig {
+        heartbeat_ms: 50,
+        lease_ms: 100,
+        detect_ms: 150,
+        acknowledge_ms: 1000,
+        lag_ms: 2000,
+        write_bound_ms: 50,
+    };
+}
+
+impl From<TimingConfig> for Timing {
+    fn from(config: TimingConfig) -> Timing {
+        let milliseconds = Duration::from_millis;
+        let lease = milliseconds(config.lease_ms);
         Timing {
-            heartbeat: Duration::from_millis(50),
-            lease: Duration::from_millis(100),
-            detect: Duration::from_millis(150),
-            acknowledge: Duration::from_millis(1000),
-            lag: Duration::from_millis(2000),
-            grace: Duration::from_millis(20),
-            write_bound: Duration::from_millis(50),
-            retry: Duration::from_millis(50),
-            check: Duration::from_millis(1000),
+            heartbeat: milliseconds(config.heartbeat_ms),
+            lease,
+            detect: milliseconds(config.detect_ms),
+            acknowledge: milliseconds(config.acknowledge_ms),
+            lag: milliseconds(config.lag_ms),
+            write_bound: milliseconds(config.write_bound_ms),
+            // In proportion, so that a pair on slow hosts does not look at its arbiter and its disk more often than it can.
+            grace: lease / 5,
+            retry: lease / 2,
+            check: lease * 10,
             clock_error_ppm: 1000,
         }
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing::from(TimingConfig::DEFAULT)
     }
 }
 

@@ -6,6 +6,7 @@ mod node;
 mod pack;
 mod run;
 mod simulate;
+mod timing;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -24,6 +25,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<node::Node>()?;
     module.add("BUILD", crate::node::config::BUILD)?;
     module.add("FEATURES", PyTuple::new(module.py(), crate::machine::Feature::ALL.map(|(_, name)| name))?)?;
+    module.add("TIMING", timing::defaults(module.py())?)?;
     #[cfg(feature = "lab")]
     module.add("MUTANTS", PyTuple::new(module.py(), crate::node::mutants::names())?)?;
     #[cfg(feature = "lab")]

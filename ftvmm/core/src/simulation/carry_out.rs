@@ -5,10 +5,12 @@ use super::fault::{FaultKind, MILLISECOND};
 use super::guest::Destination;
 use super::network::Endpoint;
 use super::world::{Event, Local, World};
-use crate::protocol::{HaltReason, Input, Output, OutputResult, Path, Remembered, Role, Share, TraceEvent, Unusable};
+use crate::protocol::{
+    HaltReason, Input, Output, OutputResult, Path, Remembered, Role, Share, TimingConfig, TraceEvent, Unusable,
+};
 
 /// Bound within which a write completes after its check (W of R19), less than which a slow one takes.
-const WRITE_BOUND: u64 = 50 * MILLISECOND;
+const WRITE_BOUND: u64 = TimingConfig::DEFAULT.write_bound_ms * MILLISECOND;
 /// How long what a thread tells the state machine waits for its step.
 const TOLD_AFTER: u64 = 50_000;
 /// What a slow replay takes for an entry: thrice as long as a guest without noise, at full speed.

@@ -13,10 +13,10 @@ use super::fault::{Fault, FaultKind, Heartbeats, MILLISECOND, Schedule};
 use super::host::Process;
 use super::random::mix;
 use super::world::{Event, Local, World};
-use crate::protocol::{Body, Input, Message, Number, Path, Rules, Share};
+use crate::protocol::{Body, Input, Message, Number, Path, Rules, Share, TimingConfig};
 
 /// The clock's step.
-const STEP: u64 = 25 * MILLISECOND;
+const STEP: u64 = TimingConfig::DEFAULT.lease_ms * MILLISECOND / 4;
 /// In steps: so long after the last fault has begun or ended the VM runs again, whatever it was.
 const SETTLED_AFTER: u64 = 20;
 /// In steps: ages and waits beyond this are one. A rule looks at ten at most, and at what a fault has held up for twelve.

@@ -1,9 +1,7 @@
 //! Faults, and schedules of them drawn from a seed.
 
-use std::time::Duration;
-
 use super::random::Random;
-use crate::protocol::Timing;
+use crate::protocol::{Timing, TimingConfig};
 
 /// A millisecond of simulated time.
 pub const MILLISECOND: u64 = 1_000_000;
@@ -190,15 +188,20 @@ impl Schedule {
 
     /// The intervals that a host is configured with.
     pub fn timing(&self, host: usize) -> Timing {
-        let mut usual = Timing::default();
+        let mut config = TimingConfig::DEFAULT;
         if self.noise && self.seed.is_multiple_of(4) {
             // Short enough for handshakes to be given up.
-            usual.acknowledge = Duration::from_millis(200);
+            config.acknowledge_ms = 200;
         }
         if self.noise && self.seed % 4 == 1 {
             // Short enough for guests to be stalled.
-            usual.lag = Duration::from_millis(1000);
+            config.lag_ms = 1000;
         }
+        if self.terms_differ && host == 0 {
+            config.lease_ms *= 10;
+            config.detect_ms *= 10;
+        }
+        let usual = Timing::from(config);
         if let Some(heartbeats) = self.explored {
             // In steps of a quarter lease, and no longer than the rules ask for: every step more is more to explore.
             let steps = |count| count * usual.lease / 4;
@@ -208,11 +211,7 @@ impl Schedule {
             let check = steps(1 << 20);
             return Timing { heartbeat, detect, acknowledge, lag, grace, check, clock_error_ppm: 0, ..usual };
         }
-        if self.terms_differ && host == 0 {
-            Timing { lease: 10 * usual.lease, detect: 10 * usual.detect, ..usual }
-        } else {
-            usual
-        }
+        usual
     }
 }
 

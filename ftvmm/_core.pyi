@@ -110,6 +110,9 @@ def pack(request_json: str, image: str | PathLike[str]) -> PackReport:
 def simulate(first: int, count: int, rules_off: str) -> tuple[str, int | None]:
     """Runs fault schedules; the report, and the seed that broke a promise. Raises `ValueError` for an unknown rule."""
 
+def check_timing(timing_json: str) -> None:
+    """Refuses intervals that break the protocol's promises. Raises `ValueError`, which says why."""
+
 BUILD: str
 """`shipped`, or `lab`."""
 

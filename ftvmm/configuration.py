@@ -12,11 +12,6 @@ from typing import Any
 
 from ftvmm import _core
 
-CLOCK_RATE_ERROR = 0.001
-"""Rho of rule R20: how far a host's clock rate may be off."""
-HEARTBEATS_IN_LAG = 20
-"""How many heartbeats T_LAG takes at least (rule R26)."""
-
 ARBITER_TIMEOUT_MS = 500
 """How long one call of the arbiter may take where nobody says."""
 
@@ -279,22 +274,11 @@ def _heartbeat(table: _Table) -> dict[str, Any]:
 def _timing(table: _Table) -> dict[str, int]:
     timing = {name: table.natural(name, default) for name, default in _core.TIMING.items()}
     table.finish()
-    if timing["lease_ms"] * (1 + 2 * CLOCK_RATE_ERROR) >= timing["detect_ms"]:
-        raise table.fail(
-            "lease_ms",
-            f"must be below detect_ms / (1 + 2*{CLOCK_RATE_ERROR}) (rule R20), "
-            f"found lease_ms={timing['lease_ms']}, detect_ms={timing['detect_ms']}",
-        )
-    if timing["heartbeat_ms"] >= timing["lease_ms"]:
-        raise table.fail("heartbeat_ms", "must be below lease_ms, or the lease runs out between two heartbeats")
-    if timing["lag_ms"] < HEARTBEATS_IN_LAG * timing["heartbeat_ms"]:
-        raise table.fail(
-            "lag_ms",
-            f"must not be below {HEARTBEATS_IN_LAG} times heartbeat_ms (rule R26), "
-            f"found lag_ms={timing['lag_ms']}, heartbeat_ms={timing['heartbeat_ms']}",
-        )
-    if timing["write_bound_ms"] < timing["heartbeat_ms"]:
-        raise table.fail("write_bound_ms", f"must not be below heartbeat_ms, found {timing['write_bound_ms']}")
+    try:
+        _core.check_timing(json.dumps(timing))
+    except ValueError as error:
+        found = ", ".join(f"{name}={value}" for name, value in timing.items())
+        raise ConfigurationError(f"{table.path}: {table.name}: {error}; found {found}") from None
     return timing
 
 

@@ -16,7 +16,7 @@ use crate::devices::{DeviceError, random};
 use crate::image::{Image, ImageError};
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
-use crate::protocol::{Config, ConfigError, Input, Node, OutputMark, OutputResult, Timing, Unusable};
+use crate::protocol::{Config, Input, Node, OutputMark, OutputResult, Timing, TimingError, Unusable};
 use crate::remark::remark;
 
 use super::authentication::{Key, KeyError};
@@ -56,7 +56,7 @@ pub enum NodeError {
     Document(#[from] serde_json::Error),
     /// the protocol refuses the configuration: {0}
     #[error("the protocol refuses the configuration: {0}")]
-    Protocol(#[from] ConfigError),
+    Protocol(#[from] TimingError),
     /// vm.uuid: {0:?} is not a UUID of 32 hexadecimal digits
     #[error("vm.uuid: {0:?} is not a UUID of 32 hexadecimal digits")]
     Uuid(String),
@@ -262,7 +262,7 @@ fn protocol_config(config: &NodeConfig, image: [u8; 32], machine: &MachineConfig
     protocol.timing = Timing::from(config.timing);
     protocol.heartbeat_paths = config.heartbeat.len() as u8;
     // Before the mutants: some break what is refused here.
-    protocol.validate()?;
+    protocol.timing.validate()?;
     #[cfg(feature = "lab")]
     mutants::alter_timing(&mut protocol.timing);
     #[cfg(feature = "lab")]

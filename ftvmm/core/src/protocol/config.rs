@@ -1,7 +1,5 @@
 //! What a node's protocol is configured with.
 
-use thiserror::Error;
-
 use super::rules::Rules;
 use super::time::Timing;
 use crate::determinism;
@@ -25,9 +23,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// T_LAG is at least so many heartbeats.
-    const HEARTBEATS_IN_LAG: u32 = 20;
-
     /// A configuration with default intervals, two heartbeat paths and every rule on.
     pub fn new(vm: [u8; 16], digest: [u8; 32]) -> Config {
         Config {
@@ -51,33 +46,6 @@ impl Config {
         }
         bounds[intervals.len()] = u64::from(timing.clock_error_ppm);
         Terms { digest: self.digest, determinism_pass: determinism::VERSION, host: self.host, bounds }
-    }
-
-    /// Refuses intervals with which the protocol's promises would not hold (R10, R20).
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let timing = &self.timing;
-        if timing.clock_error_ppm > 1000 {
-            return Err(ConfigError::ClockError(timing.clock_error_ppm));
-        }
-        if timing.stretched(timing.lease) >= timing.detect {
-            return Err(ConfigError::LeaseNotBelowDetect);
-        }
-        if timing.heartbeat >= timing.lease {
-            return Err(ConfigError::HeartbeatNotBelowLease);
-        }
-        if timing.grace >= timing.lease {
-            return Err(ConfigError::GraceNotBelowLease);
-        }
-        if timing.write_bound < timing.heartbeat {
-            return Err(ConfigError::WriteBoundBelowHeartbeat);
-        }
-        if timing.heartbeat.is_zero() || timing.retry.is_zero() {
-            return Err(ConfigError::ZeroInterval);
-        }
-        if timing.lag < timing.heartbeat * Config::HEARTBEATS_IN_LAG {
-            return Err(ConfigError::LagBelowHeartbeats);
-        }
-        Ok(())
     }
 }
 
@@ -130,30 +98,4 @@ impl Terms {
             .collect();
         (!differences.is_empty()).then(|| differences.join(", "))
     }
-}
-
-/// A configuration that the protocol refuses.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum ConfigError {
-    /// The assumed clock error is above what the protocol was checked for.
-    #[error("clock error of {0} ppm is above 1000 ppm")]
-    ClockError(u32),
-    /// R20: the lease, stretched by the clock error, must end before a silent peer is suspected.
-    #[error("lease_ms, stretched by the clock error, must be below detect_ms")]
-    LeaseNotBelowDetect,
-    /// A lease that ends between two heartbeats would expire all the time.
-    #[error("heartbeat_ms must be below lease_ms")]
-    HeartbeatNotBelowLease,
-    /// R10: a live primary asks before its backup may.
-    #[error("the grace of a candidate must be below lease_ms")]
-    GraceNotBelowLease,
-    /// R19: no disk is sure to write faster than a node says that it lives.
-    #[error("write_bound_ms must not be below heartbeat_ms")]
-    WriteBoundBelowHeartbeat,
-    /// An interval of zero would make the node spin.
-    #[error("heartbeat_ms and the interval of retries must not be zero")]
-    ZeroInterval,
-    /// R26: how far replay has come is heard with each heartbeat at the latest; a backup that keeps up must not look as if it lagged.
-    #[error("lag_ms must not be below 20 times heartbeat_ms")]
-    LagBelowHeartbeats,
 }

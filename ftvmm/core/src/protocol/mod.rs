@@ -25,7 +25,7 @@ mod time;
 mod trace;
 mod wire;
 
-pub use config::{Config, ConfigError, Terms};
+pub use config::{Config, Terms};
 pub use input::{ArbiterRecord, AskResult, Input, OutputResult, Path, ReadResult};
 pub use lag::Share;
 pub use node::{Node, Remembered};
@@ -34,6 +34,6 @@ pub use readiness::Unusable;
 pub use role::Role;
 pub use rules::{Rules, UnknownRule};
 pub use status::Status;
-pub use time::{Instant, Number, Timing, TimingConfig};
+pub use time::{Instant, Number, Timing, TimingConfig, TimingError};
 pub use trace::TraceEvent;
 pub use wire::{Body, EntriesRange, Header, Message, OutputMark, WireError};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// A reading of this node's `CLOCK_BOOTTIME`, in nanoseconds. Readings of two nodes are never compared with each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,7 +105,7 @@ impl From<TimingConfig> for Timing {
             grace: lease / 5,
             retry: lease / 2,
             check: lease * 10,
-            clock_error_ppm: 1000,
+            clock_error_ppm: Timing::CLOCK_ERROR_PPM,
         }
     }
 }
@@ -116,9 +117,66 @@ impl Default for Timing {
 }
 
 impl Timing {
+    /// The largest clock error that the protocol was checked for, and what is assumed (R20).
+    const CLOCK_ERROR_PPM: u32 = 1000;
+    /// T_LAG is at least so many heartbeats.
+    const HEARTBEATS_IN_LAG: u32 = 20;
+
     /// `duration · (1 + 2ρ)`: so long by this clock is at least `duration` by any other (R10).
     pub fn stretched(&self, duration: Duration) -> Duration {
         let nanoseconds = duration.as_nanos() * (1_000_000 + 2 * u128::from(self.clock_error_ppm));
         Duration::from_nanos(u64::try_from(nanoseconds.div_ceil(1_000_000)).unwrap_or(u64::MAX))
     }
+
+    /// Refuses intervals with which the protocol's promises would not hold (R10, R20).
+    pub fn validate(&self) -> Result<(), TimingError> {
+        if self.clock_error_ppm > Timing::CLOCK_ERROR_PPM {
+            return Err(TimingError::ClockError(self.clock_error_ppm));
+        }
+        if self.stretched(self.lease) >= self.detect {
+            return Err(TimingError::LeaseNotBelowDetect);
+        }
+        if self.heartbeat >= self.lease {
+            return Err(TimingError::HeartbeatNotBelowLease);
+        }
+        if self.grace >= self.lease {
+            return Err(TimingError::GraceNotBelowLease);
+        }
+        if self.write_bound < self.heartbeat {
+            return Err(TimingError::WriteBoundBelowHeartbeat);
+        }
+        if self.heartbeat.is_zero() || self.retry.is_zero() {
+            return Err(TimingError::ZeroInterval);
+        }
+        if self.lag < self.heartbeat * Timing::HEARTBEATS_IN_LAG {
+            return Err(TimingError::LagBelowHeartbeats);
+        }
+        Ok(())
+    }
+}
+
+/// Intervals that the protocol refuses.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum TimingError {
+    /// The assumed clock error is above what the protocol was checked for.
+    #[error("clock error of {0} ppm is above {max} ppm", max = Timing::CLOCK_ERROR_PPM)]
+    ClockError(u32),
+    /// R20: the lease, stretched by the clock error, must end before a silent peer is suspected.
+    #[error("lease_ms, stretched by the clock error, must be below detect_ms (rule R20)")]
+    LeaseNotBelowDetect,
+    /// A lease that ends between two heartbeats would expire all the time.
+    #[error("heartbeat_ms must be below lease_ms, or the lease runs out between two heartbeats")]
+    HeartbeatNotBelowLease,
+    /// R10: a live primary asks before its backup may.
+    #[error("the grace of a candidate must be below lease_ms")]
+    GraceNotBelowLease,
+    /// R19: no disk is sure to write faster than a node says that it lives.
+    #[error("write_bound_ms must not be below heartbeat_ms")]
+    WriteBoundBelowHeartbeat,
+    /// An interval of zero would make the node spin.
+    #[error("heartbeat_ms and the interval of retries must not be zero")]
+    ZeroInterval,
+    /// R26: how far replay has come is heard with each heartbeat at the latest; a backup that keeps up must not look as if it lagged.
+    #[error("lag_ms must not be below {count} times heartbeat_ms (rule R26)", count = Timing::HEARTBEATS_IN_LAG)]
+    LagBelowHeartbeats,
 }

@@ -22,6 +22,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pack::is_library, module)?)?;
     module.add_function(wrap_pyfunction!(pack::pack, module)?)?;
     module.add_function(wrap_pyfunction!(simulate::simulate, module)?)?;
+    module.add_function(wrap_pyfunction!(timing::check_timing, module)?)?;
     module.add_class::<node::Node>()?;
     module.add("BUILD", crate::node::config::BUILD)?;
     module.add("FEATURES", PyTuple::new(module.py(), crate::machine::Feature::ALL.map(|(_, name)| name))?)?;

@@ -6,15 +6,15 @@ use _core::determinism;
 use _core::log::Fingerprint;
 use _core::machine::HostKind;
 use _core::protocol::{
-    ArbiterRecord, AskResult, Body, Config, Header, Input, Instant, Message, Node, Output, OutputMark, OutputResult,
-    Path, ReadResult, Role, Share, Terms, TraceEvent, Unusable,
+    ArbiterRecord, AskResult, Body, Config, Generation, Header, Incarnation, Input, Instant, Message, Node, Output,
+    OutputMark, OutputResult, Path, ReadResult, Role, Share, Terms, TraceEvent, Unusable,
 };
 
 const VM: [u8; 16] = [7; 16];
 const DIGEST: [u8; 32] = [9; 32];
-const PRIMARY: u64 = 11;
-const SPARE: u64 = 22;
-const STRANGER: u64 = 33;
+const PRIMARY: Incarnation = Incarnation(11);
+const SPARE: Incarnation = Incarnation(22);
+const STRANGER: Incarnation = Incarnation(33);
 
 fn config() -> Config {
     Config::new(VM, DIGEST)
@@ -34,7 +34,7 @@ struct Stepped {
 }
 
 impl Stepped {
-    fn new(incarnation: u64) -> Stepped {
+    fn new(incarnation: Incarnation) -> Stepped {
         let node = Node::new(config(), incarnation);
         let now = Instant(1_000_000_000_000);
         Stepped { node, now, outputs: Vec::new(), heard: 0, session: 1, last_check: None }
@@ -70,7 +70,7 @@ impl Stepped {
     fn joiner() -> (Stepped, u64) {
         let mut joiner = Stepped::new(SPARE);
         joiner.step(Input::SessionOpened { connection: 1, dialled: false });
-        joiner.hear(PRIMARY, Body::Hello { terms: config().terms(), backup: 0 }, 0);
+        joiner.hear(PRIMARY, Body::Hello { terms: config().terms(), backup: Incarnation::NONE }, 0);
         assert!(!joiner.says_welcome());
         let request = joiner.arbiter_check();
         (joiner, request)
@@ -125,10 +125,11 @@ impl Stepped {
     }
 
     /// The peer says something on the log.
-    fn hear(&mut self, incarnation: u64, body: Body, echo: u64) {
+    fn hear(&mut self, incarnation: Incarnation, body: Body, echo: u64) {
         self.heard += 1;
         let (sequence, stamp) = (self.heard, 5_000_000_000 + self.heard);
-        let header = Header { vm: VM, generation: 1, incarnation, session: self.session, sequence, stamp, echo };
+        let header =
+            Header { vm: VM, generation: Generation::FIRST, incarnation, session: self.session, sequence, stamp, echo };
         let bytes = Message { header, body }.encode();
         self.step(Input::Message { path: Path::Log { connection: self.session }, bytes });
     }
@@ -232,8 +233,11 @@ impl Stepped {
 }
 
 /// The arbiter says that generation 1 is this one's.
-fn record(request: u64, incarnation: u64) -> Input {
-    Input::ArbiterRead { request, result: ReadResult::Record(ArbiterRecord { generation: 1, incarnation }) }
+fn record(request: u64, incarnation: Incarnation) -> Input {
+    Input::ArbiterRead {
+        request,
+        result: ReadResult::Record(ArbiterRecord { generation: Generation::FIRST, incarnation }),
+    }
 }
 
 /// The output of this number of a guest that goes its way.
@@ -248,7 +252,7 @@ fn a_difference_of_terms_is_refused_by_name() {
     primary.timing.write_bound = Duration::from_millis(40);
     let mut spare = Stepped::new(SPARE);
     spare.step(Input::SessionOpened { connection: 1, dialled: false });
-    spare.hear(PRIMARY, Body::Hello { terms: primary.terms(), backup: 0 }, 0);
+    spare.hear(PRIMARY, Body::Hello { terms: primary.terms(), backup: Incarnation::NONE }, 0);
     let difference = "lease_ms is 1000 at the peer and 100 here, write_bound_ms is 40 at the peer and 50 here";
     assert_eq!(spare.halt_reason(), difference);
 
@@ -266,7 +270,7 @@ fn hosts_that_the_image_tells_apart_are_refused_by_name() {
     primary.host = amd;
     let mut spare = Stepped::new(SPARE);
     spare.step(Input::SessionOpened { connection: 1, dialled: false });
-    spare.hear(PRIMARY, Body::Hello { terms: primary.terms(), backup: 0 }, 0);
+    spare.hear(PRIMARY, Body::Hello { terms: primary.terms(), backup: Incarnation::NONE }, 0);
     let reason = spare.halt_reason();
     assert!(reason.contains("AuthenticAMD family 25 model 1 at the peer and any here"), "{reason}");
 
@@ -285,7 +289,7 @@ fn a_hello_that_is_not_for_a_spare_to_join_does_not_end_it_for_its_terms() {
     let mut bootstrapping = Stepped::new(SPARE);
     bootstrapping.step(Input::BootstrapRequested);
     bootstrapping.step(Input::SessionOpened { connection: 1, dialled: false });
-    bootstrapping.hear(PRIMARY, hello(0), 0);
+    bootstrapping.hear(PRIMARY, hello(Incarnation::NONE), 0);
     let mut restarted = Stepped::new(SPARE);
     restarted.step(Input::SessionOpened { connection: 1, dialled: false });
     restarted.hear(PRIMARY, hello(STRANGER), 0);
@@ -347,7 +351,7 @@ fn a_generation_of_ones_own_under_another_incarnation_halts() {
 #[test]
 fn an_arbiter_whose_record_settles_nothing_is_not_read_without_a_pause() {
     let (mut primary, request) = Stepped::welcomed();
-    let older = ArbiterRecord { generation: 0, incarnation: PRIMARY };
+    let older = ArbiterRecord { generation: Generation::NONE, incarnation: PRIMARY };
     primary.step(Input::ArbiterRead { request, result: ReadResult::Record(older) });
     assert_eq!(primary.read_request(), None);
     primary.until(|output| matches!(output, Output::ReadArbiter { .. }));
@@ -656,14 +660,14 @@ fn a_backup_says_for_want_of_what_it_could_not_take_over() {
         assert_eq!(answered(&backup.outputs), Some(lacks));
         assert_eq!(backup.node.status(backup.now).not_protected.as_deref(), words);
     };
-    let owned = |generation, incarnation| ReadResult::Record(ArbiterRecord { generation, incarnation });
-    says(None, owned(1, PRIMARY), 0, None);
-    says(Some("tap0 is down"), owned(1, PRIMARY), 1, Some("tap0 is down"));
+    let owned = |incarnation| ReadResult::Record(ArbiterRecord { generation: Generation::FIRST, incarnation });
+    says(None, owned(PRIMARY), 0, None);
+    says(Some("tap0 is down"), owned(PRIMARY), 1, Some("tap0 is down"));
     says(None, ReadResult::Unreachable, 4, Some("the arbiter is out of reach"));
     says(None, ReadResult::Empty, 4, Some("the arbiter holds no generation of this VM"));
     let stranger = Some("the arbiter holds generation 1 of incarnation 0000000000000021");
-    says(None, owned(1, STRANGER), 4, stranger);
-    says(None, owned(1, PRIMARY), 0, None);
+    says(None, owned(STRANGER), 4, stranger);
+    says(None, owned(PRIMARY), 0, None);
     assert_eq!(backup.node.role(), Role::Backup, "a check decides nothing");
     assert_eq!(changes, 4, "the trace tells of a change and of no other check");
 }
@@ -712,7 +716,7 @@ fn a_joiner_of_another_arbiter_refuses_by_name() {
     for (result, holds) in [
         (ReadResult::Empty, "the arbiter holds no generation of this VM here"),
         (
-            ReadResult::Record(ArbiterRecord { generation: 1, incarnation: STRANGER }),
+            ReadResult::Record(ArbiterRecord { generation: Generation::FIRST, incarnation: STRANGER }),
             "the arbiter holds generation 1 of incarnation 0000000000000021 here",
         ),
     ] {
@@ -726,7 +730,7 @@ fn a_joiner_of_another_arbiter_refuses_by_name() {
 
 #[test]
 fn a_joiner_whose_arbiter_proves_nothing_is_a_spare_again() {
-    let newer = ReadResult::Record(ArbiterRecord { generation: 2, incarnation: STRANGER });
+    let newer = ReadResult::Record(ArbiterRecord { generation: Generation(2), incarnation: STRANGER });
     for result in [ReadResult::Unreachable, newer] {
         let (mut joiner, request) = Stepped::joiner();
         joiner.step(Input::ArbiterRead { request, result });
@@ -739,7 +743,7 @@ fn a_joiner_whose_arbiter_proves_nothing_is_a_spare_again() {
 #[test]
 fn a_look_at_the_arbiter_before_hello_proves_nothing() {
     let (mut joiner, request) = Stepped::joiner();
-    joiner.hear(PRIMARY, Body::Hello { terms: config().terms(), backup: 0 }, 0);
+    joiner.hear(PRIMARY, Body::Hello { terms: config().terms(), backup: Incarnation::NONE }, 0);
     joiner.step(record(request, PRIMARY));
     assert!(!joiner.says_welcome());
 }
@@ -755,7 +759,7 @@ fn a_spare_is_told_no_stamp_of_the_joiner_before_it() {
         _ => None,
     });
     let Message { header, body } = hello.unwrap();
-    assert!(matches!(body, Body::Hello { backup: 0, .. }), "{body:?}");
+    assert!(matches!(body, Body::Hello { backup: Incarnation::NONE, .. }), "{body:?}");
     assert_eq!(header.echo, 0);
 }
 

@@ -10,7 +10,7 @@ use _core::node::authentication::{Key, Purpose};
 use _core::node::frame::{FrameWriter, Greeting, Kind};
 use _core::node::log_buffer::Batch;
 use _core::node::session::entries_payload;
-use _core::protocol::{Body, Config, Header, Message, OutputMark, Terms};
+use _core::protocol::{Body, Config, Generation, Header, Incarnation, Message, OutputMark, Terms};
 
 const PAGE: &str = include_str!("../../../docs/wire.md");
 const DIALLER_NONCE: [u8; 16] = [0xd0; 16];
@@ -38,8 +38,8 @@ fn key() -> Key {
 fn header(sequence: u64) -> Header {
     Header {
         vm: *b"\x6f\x1c\x2a\x4e\0\0\x40\0\x80\0\0\0\0\0\0\x01",
-        generation: 1,
-        incarnation: 0x1122_3344_5566_7788,
+        generation: Generation(1),
+        incarnation: Incarnation(0x1122_3344_5566_7788),
         session: 1,
         sequence,
         stamp: 5_000_000_000,
@@ -143,7 +143,7 @@ fn greetings_and_frames_are_as_the_page_has_them() {
 fn messages_and_datagrams_are_as_the_page_has_them() {
     let terms = Terms { digest: [0xdd; 32], host: host(), ..Config::new([0; 16], [0; 32]).terms() };
     for (name, body) in [
-        ("message-hello", Body::Hello { terms, backup: 0 }),
+        ("message-hello", Body::Hello { terms, backup: Incarnation::NONE }),
         ("message-welcome", Body::Welcome { terms, stored: 0, replayed: 0 }),
         ("message-farewell", Body::Farewell { exit_status: -1 }),
     ] {

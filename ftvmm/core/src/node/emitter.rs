@@ -179,11 +179,11 @@ mod tests {
     use super::*;
     use crate::devices::clock;
     use crate::log::Fingerprint;
-    use crate::protocol::Config;
+    use crate::protocol::{Config, Incarnation};
 
     #[test]
     fn an_output_is_looked_at_by_a_time_that_was_read_under_the_lock() {
-        let protocol = Mutex::new(Node::new(Config::new([7; 16], [9; 32]), 1));
+        let protocol = Mutex::new(Node::new(Config::new([7; 16], [9; 32]), Incarnation(1)));
         let fingerprint = Fingerprint::default();
         let content = Content::Console { bytes: Vec::new() };
         let output = Produced { index: 1, fingerprint, depends_on: 0, overlaps: 0, content };

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::lock::Mutex;
 
 use crate::devices::clock;
-use crate::protocol::{Body, Input, Message, Node, Output, Path, Role, TraceEvent};
+use crate::protocol::{Body, Generation, Input, Message, Node, Output, Path, Role, TraceEvent};
 
 use super::failpoints::{self, Action, Point};
 
@@ -106,7 +106,7 @@ impl Holding {
     /// An input is next. Gives it back unless it is held; while acknowledgements are held, without what it acknowledges.
     pub fn let_in(&mut self, input: Input, protocol: &Mutex<Node>) -> Option<Input> {
         match &input {
-            Input::ArbiterAsked { .. } => self.answered(protocol.lock().generation() + 1, input),
+            Input::ArbiterAsked { .. } => self.answered(protocol.lock().generation().next(), input),
             Input::Message { path, bytes } => {
                 let (path, message) = (*path, Message::decode(bytes));
                 match message {
@@ -119,10 +119,9 @@ impl Holding {
     }
 
     /// The arbiter's answer about a generation that was asked for.
-    fn answered(&mut self, generation: u64, input: Input) -> Option<Input> {
-        // The first generation is the bootstrap's.
-        if generation > 1
-            && let Some((id, action)) = failpoints::pass(Point::AfterAsk, None, generation)
+    fn answered(&mut self, generation: Generation, input: Input) -> Option<Input> {
+        if generation > Generation::FIRST
+            && let Some((id, action)) = failpoints::pass(Point::AfterAsk, None, generation.0)
         {
             match action {
                 Action::Kill | Action::Stop => failpoints::strike(action),
@@ -182,12 +181,12 @@ impl Holding {
 /// The point that an output of the state machine stands for, and the position, index or generation that it is about.
 fn point_of(output: &Output, role: Role) -> Option<(Point, u64)> {
     Some(match output {
-        Output::AskArbiter { generation, .. } if *generation > 1 => (Point::BeforeAsk, *generation),
+        Output::AskArbiter { generation, .. } if *generation > Generation::FIRST => (Point::BeforeAsk, generation.0),
         Output::Trace(event) => match event {
             TraceEvent::Suspect { .. } => (Point::Suspect, 0),
             TraceEvent::Drained { position } => (Point::Drained, *position),
             TraceEvent::Role { to: Role::Won, generation, .. }
-            | TraceEvent::Role { from: Role::Protected, to: Role::Alone, generation, .. } => (Point::Won, *generation),
+            | TraceEvent::Role { from: Role::Protected, to: Role::Alone, generation, .. } => (Point::Won, generation.0),
             TraceEvent::Attached => (Point::Attached, 0),
             TraceEvent::Announced => (Point::Announced, 0),
             TraceEvent::FirstOutput { index } => (Point::FirstOutput, *index),

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::log::Entry;
 use crate::machine::Answer;
-use crate::protocol::{Remembered, Role, Rules, Timing};
+use crate::protocol::{Generation, Remembered, Role, Rules, Timing};
 
 use super::thread;
 
@@ -271,13 +271,13 @@ pub fn remembered(memory: PathBuf) -> Option<Remembered> {
     }
     let text = std::fs::read_to_string(&memory).ok();
     let _ = MEMORY.set(memory);
-    let generation = text?.trim().parse().ok()?;
+    let generation = Generation(text?.trim().parse().ok()?);
     // Its guest starts afresh, and so do its outputs.
     Some(Remembered { role: Role::Alone, generation, released: 0 })
 }
 
 /// R1 switched off: this node has this role now.
-pub fn remember(role: Role, generation: u64) {
+pub fn remember(role: Role, generation: Generation) {
     if let Some(memory) = MEMORY.get() {
         let text = if role.is_primary() { generation.to_string() } else { String::new() };
         let _ = std::fs::write(memory, text);

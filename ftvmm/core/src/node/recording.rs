@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::log::{End, Header, LogError, LogWriter};
+use crate::protocol::Incarnation;
 
 use super::config::RecordConfig;
 use super::trace::Trace;
@@ -23,8 +24,8 @@ pub struct Recording {
 }
 
 /// The file of this process's recording.
-pub fn path(directory: &Path, incarnation: u64) -> PathBuf {
-    directory.join(format!("recorded-{incarnation:016x}.log"))
+pub fn path(directory: &Path, incarnation: Incarnation) -> PathBuf {
+    directory.join(format!("recorded-{incarnation}.log"))
 }
 
 impl Recording {
@@ -34,7 +35,7 @@ impl Recording {
     /// [`LogError::Io`] where there can be no such file.
     pub fn start(
         config: &RecordConfig,
-        incarnation: u64,
+        incarnation: Incarnation,
         header: &Header,
         trace: Arc<Trace>,
     ) -> Result<Recording, LogError> {
@@ -114,8 +115,8 @@ mod tests {
         fn start(&self) -> Recording {
             let config = RecordConfig { directory: self.0.clone(), size_mib_max: 1 };
             let header = Header::new(Path::new("image"), Fingerprint::of(b"image"), MachineConfig::new(1 << 21));
-            let trace = Arc::new(Trace::open(&self.0.join("trace.jsonl"), "host", 1).unwrap());
-            Recording::start(&config, 0xab, &header, trace).unwrap()
+            let trace = Arc::new(Trace::open(&self.0.join("trace.jsonl"), "host", Incarnation(1)).unwrap());
+            Recording::start(&config, Incarnation(0xab), &header, trace).unwrap()
         }
 
         fn length_bytes(&self) -> u64 {

@@ -13,8 +13,8 @@ use crate::lab::mutant;
 #[cfg(feature = "lab")]
 use crate::lab::rule;
 use crate::protocol::{
-    ArbiterRecord, AskResult, Input, Instant, Output, OutputMark, OutputResult, Path, ReadResult, Role, TraceEvent,
-    Unusable,
+    ArbiterRecord, AskResult, Generation, Incarnation, Input, Instant, Output, OutputMark, OutputResult, Path,
+    ReadResult, Role, TraceEvent, Unusable,
 };
 
 use super::heartbeat::{Datagram, Heartbeat};
@@ -49,8 +49,8 @@ pub enum Command {
     Arbiter {
         /// which question
         request: u64,
-        /// generation and incarnation; `None`: no answer
-        record: Option<(u64, u64)>,
+        /// what it holds, of no generation where it holds nothing; `None`: no answer
+        record: Option<ArbiterRecord>,
     },
 }
 
@@ -62,7 +62,7 @@ pub enum Effect {
     /// the same where nothing hangs on it
     CheckArbiter(u64),
     /// claim a generation
-    AskArbiter(u64, u64),
+    AskArbiter(u64, Generation),
     /// end the process
     Exit(i32, String),
 }
@@ -100,7 +100,7 @@ pub struct Runtime {
     /// what the threads share
     pub shared: Shared,
     /// this process's incarnation
-    pub incarnation: u64,
+    pub incarnation: Incarnation,
     /// the logging channel
     pub channel: Channel,
     /// the peer's listener
@@ -114,7 +114,7 @@ pub struct Runtime {
     /// open connections by number
     pub sessions: BTreeMap<u64, Session>,
     /// generations asked for, by request
-    pub asked: BTreeMap<u64, u64>,
+    pub asked: BTreeMap<u64, Generation>,
     /// inputs that carrying out an output gave rise to
     pub followed: VecDeque<Input>,
     /// this node was paused and has to empty its sockets before it judges, under this number (R7)
@@ -271,16 +271,16 @@ impl Runtime {
             Command::Stop => Input::StopRequested,
             Command::Arbiter { request, record } => match (self.asked.remove(&request), record) {
                 (Some(_), None) => Input::ArbiterAsked { request, result: AskResult::Unreachable },
-                (Some(generation), Some(owner)) => {
-                    let won = owner == (generation, self.incarnation) || (generation > 1 && mutant!(IgnoreLost));
+                (Some(generation), Some(record)) => {
+                    let won = record == ArbiterRecord { generation, incarnation: self.incarnation }
+                        || (generation > Generation::FIRST && mutant!(IgnoreLost));
                     Input::ArbiterAsked { request, result: if won { AskResult::Won } else { AskResult::Lost } }
                 }
                 (None, None) => Input::ArbiterRead { request, result: ReadResult::Unreachable },
-                (None, Some((0, _))) => Input::ArbiterRead { request, result: ReadResult::Empty },
-                (None, Some((generation, incarnation))) => {
-                    let record = ArbiterRecord { generation, incarnation };
-                    Input::ArbiterRead { request, result: ReadResult::Record(record) }
+                (None, Some(ArbiterRecord { generation: Generation::NONE, .. })) => {
+                    Input::ArbiterRead { request, result: ReadResult::Empty }
                 }
+                (None, Some(record)) => Input::ArbiterRead { request, result: ReadResult::Record(record) },
             },
         })
     }
@@ -416,8 +416,8 @@ impl Runtime {
         }
     }
 
-    fn ask(&mut self, request: u64, generation: u64) {
-        if mutant!(SkipArbiter) && generation > 1 {
+    fn ask(&mut self, request: u64, generation: Generation) {
+        if mutant!(SkipArbiter) && generation > Generation::FIRST {
             self.followed.push_back(Input::ArbiterAsked { request, result: AskResult::Won });
             return;
         }

@@ -6,8 +6,8 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::lock::Mutex;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::json;
 use thiserror::Error;
 
@@ -16,7 +16,7 @@ use crate::devices::{DeviceError, random};
 use crate::image::{Image, ImageError};
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
-use crate::protocol::{Config, Input, Node, OutputMark, OutputResult, Timing, TimingError, Unusable};
+use crate::protocol::{Config, Incarnation, Input, Node, OutputMark, OutputResult, Timing, TimingError, Unusable};
 use crate::remark::remark;
 
 use super::authentication::{Key, KeyError};
@@ -104,7 +104,7 @@ pub struct RunningNode {
     /// the configuration it runs by
     pub config: NodeConfig,
     /// this process's incarnation (R1)
-    pub incarnation: u64,
+    pub incarnation: Incarnation,
     /// what the threads share
     pub shared: Shared,
     /// to the protocol's thread
@@ -138,7 +138,7 @@ impl RunningNode {
         if !config.vm.mixed_hosts {
             protocol_config.host = machine.host_kind();
         }
-        let incarnation = u64::from_le_bytes(random().map_err(file("random numbers"))?).max(1);
+        let incarnation = Incarnation(u64::from_le_bytes(random().map_err(file("random numbers"))?).max(1));
         let directory = &config.node.directory;
         let trace_path = directory.join("trace.jsonl");
         let trace = Trace::open(&trace_path, &config.node.name, incarnation).map_err(file(trace_path.display()))?;
@@ -274,7 +274,7 @@ fn protocol_config(config: &NodeConfig, image: [u8; 32], machine: &MachineConfig
 
 fn start_recording(
     config: &NodeConfig,
-    incarnation: u64,
+    incarnation: Incarnation,
     image: &Image,
     machine: &MachineConfig,
     shared: &Shared,

@@ -46,7 +46,7 @@ pub fn json(node: &RunningNode) -> Value {
         "vm": node.config.vm.uuid,
         "role": status.role.to_string(),
         "generation": status.generation,
-        "incarnation": format!("{:016x}", node.incarnation),
+        "incarnation": node.incarnation.to_string(),
         "position": {
             "appended": status.appended, "stored": status.stored,
             "acknowledged": status.acknowledged, "replayed": status.replayed,

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use serde_json::{Map, Value};
 
 use crate::devices::clock;
+use crate::protocol::{Generation, Incarnation};
 use crate::remark::remark;
 
 /// Writes `trace.jsonl`. One write(2) an event and no buffer: what a killed node did is in its trace.
@@ -25,7 +26,7 @@ impl Trace {
     ///
     /// # Errors
     /// The operating system's, when the file cannot be opened.
-    pub fn open(path: &Path, node: &str, incarnation: u64) -> std::io::Result<Trace> {
+    pub fn open(path: &Path, node: &str, incarnation: Incarnation) -> std::io::Result<Trace> {
         let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
         if file.metadata()?.len() > 0 {
             let mut last = [0];
@@ -37,16 +38,16 @@ impl Trace {
         }
         Ok(Trace {
             node: node.to_owned(),
-            incarnation: format!("{incarnation:016x}"),
-            generation: AtomicU64::new(0),
+            incarnation: incarnation.to_string(),
+            generation: AtomicU64::new(Generation::NONE.0),
             file,
             ended: AtomicBool::new(false),
         })
     }
 
     /// The generation that later events carry.
-    pub fn set_generation(&self, generation: u64) {
-        self.generation.store(generation, Ordering::Relaxed);
+    pub fn set_generation(&self, generation: Generation) {
+        self.generation.store(generation.0, Ordering::Relaxed);
     }
 
     /// Writes one event. A trace that cannot be written is evidence lost, not a reason to stop the VM. It ends there:
@@ -83,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_trace_that_cannot_be_written_ends_and_stops_nothing() {
-        let trace = Trace::open(Path::new("/dev/full"), "host-a", 7).unwrap();
+        let trace = Trace::open(Path::new("/dev/full"), "host-a", Incarnation(7)).unwrap();
         for _ in 0..3 {
             trace.write("role", Value::Null);
         }
@@ -95,7 +96,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("ftvmm-torn-trace-{}", std::process::id()));
         std::fs::write(&path, "{\"event\":\"role\"}\n{\"event\":\"outp").unwrap();
         for _ in 0..2 {
-            Trace::open(&path, "host-a", 7).unwrap().write("node-started", Value::Null);
+            Trace::open(&path, "host-a", Incarnation(7)).unwrap().write("node-started", Value::Null);
         }
         let content = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();

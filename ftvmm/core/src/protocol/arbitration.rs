@@ -4,6 +4,7 @@ use crate::lab::mutant;
 
 use super::input::{ArbiterRecord, AskResult, ReadResult};
 use super::node::Node;
+use super::numbers::{Generation, Incarnation};
 use super::output::{HaltReason, Output};
 use super::role::Role;
 use super::time::{Instant, Number};
@@ -32,7 +33,7 @@ enum Stage {
     Asking {
         request: u64,
         purpose: Purpose,
-        generation: u64,
+        generation: Generation,
     },
 }
 
@@ -42,7 +43,7 @@ pub(super) struct Arbitration {
     stage: Stage,
     bootstrapping: bool,
     /// A generation that was asked for without a clear answer: the request may have been applied, or may yet be.
-    unsettled: Option<u64>,
+    unsettled: Option<Generation>,
     /// The last answer was none.
     pub(super) unreachable: bool,
     retry_at: Instant,
@@ -70,11 +71,11 @@ impl Arbitration {
         self.retry_at
     }
 
-    pub(super) fn numbers(&mut self, own: u64, visit: &mut dyn FnMut(Number, &mut u64)) {
+    pub(super) fn numbers(&mut self, own: Incarnation, visit: &mut dyn FnMut(Number, &mut u64)) {
         self.last = None;
         visit(Number::Deadline, &mut self.retry_at.0);
         if let Stage::Reading { request, .. } | Stage::Asking { request, .. } = &mut self.stage {
-            visit(Number::Request(own), request);
+            visit(Number::Request(own.0), request);
         }
     }
 
@@ -97,7 +98,7 @@ impl Node {
 
     /// The devices are there.
     pub(super) fn ask_for_bootstrap(&mut self, outputs: &mut Vec<Output>) {
-        self.ask(Purpose::Bootstrap, 1, outputs);
+        self.ask(Purpose::Bootstrap, Generation::FIRST, outputs);
     }
 
     /// When R10 and the role allow to ask; `None`: not at all.
@@ -144,13 +145,19 @@ impl Node {
         outputs.push(Output::ReadArbiter { request });
     }
 
-    fn ask(&mut self, purpose: Purpose, generation: u64, outputs: &mut Vec<Output>) {
+    fn ask(&mut self, purpose: Purpose, generation: Generation, outputs: &mut Vec<Output>) {
         let request = self.request();
         self.arbitration.stage = Stage::Asking { request, purpose, generation };
         outputs.push(Output::AskArbiter { request, generation });
     }
 
-    fn trace_arbiter(&mut self, operation: &'static str, wanted: u64, outcome: String, outputs: &mut Vec<Output>) {
+    fn trace_arbiter(
+        &mut self,
+        operation: &'static str,
+        wanted: Generation,
+        outcome: String,
+        outputs: &mut Vec<Output>,
+    ) {
         self.arbitration.last = Some(format!("{operation}: {outcome}"));
         outputs.push(Output::Trace(TraceEvent::Arbiter { operation, wanted, outcome }));
     }
@@ -166,13 +173,13 @@ impl Node {
         self.arbitration.stage = Stage::Idle;
         let outcome = match result {
             ReadResult::Record(record) => record.generation.to_string(),
-            ReadResult::Empty => "0".to_owned(),
+            ReadResult::Empty => Generation::NONE.to_string(),
             ReadResult::Unreachable => "unreachable".to_owned(),
         };
-        self.trace_arbiter("read", self.generation + 1, outcome, outputs);
+        self.trace_arbiter("read", self.generation.next(), outcome, outputs);
         self.arbitration.unreachable = false;
         match (purpose, result) {
-            (Purpose::Bootstrap, ReadResult::Empty) => self.ask(Purpose::Bootstrap, 1, outputs),
+            (Purpose::Bootstrap, ReadResult::Empty) => self.ask(Purpose::Bootstrap, Generation::FIRST, outputs),
             (Purpose::Bootstrap, ReadResult::Record(record)) => self.bootstrap_settled(record, outputs),
             (Purpose::Commit, ReadResult::Record(record)) => self.commit_read(record, outputs),
             (Purpose::Takeover, ReadResult::Record(record)) => self.takeover_read(record, outputs),
@@ -188,7 +195,7 @@ impl Node {
 
     fn bootstrap_settled(&mut self, record: ArbiterRecord, outputs: &mut Vec<Output>) {
         self.arbitration.bootstrapping = false;
-        let own = record.generation == 1 && record.incarnation == self.incarnation;
+        let own = record.generation == Generation::FIRST && record.incarnation == self.incarnation;
         if own || !self.config.rules.atomic_bootstrap {
             self.bootstrapped(outputs);
         } else {
@@ -199,20 +206,20 @@ impl Node {
     fn bootstrapped(&mut self, outputs: &mut Vec<Output>) {
         self.arbitration.bootstrapping = false;
         self.arbitration.unsettled = None;
-        self.generation = 1;
+        self.generation = Generation::FIRST;
         self.change_role(Role::Alone, "bootstrap", outputs);
         self.dial_at = self.now;
     }
 
     /// Whose the generation is that this node belongs to: its own as the primary, its primary's as the backup.
-    fn owner(&self) -> u64 {
+    fn owner(&self) -> Incarnation {
         if self.role.is_primary() { self.incarnation } else { self.peer }
     }
 
     fn takeover_read(&mut self, record: ArbiterRecord, outputs: &mut Vec<Output>) {
-        let next = self.generation + 1;
+        let next = self.generation.next();
         if record.generation == next && record.incarnation == self.incarnation {
-            self.won(outputs);
+            self.won(next, outputs);
         } else if record.generation == self.generation && record.incarnation != self.owner() {
             self.halt(HaltReason::Usurped { record }, outputs);
         } else if record.generation == self.generation {
@@ -224,7 +231,7 @@ impl Node {
             if self.config.rules.own_generation {
                 self.lost(record.generation, outputs);
             } else {
-                self.ask(Purpose::Takeover, record.generation + 1, outputs);
+                self.ask(Purpose::Takeover, record.generation.next(), outputs);
             }
         } else {
             self.arbiter_unreachable();
@@ -246,10 +253,7 @@ impl Node {
         self.trace_arbiter(operation, generation, outcome.to_owned(), outputs);
         match (purpose, result) {
             (Purpose::Bootstrap, AskResult::Won) => self.bootstrapped(outputs),
-            (Purpose::Takeover, AskResult::Won) => {
-                self.generation = generation - 1;
-                self.won(outputs);
-            }
+            (Purpose::Takeover, AskResult::Won) => self.won(generation, outputs),
             (_, AskResult::Lost | AskResult::Unreachable) if self.config.rules.settle_by_reading => {
                 // R11: an earlier request of ours may have been applied, or this one may be, later. Only a read tells.
                 self.arbitration.unsettled = Some(generation);
@@ -264,10 +268,10 @@ impl Node {
         }
     }
 
-    fn won(&mut self, outputs: &mut Vec<Output>) {
+    fn won(&mut self, generation: Generation, outputs: &mut Vec<Output>) {
         self.arbitration.unsettled = None;
         self.arbitration.unreachable = false;
-        self.generation += 1;
+        self.generation = generation;
         if self.role == Role::Protected {
             self.alone_as_primary(outputs);
         } else {
@@ -275,7 +279,7 @@ impl Node {
         }
     }
 
-    fn lost(&mut self, generation: u64, outputs: &mut Vec<Output>) {
+    fn lost(&mut self, generation: Generation, outputs: &mut Vec<Output>) {
         self.arbitration.unsettled = None;
         if !self.config.rules.loser_halts && self.role == Role::Protected {
             self.change_role(Role::Alone, "lost, and goes on", outputs);

@@ -4,6 +4,7 @@ use super::config::Terms;
 use super::go_live::GoLive;
 use super::input::{ArbiterRecord, Path, ReadResult};
 use super::node::{Node, Session};
+use super::numbers::{Generation, Incarnation};
 use super::output::{HaltReason, Output};
 use super::role::Role;
 use super::trace::TraceEvent;
@@ -73,8 +74,8 @@ impl Node {
         self.sessions += 1;
         let handshake_until = self.now.after(self.config.timing.acknowledge);
         self.session = Some(Session { connection, number: self.sessions, established: false, handshake_until });
-        let backup = if self.role == Role::Protected { self.peer } else { 0 };
-        if backup == 0 {
+        let backup = if self.role == Role::Protected { self.peer } else { Incarnation::NONE };
+        if backup == Incarnation::NONE {
             // A spare would take the echo of another's stamp for one of its own, and a later one than it ever sends.
             self.hearing.begin(self.now, false);
         }
@@ -97,8 +98,8 @@ impl Node {
     }
 
     fn give_joining_up(&mut self, reason: &str, outputs: &mut Vec<Output>) {
-        self.generation = 0;
-        self.peer = 0;
+        self.generation = Generation::NONE;
+        self.peer = Incarnation::NONE;
         self.change_role(Role::Spare, reason, outputs);
     }
 
@@ -108,14 +109,16 @@ impl Node {
         connection: u64,
         message: &Message,
         terms: &Terms,
-        backup: u64,
+        backup: Incarnation,
         outputs: &mut Vec<Output>,
     ) {
         let header = &message.header;
         let same_vm = header.vm == self.config.vm;
         let difference = self.config.terms().difference(terms);
         let agreed = difference.is_none();
-        let joins = matches!(self.role, Role::Spare | Role::Joining) && backup == 0 && !self.arbitration.bootstraps();
+        let joins = matches!(self.role, Role::Spare | Role::Joining)
+            && backup == Incarnation::NONE
+            && !self.arbitration.bootstraps();
         // Only what would join: a node that bootstraps may have won already, and the VM would be left without an owner.
         if let Some(difference) = difference.filter(|_| same_vm && joins && self.role == Role::Spare) {
             self.halt(HaltReason::Mismatch { difference }, outputs);
@@ -169,7 +172,7 @@ impl Node {
             ReadResult::Unreachable => false,
         };
         if another {
-            let said = format!("the primary says generation {} of incarnation {:016x}", self.generation, self.peer);
+            let said = format!("the primary says generation {} of incarnation {}", self.generation, self.peer);
             let difference = format!("both nodes need one arbiter: {said}, {fault} here");
             self.halt(HaltReason::Mismatch { difference }, outputs);
         } else {
@@ -214,7 +217,9 @@ impl Node {
 
     /// A joiner waits for COMMIT, and the arbiter has to be read first (R15).
     pub(super) fn wants_commit(&self) -> bool {
-        self.seeks_backup() && self.peer != 0 && self.session.is_some_and(|session| !session.established)
+        self.seeks_backup()
+            && self.peer != Incarnation::NONE
+            && self.session.is_some_and(|session| !session.established)
     }
 
     pub(super) fn commit_read(&mut self, record: ArbiterRecord, outputs: &mut Vec<Output>) {

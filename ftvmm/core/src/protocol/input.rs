@@ -1,5 +1,6 @@
 //! What the threads of a node tell the state machine.
 
+use super::numbers::{Generation, Incarnation};
 use super::readiness::Unusable;
 use super::wire::OutputMark;
 
@@ -22,9 +23,9 @@ pub enum Path {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArbiterRecord {
     /// The newest generation.
-    pub generation: u64,
+    pub generation: Generation,
     /// The incarnation of the process that won it.
-    pub incarnation: u64,
+    pub incarnation: Incarnation,
 }
 
 /// Answer to [`super::Output::ReadArbiter`].

@@ -8,6 +8,7 @@ use super::arbitration::Arbitration;
 use super::config::Config;
 use super::go_live::GoLive;
 use super::input::{Input, Path};
+use super::numbers::{Generation, Incarnation};
 use super::output::{HaltReason, Output};
 use super::primary::LogState;
 use super::readiness::Readiness;
@@ -34,9 +35,9 @@ pub(super) struct Session {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Node {
     pub(super) config: Config,
-    pub(super) incarnation: u64,
+    pub(super) incarnation: Incarnation,
     pub(super) role: Role,
-    pub(super) generation: u64,
+    pub(super) generation: Generation,
     /// The time of the step under way.
     pub(super) now: Instant,
     stepped: bool,
@@ -45,8 +46,8 @@ pub struct Node {
     next_request: u64,
     /// `DrainSockets` that is not answered yet: nothing is judged until it is (R7).
     draining: Option<u64>,
-    /// The peer's incarnation; 0 while there is none.
-    pub(super) peer: u64,
+    /// The peer's incarnation, if there is one.
+    pub(super) peer: Incarnation,
     pub(super) session: Option<Session>,
     /// Counts the sessions of this primary.
     pub(super) sessions: u64,
@@ -92,25 +93,25 @@ pub struct Remembered {
     /// Its role when it ended.
     pub role: Role,
     /// Its generation.
-    pub generation: u64,
+    pub generation: Generation,
     /// The last output it had completed.
     pub released: u64,
 }
 
 impl Node {
-    /// A fresh process, a spare (R1). `incarnation` is random and never 0.
-    pub fn new(config: Config, incarnation: u64) -> Node {
+    /// A fresh process, a spare (R1). `incarnation` is random, and not that of nobody.
+    pub fn new(config: Config, incarnation: Incarnation) -> Node {
         Node {
             config,
             incarnation,
             role: Role::Spare,
-            generation: 0,
+            generation: Generation::NONE,
             now: Instant(0),
             stepped: false,
             sequence: 0,
             next_request: 0,
             draining: None,
-            peer: 0,
+            peer: Incarnation::NONE,
             session: None,
             sessions: 0,
             dialling: false,
@@ -138,7 +139,7 @@ impl Node {
     }
 
     /// A process after another one on the same host: a spare all the same, unless a test has switched R1 off.
-    pub fn restarted(config: Config, incarnation: u64, remembered: Remembered) -> Node {
+    pub fn restarted(config: Config, incarnation: Incarnation, remembered: Remembered) -> Node {
         let believed = !config.rules.fresh_start && remembered.role.is_primary();
         let mut node = Node::new(config, incarnation);
         if believed {
@@ -157,13 +158,13 @@ impl Node {
         self.role
     }
 
-    /// The generation that the node belongs to; 0 while it has none.
-    pub fn generation(&self) -> u64 {
+    /// The generation that the node belongs to, if any.
+    pub fn generation(&self) -> Generation {
         self.generation
     }
 
     /// The random number of this process start.
-    pub fn incarnation(&self) -> u64 {
+    pub fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
 
@@ -282,9 +283,9 @@ impl Node {
         waits.for_each(|until| visit(Number::Deadline, &mut until.0));
         let suspected = self.suspicion.as_mut().map(|(since, _)| since);
         suspected.into_iter().chain([&mut self.now]).for_each(|at| visit(Number::Time, &mut at.0));
-        visit(Number::Sequence(self.incarnation), &mut self.sequence);
+        visit(Number::Sequence(self.incarnation.0), &mut self.sequence);
         let requests = self.draining.as_mut().into_iter().chain([&mut self.next_request]);
-        requests.for_each(|request| visit(Number::Request(self.incarnation), request));
+        requests.for_each(|request| visit(Number::Request(self.incarnation.0), request));
     }
 
     /// A number never used before for a request.
@@ -363,7 +364,7 @@ impl Node {
     /// to on a later connection before it has said welcome there.
     pub(super) fn forget_joiner(&mut self) {
         if self.role == Role::Alone {
-            self.peer = 0;
+            self.peer = Incarnation::NONE;
             self.arbitration.withdraw();
         }
     }

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use super::input::{ArbiterRecord, Path};
 use super::lag::Share;
+use super::numbers::Generation;
 use super::trace::TraceEvent;
 
 /// One thing to be done, in the order given.
@@ -40,7 +41,7 @@ pub enum Output {
         /// To be given back.
         request: u64,
         /// The generation to create.
-        generation: u64,
+        generation: Generation,
     },
     /// Primary: attach the devices, run the guest from its initial state.
     StartGuest,
@@ -71,7 +72,7 @@ pub enum Output {
     /// Winner: attach NIC and disk, then say `Attached`.
     Attach {
         /// The generation won.
-        generation: u64,
+        generation: Generation,
     },
     /// Winner: gratuitous ARP and RARP, repeated for some seconds.
     Announce,
@@ -131,10 +132,10 @@ pub enum HaltReason {
     #[error("lost the arbiter: generation {generation} belongs to another node")]
     Lost {
         /// The generation that the arbiter holds.
-        generation: u64,
+        generation: Generation,
     },
     /// The arbiter gives this node's generation to one that is not its primary: another VM's arbiter, or one that forgot (R8).
-    #[error("generation {} belongs to incarnation {:016x}, which is not this pair's primary", record.generation, record.incarnation)]
+    #[error("generation {} belongs to incarnation {}, which is not this pair's primary", record.generation, record.incarnation)]
     Usurped {
         /// What the arbiter holds.
         record: ArbiterRecord,
@@ -143,7 +144,7 @@ pub enum HaltReason {
     #[error("bootstrap refused: the arbiter holds generation {generation} of this VM")]
     AlreadyBootstrapped {
         /// The generation that the arbiter holds.
-        generation: u64,
+        generation: Generation,
     },
     /// The VM could not be attached here, so that nobody could bootstrap it again (R24).
     #[error("bootstrap refused: {reason}")]

@@ -8,6 +8,7 @@ use crate::lab::mutant;
 use super::input::Path;
 use super::lag::Lag;
 use super::node::Node;
+use super::numbers::Incarnation;
 use super::output::Output;
 use super::role::Role;
 use super::time::{Instant, Number};
@@ -207,7 +208,7 @@ impl Node {
         self.change_role(Role::Alone, "won the arbiter", outputs);
         outputs.push(Output::RunAlone);
         self.close_session("the backup is dropped", outputs);
-        self.peer = 0;
+        self.peer = Incarnation::NONE;
         self.log.ages.clear();
         self.overlapping.clear();
         outputs.push(Output::TruncateLog { through: self.log.appended });

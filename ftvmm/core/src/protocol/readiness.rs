@@ -6,6 +6,7 @@
 use super::input::{ArbiterRecord, ReadResult};
 use super::lag::Share;
 use super::node::Node;
+use super::numbers::Incarnation;
 use super::output::{HaltReason, Output};
 use super::role::Role;
 use super::time::{Instant, Number, Timing};
@@ -91,12 +92,12 @@ impl Readiness {
         self.devices.due_at = now;
     }
 
-    pub(super) fn numbers(&mut self, own: u64, visit: &mut dyn FnMut(Number, &mut u64)) {
+    pub(super) fn numbers(&mut self, own: Incarnation, visit: &mut dyn FnMut(Number, &mut u64)) {
         self.checked_at.iter_mut().for_each(|at| visit(Number::Time, &mut at.0));
         for check in [&mut self.devices, &mut self.arbiter] {
             visit(Number::Deadline, &mut check.due_at.0);
             if let Some((request, since)) = &mut check.under_way {
-                visit(Number::Request(own), request);
+                visit(Number::Request(own.0), request);
                 visit(Number::Time, &mut since.0);
             }
         }
@@ -183,7 +184,7 @@ impl Node {
                 None
             }
             ReadResult::Record(ArbiterRecord { generation, incarnation }) => {
-                Some(format!("the arbiter holds generation {generation} of incarnation {incarnation:016x}"))
+                Some(format!("the arbiter holds generation {generation} of incarnation {incarnation}"))
             }
             ReadResult::Empty => Some("the arbiter holds no generation of this VM".to_owned()),
             ReadResult::Unreachable => Some("the arbiter is out of reach".to_owned()),

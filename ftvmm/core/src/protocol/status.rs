@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::lag::Share;
+use super::numbers::{Generation, Incarnation};
 use super::output::HaltReason;
 use super::role::Role;
 
@@ -11,10 +12,10 @@ use super::role::Role;
 pub struct Status {
     /// What the node is.
     pub role: Role,
-    /// The generation it belongs to; 0 while it has none.
-    pub generation: u64,
+    /// The generation it belongs to, if any.
+    pub generation: Generation,
     /// The random number of this process start.
-    pub incarnation: u64,
+    pub incarnation: Incarnation,
     /// Position of the newest entry appended (primary).
     pub appended: u64,
     /// Position of the newest entry held (backup).

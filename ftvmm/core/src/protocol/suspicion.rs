@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::input::Path;
 use super::lease::Lease;
 use super::node::Node;
+use super::numbers::Incarnation;
 use super::output::Output;
 use super::role::Role;
 use super::time::{Instant, Number};
@@ -45,12 +46,12 @@ impl Hearing {
         self.silent_from = now;
     }
 
-    pub(super) fn numbers(&mut self, peer: u64, visit: &mut dyn FnMut(Number, &mut u64)) {
+    pub(super) fn numbers(&mut self, peer: Incarnation, visit: &mut dyn FnMut(Number, &mut u64)) {
         self.heard_on.fill(None);
         self.lease.numbers(visit);
         let times = [&mut self.peer_stamp_at.0, &mut self.silent_from.0, &mut self.peer_stamp];
         times.into_iter().for_each(|time| visit(Number::Time, time));
-        self.sequences.iter_mut().for_each(|sequence| visit(Number::Sequence(peer), sequence));
+        self.sequences.iter_mut().for_each(|sequence| visit(Number::Sequence(peer.0), sequence));
     }
 
     /// A message is about to echo the newest stamp heard.

@@ -1,5 +1,6 @@
 //! The trace events that the state machine gives; `docs/architecture.md` lists them all.
 
+use super::numbers::Generation;
 use super::role::Role;
 
 /// One trace event. The runtime adds node, incarnation, generation and clocks.
@@ -7,7 +8,7 @@ use super::role::Role;
 #[allow(missing_docs, reason = "the fields are documented in docs/architecture.md, event by event")]
 pub enum TraceEvent {
     /// `role`
-    Role { from: Role, to: Role, generation: u64, reason: String },
+    Role { from: Role, to: Role, generation: Generation, reason: String },
     /// `suspect`
     Suspect { reason: String },
     /// `session`, state `opened`
@@ -15,7 +16,7 @@ pub enum TraceEvent {
     /// `session`, state `closed`
     SessionClosed { session: u64, reason: String },
     /// `arbiter`: `operation` is `bootstrap`, `read` or `ask`; `outcome` is `won`, `lost`, `unreachable`, or the generation read
-    Arbiter { operation: &'static str, wanted: u64, outcome: String },
+    Arbiter { operation: &'static str, wanted: Generation, outcome: String },
     /// `committed`
     Committed { session: u64, position: u64 },
     /// `acknowledged`, by `backup` (about to be sent) or `primary` (heard)

@@ -6,6 +6,7 @@ use crate::log::Fingerprint;
 use crate::machine::HostKind;
 
 use super::config::Terms;
+use super::numbers::{Generation, Incarnation};
 
 /// An output: its number, and what the guest was then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -21,10 +22,10 @@ pub struct OutputMark {
 pub struct Header {
     /// The VM's UUID.
     pub vm: [u8; 16],
-    /// The sender's generation; 0 while it has none.
-    pub generation: u64,
+    /// The sender's generation, if it has one.
+    pub generation: Generation,
     /// The sender's incarnation.
-    pub incarnation: u64,
+    pub incarnation: Incarnation,
     /// The session, as the primary counts them; 0 outside of one.
     pub session: u64,
     /// Counts the sender's messages, over all paths.
@@ -38,12 +39,12 @@ pub struct Header {
 /// What a message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// Primary, on a new session: who is there? With `backup` the incarnation it committed to (a session resumed, R12) or 0.
+    /// Primary, on a new session: who is there? With `backup` the incarnation it committed to (a session resumed, R12).
     Hello {
         /// What the sender is configured with.
         terms: Terms,
-        /// Incarnation of the backup that is expected; 0 for a spare.
-        backup: u64,
+        /// The backup that is expected; nobody's incarnation where it is a spare.
+        backup: Incarnation,
     },
     /// The answer to `Hello`.
     Welcome {
@@ -164,8 +165,8 @@ impl Message {
         bytes.push(self.body.kind());
         bytes.extend_from_slice(&self.header.vm);
         let header = &self.header;
-        for field in [header.generation, header.incarnation, header.session, header.sequence, header.stamp, header.echo]
-        {
+        let (generation, incarnation) = (header.generation.0, header.incarnation.0);
+        for field in [generation, incarnation, header.session, header.sequence, header.stamp, header.echo] {
             bytes.extend_from_slice(&field.to_le_bytes());
         }
         let mut numbers = |fields: &[u64]| {
@@ -175,7 +176,7 @@ impl Message {
         };
         match self.body {
             Body::Hello { terms, backup } => {
-                numbers(&[backup]);
+                numbers(&[backup.0]);
                 terms.encode(&mut bytes);
             }
             Body::Welcome { terms, stored, replayed } => {
@@ -209,15 +210,15 @@ impl Message {
         let [kind] = reader.take()?;
         let header = Header {
             vm: reader.take()?,
-            generation: reader.number()?,
-            incarnation: reader.number()?,
+            generation: Generation(reader.number()?),
+            incarnation: Incarnation(reader.number()?),
             session: reader.number()?,
             sequence: reader.number()?,
             stamp: reader.number()?,
             echo: reader.number()?,
         };
         let body = match kind {
-            1 => Body::Hello { backup: reader.number()?, terms: reader.terms()? },
+            1 => Body::Hello { backup: Incarnation(reader.number()?), terms: reader.terms()? },
             2 => Body::Welcome { stored: reader.number()?, replayed: reader.number()?, terms: reader.terms()? },
             3 => {
                 let (position, index) = (reader.number()?, reader.number()?);
@@ -297,7 +298,7 @@ mod tests {
 
     fn bodies() -> impl Strategy<Value = Body> {
         prop_oneof![
-            (terms(), any::<u64>()).prop_map(|(terms, backup)| Body::Hello { terms, backup }),
+            (terms(), any::<u64>()).prop_map(|(terms, backup)| Body::Hello { terms, backup: Incarnation(backup) }),
             (terms(), any::<u64>(), any::<u64>()).prop_map(|(terms, stored, replayed)| Body::Welcome {
                 terms,
                 stored,
@@ -324,6 +325,7 @@ mod tests {
         #[test]
         fn a_message_survives_its_encoding(vm: [u8; 16], fields: [u64; 6], body in bodies()) {
             let [generation, incarnation, session, sequence, stamp, echo] = fields;
+            let (generation, incarnation) = (Generation(generation), Incarnation(incarnation));
             let header = Header { vm, generation, incarnation, session, sequence, stamp, echo };
             let message = Message { header, body };
             prop_assert_eq!(Message::decode(&message.encode()), Ok(message));

@@ -10,6 +10,7 @@ use pyo3::types::PyTuple;
 use crate::node::runtime::{Command, Effect};
 use crate::node::start::RunningNode;
 use crate::node::status;
+use crate::protocol::{ArbiterRecord, Generation, Incarnation};
 use crate::remark::wait_until_said;
 
 create_exception!(_core, NodeError, PyException, "A node that cannot start; the message says why.");
@@ -35,7 +36,7 @@ impl Node {
     /// The random number of this process start.
     #[getter]
     fn incarnation(&self) -> u64 {
-        self.0.incarnation
+        self.0.incarnation.0
     }
 
     /// With `bootstrap`, claims generation 1 and dials the peer.
@@ -52,7 +53,8 @@ impl Node {
 
     /// The arbiter's record in answer to question `request`; generation 0 stands for "none yet".
     fn arbiter_answer(&self, request: u64, generation: u64, incarnation: u64) -> PyResult<()> {
-        let _ = self.command(Command::Arbiter { request, record: Some((generation, incarnation)) });
+        let record = ArbiterRecord { generation: Generation(generation), incarnation: Incarnation(incarnation) };
+        let _ = self.command(Command::Arbiter { request, record: Some(record) });
         Ok(())
     }
 
@@ -75,7 +77,7 @@ impl Node {
             Ok(Effect::ReadArbiter(request)) => Some(("read-arbiter", request).into_pyobject(python)?),
             Ok(Effect::CheckArbiter(request)) => Some(("check-arbiter", request).into_pyobject(python)?),
             Ok(Effect::AskArbiter(request, generation)) => {
-                Some(("ask-arbiter", request, generation).into_pyobject(python)?)
+                Some(("ask-arbiter", request, generation.0).into_pyobject(python)?)
             }
             Ok(Effect::Exit(status, reason)) => {
                 python.detach(wait_until_said);

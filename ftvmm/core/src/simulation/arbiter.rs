@@ -1,6 +1,6 @@
 //! The arbiter: an atomic test-and-set on generations, reached over a path that loses and delays.
 
-use crate::protocol::{ArbiterRecord, AskResult, ReadResult};
+use crate::protocol::{ArbiterRecord, AskResult, Generation, Incarnation, ReadResult};
 
 /// The arbiter's store.
 #[derive(Clone, Debug, Default, Hash)]
@@ -10,7 +10,7 @@ pub struct Arbiter {
 
 impl Arbiter {
     /// Creates the generation, unless it or a newer one exists.
-    pub fn ask(&mut self, generation: u64, incarnation: u64) -> AskResult {
+    pub fn ask(&mut self, generation: Generation, incarnation: Incarnation) -> AskResult {
         if self.newest().is_some_and(|newest| newest.generation >= generation) {
             return AskResult::Lost;
         }

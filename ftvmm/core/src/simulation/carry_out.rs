@@ -341,7 +341,7 @@ impl World {
             self.local_now(host, 0, Local::Release);
             return;
         }
-        let incarnation = process.id;
+        let id = process.id;
         if late > MILLISECOND {
             self.coverage.late_emissions += 1;
         }
@@ -357,7 +357,7 @@ impl World {
             return;
         }
         self.coverage.outputs_emitted += 1;
-        let verdict = self.contents.emit(index, output.content, incarnation);
+        let verdict = self.contents.emit(index, output.content, id);
         self.verdict(verdict);
         match output.destination {
             Destination::Frame => {

@@ -380,7 +380,7 @@ fn numbers(event: &mut Event, visit: &mut dyn FnMut(Number, &mut u64)) {
                     let header = &mut message.header;
                     visit(Number::Time, &mut header.stamp);
                     visit(Number::Time, &mut header.echo);
-                    visit(Number::Sequence(header.incarnation), &mut header.sequence);
+                    visit(Number::Sequence(header.incarnation.0), &mut header.sequence);
                     *bytes = message.encode();
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::fault::{FaultKind, MILLISECOND, Paths};
 use super::world::{Event, Local, World};
-use crate::protocol::{Body, Header, Input, Message, Path};
+use crate::protocol::{Body, Generation, Header, Incarnation, Input, Message, Path};
 
 impl World {
     pub(super) fn inject(&mut self, number: usize) {
@@ -111,8 +111,8 @@ impl World {
         let clock = self.hosts[host].clock(self.now).0;
         let header = Header {
             vm: [7; 16],
-            generation: 1,
-            incarnation: 1,
+            generation: Generation::FIRST,
+            incarnation: Incarnation(1),
             session: 1,
             sequence: clock,
             stamp: clock,

@@ -14,7 +14,10 @@ use super::guest::{BLOCKS, Destination, GuestRequest};
 use super::host::{Host, Process};
 use super::network::Network;
 use super::random::Random;
-use crate::protocol::{AskResult, Config, Input, Node, OutputResult, Path, ReadResult, Role, Rules, Share};
+use crate::protocol::{
+    ArbiterRecord, AskResult, Config, Generation, Incarnation, Input, Node, OutputResult, Path, ReadResult, Role,
+    Rules, Share,
+};
 
 /// The modelled guest asks for nothing more in the last part of a run, so that everything held can leave.
 const QUIET_BEFORE_END: u64 = 300 * MILLISECOND;
@@ -78,7 +81,7 @@ pub enum Event {
         host: usize,
         process: u64,
         request: Option<u64>,
-        generation: u64,
+        generation: Generation,
     },
     Connect {
         from: usize,
@@ -227,8 +230,8 @@ impl World {
             config.heartbeat_paths = heartbeats.paths;
         }
         let node = match self.hosts[host].remembered {
-            Some(remembered) => Node::restarted(config, id, remembered),
-            None => Node::new(config, id),
+            Some(remembered) => Node::restarted(config, Incarnation(id), remembered),
+            None => Node::new(config, Incarnation(id)),
         };
         let mut process = Process::new(id, node);
         process.guest.small = self.schedule.explored.is_some();
@@ -259,7 +262,7 @@ impl World {
                 self.local(self.now + delay, host, process, Local::Input(Input::ArbiterRead { request, result }));
             }
             Event::ArbiterAsk { host, process, request, generation } => {
-                let result = self.arbiter.ask(generation, process);
+                let result = self.arbiter.ask(generation, Incarnation(process));
                 self.tell(|| format!("arbiter: {process} asks for generation {generation}: {result:?}"));
                 if let Some(request) = request {
                     let delay = self.random.between(100_000, MILLISECOND);
@@ -448,9 +451,8 @@ impl World {
             if host.arbiter_out_until.max(host.arbiter_hangs_until) <= self.now {
                 check_owner(node.role(), node.generation(), node.incarnation(), newest)?;
             }
-            let owns = newest.is_some_and(|newest| {
-                (newest.generation, newest.incarnation) == (node.generation(), node.incarnation())
-            });
+            let own = ArbiterRecord { generation: node.generation(), incarnation: node.incarnation() };
+            let owns = newest == Some(own);
             if node.role().is_primary() && owns && process.held.is_empty() && process.share != Share::NONE {
                 alive = true;
                 check_final_disk(&process.guest, &self.disk)?;
@@ -464,14 +466,15 @@ impl World {
     }
 
     /// The arbiter's answer to this host, or silence.
-    pub(super) fn ask_arbiter(&mut self, host: usize, request: u64, generation: Option<u64>) {
+    pub(super) fn ask_arbiter(&mut self, host: usize, request: u64, generation: Option<Generation>) {
         let now = self.now;
         let Some(process) = self.hosts[host].process.as_ref().map(|process| process.id) else { return };
         let place = &self.hosts[host];
         let (out, lost, late) = (place.arbiter_out_until, place.answers_lost_until, place.arbiter_late_until);
         let arrives = now + self.random.between(100_000, MILLISECOND);
-        let asks =
-            |request, at| (at, Event::ArbiterAsk { host, process, request, generation: generation.unwrap_or(0) });
+        let asks = |request, at| {
+            (at, Event::ArbiterAsk { host, process, request, generation: generation.unwrap_or(Generation::NONE) })
+        };
         if place.arbiter_hangs_until > now {
             let at = place.arbiter_hangs_until;
             let event = match generation {

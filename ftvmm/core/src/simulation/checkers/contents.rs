@@ -8,6 +8,7 @@ use super::{Verdict, Violation};
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Contents {
     emitted: Vec<u64>,
+    /// By which process.
     by: BTreeSet<(u64, u64)>,
 }
 
@@ -25,8 +26,8 @@ impl Contents {
     }
 
     /// An output leaves.
-    pub fn emit(&mut self, index: u64, content: u64, incarnation: u64) -> Verdict {
-        if !self.by.insert((index, incarnation)) {
+    pub fn emit(&mut self, index: u64, content: u64, process: u64) -> Verdict {
+        if !self.by.insert((index, process)) {
             return Err(Violation::new("contents", format!("output {index} emitted twice by one process")));
         }
         let newest = self.newest();

@@ -6,8 +6,8 @@ use _core::determinism;
 use _core::log::Fingerprint;
 use _core::machine::HostKind;
 use _core::protocol::{
-    ArbiterRecord, AskResult, Body, Config, Generation, Header, Incarnation, Input, Instant, Message, Node, Output,
-    OutputMark, OutputResult, Path, ReadResult, Role, Share, Terms, TraceEvent, Unusable,
+    ArbiterRecord, AskResult, Body, Config, Generation, Header, Incarnation, Input, Instant, LogPosition, Message,
+    Node, Output, OutputMark, OutputResult, Path, ReadResult, Role, Share, Terms, TraceEvent, Unusable,
 };
 
 const VM: [u8; 16] = [7; 16];
@@ -54,7 +54,11 @@ impl Stepped {
     /// A primary whose spare has answered: it reads the arbiter under the number returned.
     fn welcomed() -> (Stepped, u64) {
         let mut primary = Stepped::greeting();
-        primary.hear(SPARE, Body::Welcome { terms: config().terms(), stored: 0, replayed: 0 }, 0);
+        primary.hear(
+            SPARE,
+            Body::Welcome { terms: config().terms(), stored: LogPosition::START, replayed: LogPosition::START },
+            0,
+        );
         let request = primary.read_request().unwrap();
         (primary, request)
     }
@@ -87,7 +91,7 @@ impl Stepped {
         let (mut backup, request) = Stepped::joiner();
         backup.step(record(request, PRIMARY));
         assert!(backup.says_welcome());
-        backup.hear(PRIMARY, Body::Commit { position: 0, released: OutputMark::default() }, 0);
+        backup.hear(PRIMARY, Body::Commit { position: LogPosition::START, released: OutputMark::default() }, 0);
         assert_eq!(backup.node.role(), Role::Backup);
         backup
     }
@@ -96,7 +100,7 @@ impl Stepped {
     fn won() -> Stepped {
         let mut winner = Stepped::candidate();
         winner.check(Unusable::default());
-        winner.step(Input::Drained { position: 0 });
+        winner.step(Input::Drained { position: LogPosition::START });
         let request = winner.awaited_read();
         winner.step(record(request, PRIMARY));
         let request = winner.asked().unwrap();
@@ -257,7 +261,11 @@ fn a_difference_of_terms_is_refused_by_name() {
     assert_eq!(spare.halt_reason(), difference);
 
     let mut other = Stepped::greeting();
-    other.hear(SPARE, Body::Welcome { terms: primary.terms(), stored: 0, replayed: 0 }, 0);
+    other.hear(
+        SPARE,
+        Body::Welcome { terms: primary.terms(), stored: LogPosition::START, replayed: LogPosition::START },
+        0,
+    );
     assert!(other.outputs.contains(&Output::CloseSession { connection: 1 }), "{:?}", other.outputs);
     assert!(format!("{:?}", other.outputs).contains(difference), "{:?}", other.outputs);
     assert_eq!(other.read_request(), None);
@@ -276,7 +284,7 @@ fn hosts_that_the_image_tells_apart_are_refused_by_name() {
 
     let mut other = Stepped::greeting();
     let newer = Terms { determinism_pass: determinism::VERSION + 1, ..config().terms() };
-    other.hear(SPARE, Body::Welcome { terms: newer, stored: 0, replayed: 0 }, 0);
+    other.hear(SPARE, Body::Welcome { terms: newer, stored: LogPosition::START, replayed: LogPosition::START }, 0);
     let outputs = format!("{:?}", other.outputs);
     assert!(outputs.contains("the peer's determinism pass has version 3, and version 2 here"), "{outputs}");
 }
@@ -342,7 +350,7 @@ fn a_generation_of_ones_own_under_another_incarnation_halts() {
 
     let mut candidate = Stepped::candidate();
     candidate.check(Unusable::default());
-    candidate.step(Input::Drained { position: 0 });
+    candidate.step(Input::Drained { position: LogPosition::START });
     let request = candidate.awaited_read();
     candidate.step(record(request, STRANGER));
     assert!(candidate.halt_reason().contains("incarnation 0000000000000021"), "{:?}", candidate.outputs);
@@ -373,7 +381,7 @@ fn trapped() -> Input {
 #[test]
 fn a_trap_ends_a_protected_primary_without_a_farewell_once_its_outputs_have_left() {
     let mut primary = Stepped::protected();
-    primary.step(Input::OutputProduced { output: output(1), depends_on: 0, overlaps: 0 });
+    primary.step(Input::OutputProduced { output: output(1), depends_on: LogPosition::START, overlaps: 0 });
     primary.step(trapped());
     assert_eq!(primary.node.role(), Role::Protected);
     primary.step(Input::OutputDone { output: output(1), result: OutputResult::Completed });
@@ -424,8 +432,12 @@ fn a_primary_whose_backup_is_gone_has_its_guest_run_on_alone() {
 #[test]
 fn a_primary_that_stood_still_does_not_slow_its_guest_for_that() {
     let mut primary = Stepped::protected();
-    primary.step(Input::EntriesAppended { through: 5 });
-    primary.hear(SPARE, Body::Answer { stored: 5, replayed: 3, released: 0, lacks: 0 }, primary.now.0);
+    primary.step(Input::EntriesAppended { through: LogPosition(5) });
+    primary.hear(
+        SPARE,
+        Body::Answer { stored: LogPosition(5), replayed: LogPosition(3), released: 0, lacks: 0 },
+        primary.now.0,
+    );
     primary.now = primary.now.after(config().timing.lag);
     primary.step(Input::Tick);
     assert_eq!(primary.share(), None);
@@ -445,7 +457,11 @@ fn a_host_that_fails_ends_its_node_whatever_it_is() {
 fn a_primary_announces_itself_while_its_lease_lasts_and_no_longer() {
     let mut primary = Stepped::protected();
     assert!(!primary.node.may_announce(primary.now), "no answer has come yet");
-    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 0, lacks: 0 }, primary.now.0);
+    primary.hear(
+        SPARE,
+        Body::Answer { stored: LogPosition::START, replayed: LogPosition::START, released: 0, lacks: 0 },
+        primary.now.0,
+    );
     assert!(primary.node.may_announce(primary.now));
     let lease = config().timing.lease;
     assert!(!primary.node.may_announce(primary.now.after(lease)), "it slept, and its backup may be live");
@@ -455,8 +471,12 @@ fn a_primary_announces_itself_while_its_lease_lasts_and_no_longer() {
 #[test]
 fn a_backup_whose_first_answer_acknowledges_entries_is_not_suspected_of_lag() {
     let mut primary = Stepped::protected();
-    primary.step(Input::EntriesAppended { through: 1 });
-    primary.hear(SPARE, Body::Answer { stored: 1, replayed: 0, released: 0, lacks: 0 }, primary.now.0);
+    primary.step(Input::EntriesAppended { through: LogPosition(1) });
+    primary.hear(
+        SPARE,
+        Body::Answer { stored: LogPosition(1), replayed: LogPosition::START, released: 0, lacks: 0 },
+        primary.now.0,
+    );
     assert_eq!(primary.node.status(primary.now).suspicion, None);
 }
 
@@ -468,9 +488,10 @@ fn a_replay_that_stays_behind_slows_and_stalls_the_guest_and_costs_the_backup_it
     while primary.node.status(primary.now).suspicion.is_none() {
         position += 1;
         primary.now = Instant(primary.now.0 + 10_000_000);
-        primary.step(Input::EntriesAppended { through: position });
+        primary.step(Input::EntriesAppended { through: LogPosition(position) });
         shares.extend(primary.share());
-        let answer = Body::Answer { stored: position, replayed: position / 2, released: 0, lacks: 0 };
+        let (stored, replayed) = (LogPosition(position), LogPosition(position / 2));
+        let answer = Body::Answer { stored, replayed, released: 0, lacks: 0 };
         primary.hear(SPARE, answer, primary.now.0);
         shares.extend(primary.share());
     }
@@ -503,13 +524,21 @@ fn a_winner_announces_itself_once_it_is_attached() {
 #[test]
 fn a_backup_that_is_there_again_is_not_suspected_for_what_could_not_reach_it() {
     let mut primary = Stepped::protected();
-    primary.step(Input::EntriesAppended { through: 8 });
-    primary.hear(SPARE, Body::Answer { stored: 5, replayed: 3, released: 0, lacks: 0 }, primary.now.0);
+    primary.step(Input::EntriesAppended { through: LogPosition(8) });
+    primary.hear(
+        SPARE,
+        Body::Answer { stored: LogPosition(5), replayed: LogPosition(3), released: 0, lacks: 0 },
+        primary.now.0,
+    );
     primary.step(Input::SessionClosed { connection: 1, reason: "reset".to_owned() });
     primary.pass_without_arbiter(2 * config().timing.lag);
     primary.step(Input::SessionOpened { connection: 2, dialled: true });
     primary.session = 2;
-    primary.hear(SPARE, Body::Welcome { terms: config().terms(), stored: 5, replayed: 3 }, primary.now.0);
+    primary.hear(
+        SPARE,
+        Body::Welcome { terms: config().terms(), stored: LogPosition(5), replayed: LogPosition(3) },
+        primary.now.0,
+    );
     assert_eq!(primary.node.status(primary.now).suspicion, None);
     assert_eq!(primary.read_request(), None);
     primary.pass_without_arbiter(config().timing.detect / 2);
@@ -536,9 +565,9 @@ fn what_a_dead_primary_had_sent_before_is_no_sign_of_its_life() {
 fn a_backup_whose_replay_falls_short_of_what_has_left_halts_and_does_not_ask() {
     let mut candidate = Stepped::backup();
     candidate.hear(PRIMARY, Body::Heartbeat { released: output(2) }, 0);
-    candidate.step(Input::OutputProduced { output: output(1), depends_on: 0, overlaps: 0 });
+    candidate.step(Input::OutputProduced { output: output(1), depends_on: LogPosition::START, overlaps: 0 });
     candidate.until(|output| matches!(output, Output::CloseLog { .. }));
-    candidate.step(Input::Drained { position: 0 });
+    candidate.step(Input::Drained { position: LogPosition::START });
     assert_eq!(candidate.halt_reason(), "diverged at position 0: output 2 has left, and replay ends with output 1");
 }
 
@@ -551,11 +580,11 @@ fn a_backup_compares_the_output_that_has_left_with_its_own() {
         let heartbeat = Body::Heartbeat { released: output(2) };
         let mut behind = Stepped::backup();
         behind.hear(PRIMARY, heartbeat, 0);
-        behind.step(Input::OutputProduced { output: output(1), depends_on: 0, overlaps: 0 });
-        behind.step(Input::OutputProduced { output: own, depends_on: 0, overlaps: 0 });
+        behind.step(Input::OutputProduced { output: output(1), depends_on: LogPosition::START, overlaps: 0 });
+        behind.step(Input::OutputProduced { output: own, depends_on: LogPosition::START, overlaps: 0 });
         let mut ahead = Stepped::backup();
         for output in [output(1), own, output(3)] {
-            ahead.step(Input::OutputProduced { output, depends_on: 0, overlaps: 0 });
+            ahead.step(Input::OutputProduced { output, depends_on: LogPosition::START, overlaps: 0 });
         }
         ahead.hear(PRIMARY, heartbeat, 0);
         assert_eq!((behind.halt_reason(), ahead.halt_reason()), (reason.to_owned(), reason.to_owned()));
@@ -567,9 +596,13 @@ fn a_backup_compares_the_output_that_has_left_with_its_own() {
 #[test]
 fn a_write_over_an_older_one_waits_until_the_backup_knows_that_that_has_completed() {
     let mut primary = Stepped::protected();
-    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 0, lacks: 0 }, primary.now.0);
+    primary.hear(
+        SPARE,
+        Body::Answer { stored: LogPosition::START, replayed: LogPosition::START, released: 0, lacks: 0 },
+        primary.now.0,
+    );
     for (index, overlaps) in [(1, 0), (2, 1)] {
-        primary.step(Input::OutputProduced { output: output(index), depends_on: 0, overlaps });
+        primary.step(Input::OutputProduced { output: output(index), depends_on: LogPosition::START, overlaps });
     }
     assert!(primary.node.may_release(1, 0, 0, primary.now));
     primary.step(Input::OutputDone { output: output(1), result: OutputResult::Completed });
@@ -585,7 +618,11 @@ fn a_write_over_an_older_one_waits_until_the_backup_knows_that_that_has_complete
     assert_eq!(said, [Body::Heartbeat { released: output(1) }], "it is told at once");
     primary.step(Input::Tick);
     assert!(!primary.outputs.iter().any(|output| matches!(output, Output::Send { .. })), "and once");
-    primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 1, lacks: 0 }, primary.now.0);
+    primary.hear(
+        SPARE,
+        Body::Answer { stored: LogPosition::START, replayed: LogPosition::START, released: 1, lacks: 0 },
+        primary.now.0,
+    );
     assert!(primary.outputs.contains(&Output::TryRelease));
     assert!(primary.node.may_release(2, 0, 1, primary.now));
 }
@@ -599,7 +636,7 @@ fn down() -> Unusable {
 fn a_candidate_asks_only_with_its_devices_open_and_just_checked() {
     let mut candidate = Stepped::candidate();
     candidate.check(down());
-    candidate.step(Input::Drained { position: 0 });
+    candidate.step(Input::Drained { position: LogPosition::START });
     for _ in 0..30 {
         candidate.check(down());
         assert_eq!(candidate.read_request(), None, "it could do nothing with what it wins");
@@ -686,7 +723,7 @@ fn a_check_that_hangs_has_failed_and_holds_up_no_takeover() {
     }
     assert_eq!(answered(&backup.outputs), Some(2 + 4));
     backup.until(|output| matches!(output, Output::CloseLog { .. }));
-    backup.step(Input::Drained { position: 0 });
+    backup.step(Input::Drained { position: LogPosition::START });
     let request = backup.last_check.unwrap();
     for _ in 0..100 {
         backup.now = Instant(backup.now.0 + 10_000_000);
@@ -701,7 +738,11 @@ fn a_check_that_hangs_has_failed_and_holds_up_no_takeover() {
 fn a_primary_knows_for_want_of_what_its_backup_could_not_take_over() {
     let mut primary = Stepped::protected();
     let mut words = |lacks| {
-        primary.hear(SPARE, Body::Answer { stored: 0, replayed: 0, released: 0, lacks }, primary.now.0);
+        primary.hear(
+            SPARE,
+            Body::Answer { stored: LogPosition::START, replayed: LogPosition::START, released: 0, lacks },
+            primary.now.0,
+        );
         (protection_changes(&primary.outputs), primary.node.status(primary.now).not_protected)
     };
     let named = Some("the backup cannot use its network interface, its disk, the arbiter".to_owned());
@@ -773,6 +814,6 @@ fn a_joiner_waits_for_a_commit_that_was_said_in_time() {
         joiner.now = joiner.now.after(timing.heartbeat / 5);
         joiner.step(Input::Tick);
     }
-    joiner.hear(PRIMARY, Body::Commit { position: 0, released: OutputMark::default() }, 0);
+    joiner.hear(PRIMARY, Body::Commit { position: LogPosition::START, released: OutputMark::default() }, 0);
     assert_eq!(joiner.node.role(), Role::Backup);
 }

@@ -10,7 +10,7 @@ use _core::node::authentication::{Key, Purpose};
 use _core::node::frame::{FrameWriter, Greeting, Kind};
 use _core::node::log_buffer::Batch;
 use _core::node::session::entries_payload;
-use _core::protocol::{Body, Config, Generation, Header, Incarnation, Message, OutputMark, Terms};
+use _core::protocol::{Body, Config, Generation, Header, Incarnation, LogPosition, Message, OutputMark, Terms};
 
 const PAGE: &str = include_str!("../../../docs/wire.md");
 const DIALLER_NONCE: [u8; 16] = [0xd0; 16];
@@ -118,23 +118,29 @@ fn greetings_and_frames_are_as_the_page_has_them() {
 
     let mut sent = Vec::new();
     let mut writer = FrameWriter::new(&mut sent, key(), dialler);
-    let commit = Message { header: header(2), body: Body::Commit { position: 0, released: OutputMark::default() } };
+    let commit = Message {
+        header: header(2),
+        body: Body::Commit { position: LogPosition::START, released: OutputMark::default() },
+    };
     writer.write(Kind::Control, &commit.encode()).unwrap();
     let all = entries();
-    let mut batch = Batch { first: 2, count: 0, bytes: Vec::new() };
+    let mut batch = Batch { first: LogPosition(2), count: 0, bytes: Vec::new() };
     for (position, answer) in [(2, all[1].answer.clone()), (3, all[3].answer.clone())] {
         let bytes = encoded(&Entry { position, fingerprint: Fingerprint([position as u8; 16]), answer });
         batch.bytes.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
         batch.bytes.extend_from_slice(&bytes);
         batch.count += 1;
     }
-    let body = Body::Entries { released: first_output(), first: 2, through: batch.last() };
+    let body = Body::Entries { released: first_output(), first: LogPosition(2), through: batch.last() };
     let entries = Message { header: header(3), body };
     writer.write(Kind::Entries, &entries_payload(&entries.encode(), &batch)).unwrap();
     assert_example("frames-dialler", &sent);
 
     let mut sent = Vec::new();
-    let answer = Message { header: header(4), body: Body::Answer { stored: 3, replayed: 2, released: 1, lacks: 4 } };
+    let answer = Message {
+        header: header(4),
+        body: Body::Answer { stored: LogPosition(3), replayed: LogPosition(2), released: 1, lacks: 4 },
+    };
     FrameWriter::new(&mut sent, key(), listener).write(Kind::Control, &answer.encode()).unwrap();
     assert_example("frame-listener", &sent);
 }
@@ -144,7 +150,7 @@ fn messages_and_datagrams_are_as_the_page_has_them() {
     let terms = Terms { digest: [0xdd; 32], host: host(), ..Config::new([0; 16], [0; 32]).terms() };
     for (name, body) in [
         ("message-hello", Body::Hello { terms, backup: Incarnation::NONE }),
-        ("message-welcome", Body::Welcome { terms, stored: 0, replayed: 0 }),
+        ("message-welcome", Body::Welcome { terms, stored: LogPosition::START, replayed: LogPosition::START }),
         ("message-farewell", Body::Farewell { exit_status: -1 }),
     ] {
         assert_example(name, &Message { header: header(1), body }.encode());

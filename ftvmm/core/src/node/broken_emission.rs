@@ -1,22 +1,22 @@
 //! What mutants make of outputs on their way out (`mutants.rs`).
 
 use crate::lab::{mutant, rule};
-use crate::protocol::{Instant, OutputResult};
+use crate::protocol::{Instant, LogPosition, OutputResult};
 
 use super::config::OutputPolicy;
 use super::emitter::Emitter;
 use super::outputs::{Content, Next, Produced};
 
 /// As what the protocol is asked whether an output may leave: the position that it depends on, and the time.
-pub fn asked_as(output: &Produced, now: Instant) -> (u64, Instant) {
+pub fn asked_as(output: &Produced, now: Instant) -> (LogPosition, Instant) {
     let unacknowledged = match output.content {
         Content::Frame { .. } => mutant!(UnacknowledgedFrames) && output.index.is_multiple_of(50),
         Content::Block { .. } => mutant!(UnacknowledgedWrites),
         Content::Console { .. } => mutant!(UnacknowledgedConsole),
     };
     let unleased = mutant!(UnleasedWrites) && matches!(output.content, Content::Block { .. });
-    let depends_on = if unacknowledged { 0 } else { output.depends_on };
-    let depends_on = depends_on.saturating_sub(u64::from(mutant!(DependsOnOneTooFew)));
+    let depends_on = if unacknowledged { LogPosition::START } else { output.depends_on };
+    let depends_on = LogPosition(depends_on.0.saturating_sub(u64::from(mutant!(DependsOnOneTooFew))));
     let late = if mutant!(LongLease) { 5_000_000 } else { 0 };
     (depends_on, Instant(if unleased { 0 } else { now.0.saturating_sub(late) }))
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::lock::{Condvar, Mutex};
 
-use crate::protocol::Share;
+use crate::protocol::{LogPosition, Share};
 
 /// How the guest's inputs are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Default for CpuControl {
             changed: Condvar::new(),
             share: AtomicU16::new(Share::WHOLE.thousandths()),
             stopped: AtomicBool::new(false),
-            position: AtomicU64::new(0),
+            position: AtomicU64::new(LogPosition::START.0),
         }
     }
 }
@@ -88,13 +88,13 @@ impl CpuControl {
     }
 
     /// Position of the newest entry that the guest has taken, live or replayed.
-    pub fn position(&self) -> u64 {
-        self.position.load(Ordering::Acquire)
+    pub fn position(&self) -> LogPosition {
+        LogPosition(self.position.load(Ordering::Acquire))
     }
 
     /// The guest has taken the entry at this position.
-    pub fn come_to(&self, position: u64) {
-        self.position.store(position, Ordering::Release);
+    pub fn come_to(&self, position: LogPosition) {
+        self.position.store(position.0, Ordering::Release);
     }
 
     /// Waits until something runs and nothing stalls it. `None` when the node stops.

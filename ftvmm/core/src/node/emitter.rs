@@ -179,14 +179,14 @@ mod tests {
     use super::*;
     use crate::devices::clock;
     use crate::log::Fingerprint;
-    use crate::protocol::{Config, Incarnation};
+    use crate::protocol::{Config, Incarnation, LogPosition};
 
     #[test]
     fn an_output_is_looked_at_by_a_time_that_was_read_under_the_lock() {
         let protocol = Mutex::new(Node::new(Config::new([7; 16], [9; 32]), Incarnation(1)));
         let fingerprint = Fingerprint::default();
         let content = Content::Console { bytes: Vec::new() };
-        let output = Produced { index: 1, fingerprint, depends_on: 0, overlaps: 0, content };
+        let output = Produced { index: 1, fingerprint, depends_on: LogPosition::START, overlaps: 0, content };
         let under_the_lock = Cell::new(false);
         let clock = || {
             under_the_lock.set(protocol.is_locked());

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::lock::Mutex;
 
 use crate::devices::clock;
-use crate::protocol::{Body, Generation, Input, Message, Node, Output, Path, Role, TraceEvent};
+use crate::protocol::{Body, Generation, Input, LogPosition, Message, Node, Output, Path, Role, TraceEvent};
 
 use super::failpoints::{self, Action, Point};
 
@@ -50,7 +50,7 @@ pub struct Holding {
     outputs: VecDeque<Output>,
     inputs: VecDeque<Input>,
     /// No message acknowledges more than this; the newest one that would have, as far as it can be taken in later.
-    acknowledgements: Option<(Gate, u64, Option<Input>)>,
+    acknowledgements: Option<(Gate, LogPosition, Option<Input>)>,
 }
 
 /// Points that a step has come to: at which of its outputs, and what happens there.
@@ -145,7 +145,7 @@ impl Holding {
             if stored <= known {
                 return input;
             }
-            match failpoints::pass(Point::EntryAcknowledged, None, stored) {
+            match failpoints::pass(Point::EntryAcknowledged, None, stored.0) {
                 Some((_, action @ (Action::Kill | Action::Stop))) => failpoints::strike(action),
                 Some((id, action)) => self.acknowledgements = Some((Gate::of(id, action), known, None)),
                 None => {}
@@ -184,14 +184,14 @@ fn point_of(output: &Output, role: Role) -> Option<(Point, u64)> {
         Output::AskArbiter { generation, .. } if *generation > Generation::FIRST => (Point::BeforeAsk, generation.0),
         Output::Trace(event) => match event {
             TraceEvent::Suspect { .. } => (Point::Suspect, 0),
-            TraceEvent::Drained { position } => (Point::Drained, *position),
+            TraceEvent::Drained { position } => (Point::Drained, position.0),
             TraceEvent::Role { to: Role::Won, generation, .. }
             | TraceEvent::Role { from: Role::Protected, to: Role::Alone, generation, .. } => (Point::Won, generation.0),
             TraceEvent::Attached => (Point::Attached, 0),
             TraceEvent::Announced => (Point::Announced, 0),
             TraceEvent::FirstOutput { index } => (Point::FirstOutput, *index),
-            TraceEvent::Committed { position, .. } if role == Role::Backup => (Point::CommitReceived, *position),
-            TraceEvent::Committed { position, .. } => (Point::CommitSent, *position),
+            TraceEvent::Committed { position, .. } if role == Role::Backup => (Point::CommitReceived, position.0),
+            TraceEvent::Committed { position, .. } => (Point::CommitSent, position.0),
             _ => return None,
         },
         _ => return None,

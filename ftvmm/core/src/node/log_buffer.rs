@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::lock::{Condvar, Mutex};
 
 use crate::lab::rule;
+use crate::protocol::LogPosition;
 
 /// One encoded log entry.
 #[derive(Debug)]
@@ -22,23 +23,23 @@ struct Held {
 #[derive(Debug, Default)]
 struct State {
     entries: VecDeque<Held>,
-    /// Position of `entries[0]`; positions count from 1.
-    first: u64,
+    /// Position of the entry before `entries[0]`.
+    forgotten: LogPosition,
     bytes: usize,
     /// Backup: bytes that were received, and are stored next.
     coming: usize,
     /// Primary: the guest waits for room.
     waiting: bool,
     /// Positions that the sender may put on the wire: the vCPU flushes when an output waits or the guest idles.
-    flushed: u64,
+    flushed: LogPosition,
     /// A candidate closes its log: nothing is stored any more, and replay ends here.
-    closed: Option<u64>,
+    closed: Option<LogPosition>,
     stopped: bool,
 }
 
 impl State {
-    fn newest(&self) -> u64 {
-        self.first + self.entries.len() as u64 - 1
+    fn newest(&self) -> LogPosition {
+        self.forgotten.after(self.entries.len() as u64)
     }
 }
 
@@ -64,7 +65,7 @@ pub enum Next {
     /// the log is closed, and replay has come to its end
     Drained {
         /// the position at which it was closed
-        closed: u64,
+        closed: LogPosition,
     },
     /// the node stops
     Stopped,
@@ -74,7 +75,7 @@ pub enum Next {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch {
     /// position of the first entry
-    pub first: u64,
+    pub first: LogPosition,
     /// how many entries `bytes` holds
     pub count: u32,
     /// the entries, each with its length before it
@@ -83,8 +84,8 @@ pub struct Batch {
 
 impl Batch {
     /// Position of the last entry.
-    pub fn last(&self) -> u64 {
-        self.first + u64::from(self.count) - 1
+    pub fn last(&self) -> LogPosition {
+        self.first.after(u64::from(self.count) - 1)
     }
 }
 
@@ -99,8 +100,7 @@ pub struct LogBuffer {
 impl LogBuffer {
     /// An empty log that holds at most `bytes_max` bytes before [`LogBuffer::append`] and [`LogBuffer::room`] wait.
     pub fn new(bytes_max: usize) -> LogBuffer {
-        let state = State { first: 1, ..State::default() };
-        LogBuffer { state: Mutex::new(state), changed: Condvar::new(), bytes_max }
+        LogBuffer { state: Mutex::default(), changed: Condvar::new(), bytes_max }
     }
 
     /// Primary: whether an entry of `length` bytes fits without waiting. Only [`LogBuffer::append`] takes room away.
@@ -157,9 +157,9 @@ impl LogBuffer {
 
     /// Backup: stores entries behind the newest one held. Returns the newest position held, or `None` when `first` is
     /// not the next position or the log is closed (R6: only contiguous entries are held).
-    pub fn store(&self, first: u64, entries: Vec<Vec<u8>>, now_nanoseconds: u64) -> Option<u64> {
+    pub fn store(&self, first: LogPosition, entries: Vec<Vec<u8>>, now_nanoseconds: u64) -> Option<LogPosition> {
         let mut state = self.state.lock();
-        if state.closed.is_some() || first != state.newest() + 1 {
+        if state.closed.is_some() || first != state.newest().next() {
             return None;
         }
         for bytes in entries {
@@ -171,12 +171,12 @@ impl LogBuffer {
     }
 
     /// The newest position held.
-    pub fn newest(&self) -> u64 {
+    pub fn newest(&self) -> LogPosition {
         self.state.lock().newest()
     }
 
     /// Backup: waits for the entry at `position`, which must not lie before what was truncated.
-    pub fn wait_for(&self, position: u64) -> Next {
+    pub fn wait_for(&self, position: LogPosition) -> Next {
         let mut state = self.state.lock();
         loop {
             if state.stopped {
@@ -187,11 +187,11 @@ impl LogBuffer {
             {
                 return Next::Drained { closed };
             }
-            if position < state.first && !rule!(drained_before_ask) {
+            if position <= state.forgotten && !rule!(drained_before_ask) {
                 // Live already, while replay still had entries to come to.
-                return Next::Drained { closed: state.first - 1 };
+                return Next::Drained { closed: state.forgotten };
             }
-            if let Some(index) = position.checked_sub(state.first)
+            if let Some(index) = position.since(state.forgotten).checked_sub(1)
                 && let Some(held) = state.entries.get(index as usize)
             {
                 return Next::Entry(held.bytes.clone());
@@ -202,16 +202,22 @@ impl LogBuffer {
 
     /// Primary: waits until an entry at or behind `from` is flushed or `give_up` says so, and returns the ready ones:
     /// at most `entries_max`, and beyond the first no more than fit in `bytes_max`. `None` when there is nothing to send.
-    pub fn batch(&self, from: u64, entries_max: usize, bytes_max: usize, give_up: impl Fn() -> bool) -> Option<Batch> {
+    pub fn batch(
+        &self,
+        from: LogPosition,
+        entries_max: usize,
+        bytes_max: usize,
+        give_up: impl Fn() -> bool,
+    ) -> Option<Batch> {
         let mut state = self.state.lock();
         while state.flushed < from && !state.stopped && !give_up() {
             self.changed.wait(&mut state);
         }
-        let skip = from.checked_sub(state.first)? as usize;
+        let skip = from.since(state.forgotten).checked_sub(1)? as usize;
         if state.stopped || give_up() {
             return None;
         }
-        let ready = (state.flushed + 1).saturating_sub(from) as usize;
+        let ready = state.flushed.next().since(from) as usize;
         let mut batch = Batch { first: from, count: 0, bytes: Vec::new() };
         for held in state.entries.iter().skip(skip).take(ready.min(entries_max)) {
             if batch.count > 0 && batch.bytes.len() + held.bytes.len() > bytes_max {
@@ -225,19 +231,19 @@ impl LogBuffer {
     }
 
     /// Forgets the entries up to and including `through`.
-    pub fn truncate(&self, through: u64) {
+    pub fn truncate(&self, through: LogPosition) {
         let mut state = self.state.lock();
-        let count = through.saturating_add(1).saturating_sub(state.first).min(state.entries.len() as u64);
+        let count = through.since(state.forgotten).min(state.entries.len() as u64);
         let forgotten: Vec<Held> = state.entries.drain(..count as usize).collect();
         state.bytes -= forgotten.iter().map(|held| held.bytes.len()).sum::<usize>();
-        state.first += count;
+        state.forgotten = state.forgotten.after(count);
         self.changed.notify_all();
         // Their memory goes back without the lock.
         drop(state);
     }
 
     /// Candidate: the log ends at `position`; what lies behind is thrown away, nothing is stored any more.
-    pub fn close(&self, position: u64) {
+    pub fn close(&self, position: LogPosition) {
         let mut state = self.state.lock();
         state.closed = Some(position);
         while state.newest() > position {
@@ -254,11 +260,11 @@ impl LogBuffer {
     }
 
     /// Going on without a backup, or live at `position`: nothing of the log is needed any more.
-    pub fn restart_at(&self, position: u64) {
+    pub fn restart_at(&self, position: LogPosition) {
         let mut state = self.state.lock();
         state.entries.clear();
         state.bytes = 0;
-        state.first = position + 1;
+        state.forgotten = position;
         state.flushed = position;
         state.closed = None;
         self.changed.notify_all();
@@ -333,22 +339,22 @@ mod tests {
     #[test]
     fn only_the_next_position_is_stored() {
         let log = LogBuffer::new(1000);
-        assert_eq!(log.store(2, vec![vec![0]], 0), None);
-        assert_eq!(log.store(1, vec![vec![1], vec![2]], 0), Some(2));
-        assert_eq!(log.store(2, vec![vec![2]], 0), None);
-        assert_eq!(log.wait_for(2), Next::Entry(vec![2].into()));
+        assert_eq!(log.store(LogPosition(2), vec![vec![0]], 0), None);
+        assert_eq!(log.store(LogPosition(1), vec![vec![1], vec![2]], 0), Some(LogPosition(2)));
+        assert_eq!(log.store(LogPosition(2), vec![vec![2]], 0), None);
+        assert_eq!(log.wait_for(LogPosition(2)), Next::Entry(vec![2].into()));
     }
 
     #[test]
     fn a_closed_log_stores_nothing_and_ends() {
         let log = LogBuffer::new(1000);
-        log.store(1, vec![vec![1]], 0);
-        log.close(1);
-        assert_eq!(log.store(2, vec![vec![2]], 0), None);
-        assert_eq!(log.wait_for(1), Next::Entry(vec![1].into()));
-        assert_eq!(log.wait_for(2), Next::Drained { closed: 1 });
+        log.store(LogPosition(1), vec![vec![1]], 0);
+        log.close(LogPosition(1));
+        assert_eq!(log.store(LogPosition(2), vec![vec![2]], 0), None);
+        assert_eq!(log.wait_for(LogPosition(1)), Next::Entry(vec![1].into()));
+        assert_eq!(log.wait_for(LogPosition(2)), Next::Drained { closed: LogPosition(1) });
         log.reopen();
-        assert_eq!(log.store(2, vec![vec![2]], 0), Some(2));
+        assert_eq!(log.store(LogPosition(2), vec![vec![2]], 0), Some(LogPosition(2)));
     }
 
     #[test]
@@ -357,15 +363,15 @@ mod tests {
         for byte in 1..=3 {
             assert!(log.append(vec![byte; byte as usize], 0));
         }
-        assert_eq!(log.batch(1, ALL, 100, || true), None);
+        assert_eq!(log.batch(LogPosition(1), ALL, 100, || true), None);
         log.flush();
         log.append(vec![9], 0);
-        let batch = log.batch(2, ALL, 100, never).unwrap();
-        assert_eq!((batch.first, batch.last()), (2, 3));
+        let batch = log.batch(LogPosition(2), ALL, 100, never).unwrap();
+        assert_eq!((batch.first, batch.last()), (LogPosition(2), LogPosition(3)));
         assert_eq!(split(batch.count, &batch.bytes).unwrap(), vec![vec![2, 2], vec![3, 3, 3]]);
-        log.truncate(2);
-        assert_eq!(log.batch(2, ALL, 100, never), None, "what was forgotten cannot be sent again");
-        assert_eq!(log.batch(3, ALL, 1, never).unwrap().count, 1, "one entry always fits");
+        log.truncate(LogPosition(2));
+        assert_eq!(log.batch(LogPosition(2), ALL, 100, never), None, "what was forgotten cannot be sent again");
+        assert_eq!(log.batch(LogPosition(3), ALL, 1, never).unwrap().count, 1, "one entry always fits");
     }
 
     #[test]
@@ -376,12 +382,12 @@ mod tests {
         }
         log.flush();
         let mut firsts = Vec::new();
-        let mut next = 1;
-        while next <= 3 {
+        let mut next = LogPosition(1);
+        while next <= LogPosition(3) {
             let batch = log.batch(next, 1, 100, never).unwrap();
             assert_eq!(batch.count, 1);
-            firsts.push(batch.first);
-            next = batch.last() + 1;
+            firsts.push(batch.first.0);
+            next = batch.last().next();
         }
         assert_eq!(firsts, [1, 2, 3]);
     }
@@ -394,12 +400,12 @@ mod tests {
             let log = log.clone();
             std::thread::spawn(move || log.append(vec![1; 8], 0))
         };
-        let batch = log.batch(1, ALL, 100, never).unwrap();
-        assert_eq!(batch.last(), 1, "a waiting primary flushes what it has");
-        assert_eq!((log.newest(), log.bytes()), (1, 8));
-        log.truncate(1);
+        let batch = log.batch(LogPosition(1), ALL, 100, never).unwrap();
+        assert_eq!(batch.last(), LogPosition(1), "a waiting primary flushes what it has");
+        assert_eq!((log.newest(), log.bytes()), (LogPosition(1), 8));
+        log.truncate(LogPosition(1));
         assert!(appender.join().unwrap());
-        assert_eq!((log.newest(), log.bytes(), log.stalls()), (2, 8, false));
+        assert_eq!((log.newest(), log.bytes(), log.stalls()), (LogPosition(2), 8, false));
     }
 
     #[test]
@@ -407,13 +413,13 @@ mod tests {
         let log = Arc::new(LogBuffer::new(8));
         let first = log.room(6, never).unwrap();
         assert!(has_room(&log, 2) && !has_room(&log, 3), "what was received takes up room before it is stored");
-        assert_eq!(log.store(1, vec![vec![0; 3], vec![0; 3]], 0), Some(2));
+        assert_eq!(log.store(LogPosition(1), vec![vec![0; 3], vec![0; 3]], 0), Some(LogPosition(2)));
         drop(first);
         assert!(has_room(&log, 2) && !has_room(&log, 3));
-        log.truncate(1);
+        log.truncate(LogPosition(1));
         assert!(has_room(&log, 5) && !has_room(&log, 6));
-        assert_eq!((log.newest(), log.bytes(), log.oldest_at()), (2, 3, Some(0)), "nothing was dropped");
-        log.truncate(2);
+        assert_eq!((log.newest(), log.bytes(), log.oldest_at()), (LogPosition(2), 3, Some(0)), "nothing was dropped");
+        log.truncate(LogPosition(2));
         assert!(has_room(&log, 100), "what is larger than the bound is taken once the log is empty");
         log.stop();
         assert!(log.room(1, never).is_none());
@@ -439,7 +445,7 @@ mod tests {
         let log = LogBuffer::new(1000);
         log.append(vec![7; 10], 0);
         log.flush();
-        let batch = log.batch(1, ALL, 100, never).unwrap();
+        let batch = log.batch(LogPosition(1), ALL, 100, never).unwrap();
         assert!(split(2, &batch.bytes).unwrap_err().contains("offset 14"));
         assert!(split(1, &batch.bytes[..13]).unwrap_err().contains("longer than its frame"));
         assert!(split(0, &batch.bytes).unwrap_err().contains("14 bytes behind"));

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::log::Entry;
 use crate::machine::Answer;
-use crate::protocol::{Generation, Remembered, Role, Rules, Timing};
+use crate::protocol::{Generation, LogPosition, Remembered, Role, Rules, Timing};
 
 use super::thread;
 
@@ -285,8 +285,8 @@ pub fn remember(role: Role, generation: Generation) {
 }
 
 /// An entry of the log as the backup replays it: one frame of the first that come late enough has a flipped bit.
-pub fn replayed(position: u64, bytes: Arc<Vec<u8>>) -> Arc<Vec<u8>> {
-    const FROM: u64 = 500;
+pub fn replayed(position: LogPosition, bytes: Arc<Vec<u8>>) -> Arc<Vec<u8>> {
+    const FROM: LogPosition = LogPosition(500);
     if position < FROM || !is_on(Mutant::ReplayAFrameWrong) {
         return bytes;
     }

@@ -6,7 +6,7 @@ use crate::lock::{Condvar, Mutex};
 
 use crate::lab::rule;
 use crate::log::Fingerprint;
-use crate::protocol::OutputMark;
+use crate::protocol::{LogPosition, OutputMark};
 
 /// What leaves the VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ pub struct Produced {
     /// the guest's fingerprint as it produced it
     pub fingerprint: Fingerprint,
     /// position of the last log entry before it
-    pub depends_on: u64,
+    pub depends_on: LogPosition,
     /// the newest write beneath this one that may be re-issued yet; 0: none (R23)
     pub overlaps: u64,
     /// what leaves
@@ -186,7 +186,7 @@ impl OutputQueue {
     pub fn produce(
         &self,
         fingerprint: Fingerprint,
-        depends_on: u64,
+        depends_on: LogPosition,
         unit_bytes: u64,
         content: Content,
     ) -> (OutputMark, u64) {
@@ -347,7 +347,7 @@ mod tests {
     }
 
     fn produce(queue: &OutputQueue, depends_on: u64, content: Content) {
-        queue.produce(Fingerprint::default(), depends_on, 1, content);
+        queue.produce(Fingerprint::default(), LogPosition(depends_on), 1, content);
     }
 
     fn index(next: Next) -> (&'static str, u64) {
@@ -394,7 +394,7 @@ mod tests {
         let queue = OutputQueue::default();
         let overlaps = |unit_bytes, offset| {
             let content = Content::Block { device: 1, offset, bytes: vec![0; 512] };
-            queue.produce(Fingerprint::default(), 0, unit_bytes, content).1
+            queue.produce(Fingerprint::default(), LogPosition::START, unit_bytes, content).1
         };
         assert_eq!([overlaps(512, 0), overlaps(512, 512)], [0, 0]);
         assert_eq!([overlaps(4096, 3584), overlaps(4096, 4096), overlaps(4096, 1024)], [2, 0, 3]);

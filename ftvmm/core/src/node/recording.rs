@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::log::{End, Header, LogError, LogWriter};
-use crate::protocol::Incarnation;
+use crate::protocol::{Incarnation, LogPosition};
 
 use super::config::RecordConfig;
 use super::trace::Trace;
@@ -16,8 +16,8 @@ pub struct Recording {
     /// `None` once the recording has ended.
     log: Option<LogWriter>,
     bytes_max: u64,
-    /// Newest position recorded; 0: none yet.
-    position: u64,
+    /// Newest position recorded.
+    position: LogPosition,
     /// Whether something was recorded that a kill would lose.
     buffered: bool,
     trace: Arc<Trace>,
@@ -43,12 +43,12 @@ impl Recording {
         let mut log = LogWriter::create(&path(&config.directory, incarnation), header)?;
         log.flush()?;
         let bytes_max = config.size_mib_max << 20;
-        Ok(Recording { log: Some(log), bytes_max, position: 0, buffered: false, trace })
+        Ok(Recording { log: Some(log), bytes_max, position: LogPosition::START, buffered: false, trace })
     }
 
     /// No recording.
     pub fn off(trace: Arc<Trace>) -> Recording {
-        Recording { log: None, bytes_max: 0, position: 0, buffered: false, trace }
+        Recording { log: None, bytes_max: 0, position: LogPosition::START, buffered: false, trace }
     }
 
     /// Whether entries are recorded.
@@ -57,7 +57,7 @@ impl Recording {
     }
 
     /// Records an encoded entry. It is in the file behind the next [`Recording::flush`].
-    pub fn append(&mut self, position: u64, entry: &[u8]) {
+    pub fn append(&mut self, position: LogPosition, entry: &[u8]) {
         let Some(log) = &mut self.log else { return };
         if log.length_bytes() + 1 + entry.len() as u64 > self.bytes_max {
             let reason = format!("the file has come to its greatest size, {} MiB", self.bytes_max >> 20);
@@ -147,7 +147,7 @@ mod tests {
         let mut recording = directory.start();
         let header_bytes = directory.length_bytes();
         assert!(header_bytes > 16, "a node that never ran its guest leaves a header");
-        recording.append(9, &frame(9, 10));
+        recording.append(LogPosition(9), &frame(9, 10));
         assert_eq!(directory.length_bytes(), header_bytes, "what nothing depends on may wait");
         recording.flush();
         assert_eq!(directory.length_bytes(), header_bytes + 1 + frame(9, 10).len() as u64);
@@ -158,14 +158,14 @@ mod tests {
         let directory = Directory::new("recording-full");
         let mut recording = directory.start();
         for position in 1..=30 {
-            recording.append(position, &frame(position, 64 << 10));
+            recording.append(LogPosition(position), &frame(position, 64 << 10));
         }
         assert!(!recording.is_on());
         assert!(directory.length_bytes() <= 1 << 20);
         assert!(directory.trace().contains("\"event\":\"recording-ended\""));
         assert!(directory.trace().contains("greatest size, 1 MiB"));
         let length = directory.length_bytes();
-        recording.append(31, &frame(31, 1));
+        recording.append(LogPosition(31), &frame(31, 1));
         recording.flush();
         assert_eq!(directory.length_bytes(), length);
     }

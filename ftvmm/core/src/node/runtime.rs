@@ -320,7 +320,8 @@ impl Runtime {
         let Some(range) = self.shared.protocol.lock().accepts_entries(session, &frame.header) else {
             return Err("entries came to a node that takes none from here now".into());
         };
-        if frame.first != range.first || frame.entries.len() as u64 != (range.through - range.first).wrapping_add(1) {
+        if frame.first != range.first || frame.entries.len() as u64 != range.through.since(range.first).wrapping_add(1)
+        {
             return Err(format!("a frame's header speaks of other entries than the {} in it", frame.entries.len()));
         }
         let newest = self.shared.log.newest();

@@ -14,6 +14,7 @@ use crate::devices::random;
 use crate::lab::failpoint;
 #[cfg(feature = "lab")]
 use crate::lab::rule;
+use crate::protocol::LogPosition;
 
 use super::authentication::Key;
 use super::frame::{FrameError, FrameReader, FrameWriter, Greeting, Kind};
@@ -119,7 +120,7 @@ enum Outgoing {
     /// a protocol message
     Message(Vec<u8>),
     /// from here on the log, from this position
-    Stream(u64),
+    Stream(LogPosition),
 }
 
 /// The handle of one connection.
@@ -151,7 +152,7 @@ impl Session {
     }
 
     /// Primary: streams the log from position `from`, behind what was sent before.
-    pub fn stream_entries(&self, from: u64) {
+    pub fn stream_entries(&self, from: LogPosition) {
         self.enqueue(Outgoing::Stream(from));
     }
 
@@ -161,7 +162,7 @@ impl Session {
         }
     }
 
-    fn stream(&self, from: u64) {
+    fn stream(&self, from: LogPosition) {
         let mut next = from;
         let closed = || self.closed.load(Ordering::Acquire);
         while !closed() {
@@ -172,13 +173,13 @@ impl Session {
             let mut writer = self.writer.lock();
             // Stamped under the writer's lock: no later stamp may overtake this one on the wire.
             let Some(header) = (self.channel.stamp)(self.number, batch.first, batch.last()) else { return };
-            next = batch.last() + 1;
+            next = batch.last().next();
             let written = writer.write(Kind::Entries, &entries_payload(&header, &batch));
             drop(writer);
             if written.is_err() {
                 return self.close();
             }
-            failpoint!(EntrySent, batch.last());
+            failpoint!(EntrySent, batch.last().0);
         }
     }
 
@@ -190,7 +191,7 @@ impl Session {
             match reader.read() {
                 Ok((Kind::Control, bytes)) => channel.tell(SessionEvent::Message { session, bytes }),
                 Ok((Kind::Entries, payload)) => {
-                    failpoint!(EntryReceived, entries_fields(&payload).map_or(0, |(_, first, ..)| first));
+                    failpoint!(EntryReceived, entries_fields(&payload).map_or(0, |(_, first, ..)| first.0));
                     let Some(room) = channel.log.room(payload.len(), || self.closed.load(Ordering::Acquire)) else {
                         return "closed here".to_owned();
                     };
@@ -212,7 +213,7 @@ impl Session {
 
 /// The protocol's look at each frame of entries before it is sent: the header for entries `first..=through` on this
 /// session, or `None` when they must not be sent (any more).
-pub type Stamp = dyn Fn(u64, u64, u64) -> Option<Vec<u8>> + Send + Sync;
+pub type Stamp = dyn Fn(u64, LogPosition, LogPosition) -> Option<Vec<u8>> + Send + Sync;
 
 /// What every connection of this node needs.
 #[derive(Clone)]
@@ -236,7 +237,7 @@ pub fn entries_payload(header: &[u8], batch: &Batch) -> Vec<u8> {
     let mut payload = Vec::with_capacity(14 + header.len() + batch.bytes.len());
     payload.extend_from_slice(&(header.len() as u16).to_le_bytes());
     payload.extend_from_slice(header);
-    payload.extend_from_slice(&batch.first.to_le_bytes());
+    payload.extend_from_slice(&batch.first.0.to_le_bytes());
     payload.extend_from_slice(&batch.count.to_le_bytes());
     payload.extend_from_slice(&batch.bytes);
     payload
@@ -248,7 +249,7 @@ pub struct EntriesFrame {
     /// the protocol's header
     pub header: Vec<u8>,
     /// position of the first entry
-    pub first: u64,
+    pub first: LogPosition,
     /// the entries, encoded
     pub entries: Vec<Vec<u8>>,
 }
@@ -265,12 +266,12 @@ impl EntriesFrame {
     }
 }
 
-fn entries_fields(payload: &[u8]) -> Option<(&[u8], u64, u32, &[u8])> {
+fn entries_fields(payload: &[u8]) -> Option<(&[u8], LogPosition, u32, &[u8])> {
     let (length, rest) = payload.split_first_chunk::<2>()?;
     let (header, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
     let (first, rest) = rest.split_first_chunk::<8>()?;
     let (count, entries) = rest.split_first_chunk::<4>()?;
-    Some((header, u64::from_le_bytes(*first), u32::from_le_bytes(*count), entries))
+    Some((header, LogPosition(u64::from_le_bytes(*first)), u32::from_le_bytes(*count), entries))
 }
 
 impl Channel {

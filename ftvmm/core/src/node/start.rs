@@ -16,7 +16,9 @@ use crate::devices::{DeviceError, random};
 use crate::image::{Image, ImageError};
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
-use crate::protocol::{Config, Incarnation, Input, Node, OutputMark, OutputResult, Timing, TimingError, Unusable};
+use crate::protocol::{
+    Config, Incarnation, Input, LogPosition, Node, OutputMark, OutputResult, Timing, TimingError, Unusable,
+};
 use crate::remark::remark;
 
 use super::authentication::{Key, KeyError};
@@ -346,7 +348,7 @@ fn start_cpu(
         },
         clock: GuestClock::starting_at(clock::boottime_nanoseconds()),
         throttle: Throttle::default(),
-        flushed: 0,
+        flushed: LogPosition::START,
         unflushed_since: 0,
         replay_told_at: 0,
         #[cfg(feature = "lab")]

@@ -12,7 +12,7 @@ use crate::devices::{self, Devices};
 use crate::lab::{failpoint, mutant, rule};
 use crate::log::{End, EndKind, Entry};
 use crate::machine::{Answer, HypercallResult, Machine, MachineError, Request, TrapReport};
-use crate::protocol::{Input, Share};
+use crate::protocol::{Input, LogPosition, Share};
 use crate::remark::remark;
 
 use super::cpu_control::{CpuControl, Mode, Throttle};
@@ -50,7 +50,7 @@ pub struct VirtualCpu<Tell: Fn(Input)> {
     /// what the guest waits for where it is slowed
     pub throttle: Throttle,
     /// newest position that the log's sender and the protocol's thread know of
-    pub flushed: u64,
+    pub flushed: LogPosition,
     /// primary: when the first entry behind that was appended, in nanoseconds of CLOCK_BOOTTIME
     pub unflushed_since: u64,
     /// backup: when the protocol's thread was last told how far replay is, on the same clock
@@ -133,7 +133,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         }
     }
 
-    fn position(&self) -> u64 {
+    fn position(&self) -> LogPosition {
         self.control.position()
     }
 
@@ -179,9 +179,9 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             // The primary's guest halted too. Whether anyone saw its last outputs is the primary's to tell; without
             // it, this node goes live first and emits them.
             (self.tell)(Input::GuestHalted { exit_status, trap: trap.clone() });
-            match self.drain(self.position() + 1) {
+            match self.drain(self.position().next()) {
                 Ok(None) => {}
-                Ok(Some(_)) => return diverged(self.position() + 1, "the log goes on where the guest halts".into()),
+                Ok(Some(_)) => return diverged(self.position().next(), "the log goes on where the guest halts".into()),
                 Err(ended) => return ended,
             }
         } else {
@@ -189,7 +189,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             // A trap may be this host's alone, and would not come again in a replay: no end is recorded for it.
             if trap.is_none() && self.recording.is_on() {
                 let kind = EndKind::Halted { exit_status };
-                let (position, fingerprint) = (self.position(), self.machine.fingerprint());
+                let (position, fingerprint) = (self.position().0, self.machine.fingerprint());
                 self.recording.end(&End { kind, position, fingerprint, state_digest: self.machine.state_digest() });
             }
         }
@@ -220,12 +220,13 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             return Ok(None);
         }
         let answer = self.live_input(request)?;
-        let position = self.position() + 1;
+        let position = self.position().next();
         let logging = self.control.mode() == Mode::Logging;
-        let mut flush_due = position.is_multiple_of(FLUSHED_EVERY);
+        let mut flush_due = position.0.is_multiple_of(FLUSHED_EVERY);
         let mut bytes = Vec::new();
         if logging || self.recording.is_on() {
-            Entry { position, fingerprint: self.machine.fingerprint(), answer: answer.clone() }.encode(&mut bytes);
+            let fingerprint = self.machine.fingerprint();
+            Entry { position: position.0, fingerprint, answer: answer.clone() }.encode(&mut bytes);
             self.recording.append(position, &bytes);
         }
         if logging {
@@ -234,7 +235,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
                 self.flush();
             }
             let now = clock::boottime_nanoseconds();
-            if position == self.flushed + 1 {
+            if position == self.flushed.next() {
                 self.unflushed_since = now;
             }
             flush_due |= is_due(self.unflushed_since, now);
@@ -242,7 +243,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
                 return Err(None);
             }
         }
-        failpoint!(InputAppended, position);
+        failpoint!(InputAppended, position.0);
         self.control.come_to(position);
         if flush_due {
             self.flush();
@@ -251,7 +252,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
     }
 
     /// The entry at `position`, or `None` when the log ended before it and this node went live.
-    fn drain(&self, position: u64) -> Ended<Option<Arc<Vec<u8>>>> {
+    fn drain(&self, position: LogPosition) -> Ended<Option<Arc<Vec<u8>>>> {
         loop {
             let replays = self.control.replays();
             match self.next_entry(position) {
@@ -269,14 +270,14 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
 
     /// The next entry's answer, or `None` when this node went live at this very request.
     fn replay_input(&mut self, request: &Request) -> Ended<Option<Answer>> {
-        let position = self.position() + 1;
+        let position = self.position().next();
         let Some(bytes) = self.drain(position)? else { return Ok(None) };
-        failpoint!(EntryReplayed, position);
+        failpoint!(EntryReplayed, position.0);
         #[cfg(feature = "lab")]
         let bytes = mutants::replayed(position, bytes);
         let (entry, _) = Entry::decode(&bytes).map_err(|error| diverged(position, error.to_string()))?;
         let fingerprint = if rule!(diverged_halts) { self.machine.fingerprint() } else { entry.fingerprint };
-        entry.check(position, fingerprint, request).map_err(|reason| diverged(position, reason))?;
+        entry.check(position.0, fingerprint, request).map_err(|reason| diverged(position, reason))?;
         let now = clock::boottime_nanoseconds();
         match entry.answer {
             Answer::Counter { value } | Answer::CounterWithAux { value, .. } => self.clock.observe_counter(value, now),
@@ -284,7 +285,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             _ => {}
         }
         self.control.come_to(position);
-        let due = position.is_multiple_of(REPLAYED_EVERY) || is_due(self.replay_told_at, now);
+        let due = position.0.is_multiple_of(REPLAYED_EVERY) || is_due(self.replay_told_at, now);
         if due || position == self.log.newest() {
             self.replay_told_at = now;
             self.log.truncate(position);
@@ -293,10 +294,10 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         Ok(Some(entry.answer))
     }
 
-    fn next_entry(&self, position: u64) -> Next {
+    fn next_entry(&self, position: LogPosition) -> Next {
         let lost = if mutant!(LoseLogTail) { 40 } else { u64::from(mutant!(LoseLastEntry)) };
         if lost > 0
-            && let ended @ (Next::Drained { .. } | Next::Stopped) = self.log.wait_for(position + lost)
+            && let ended @ (Next::Drained { .. } | Next::Stopped) = self.log.wait_for(position.after(lost))
         {
             return ended;
         }
@@ -384,6 +385,6 @@ fn failed(error: impl ToString) -> Option<Input> {
     Some(Input::HostFailed { reason: error.to_string() })
 }
 
-fn diverged(position: u64, reason: String) -> Option<Input> {
+fn diverged(position: LogPosition, reason: String) -> Option<Input> {
     Some(Input::Diverged { position, reason })
 }

@@ -4,6 +4,7 @@ use crate::lab::mutant;
 
 use super::input::Path;
 use super::node::Node;
+use super::numbers::LogPosition;
 use super::output::{HaltReason, Output};
 use super::role::Role;
 use super::trace::TraceEvent;
@@ -43,7 +44,7 @@ impl Node {
         &mut self,
         path: Path,
         message: &Message,
-        position: u64,
+        position: LogPosition,
         released: OutputMark,
         outputs: &mut Vec<Output>,
     ) {
@@ -68,7 +69,7 @@ impl Node {
 
     fn acknowledge(&mut self, path: Path, outputs: &mut Vec<Output>) {
         let (stored, replayed, released) = (self.log.stored, self.log.replayed, self.released.index);
-        let stored = if stored > 0 && mutant!(AcknowledgeOneTooMany) { stored + 1 } else { stored };
+        let stored = if stored > LogPosition::START && mutant!(AcknowledgeOneTooMany) { stored.next() } else { stored };
         // A VMM that is broken so never replays its last entries, and would stall its primary for good (R26).
         #[cfg(feature = "lab")]
         let replayed = if mutant!(AcknowledgeOneTooMany) || mutant!(LoseLogTail) || mutant!(LoseLastEntry) {
@@ -115,7 +116,7 @@ impl Node {
     pub fn accepts_entries(&self, connection: u64, header: &[u8]) -> Option<EntriesRange> {
         let message = Message::decode(header).ok()?;
         let Body::Entries { first, through, .. } = message.body else { return None };
-        let contiguous = first == self.log.stored + 1 && through >= first;
+        let contiguous = first == self.log.stored.next() && through >= first;
         let counts = self.answers()
             && self.belongs(Path::Log { connection }, &message)
             && (contiguous || !self.config.rules.whole_entries);
@@ -138,7 +139,7 @@ impl Node {
         self.acknowledge(path, outputs);
     }
 
-    pub(super) fn entries_replayed(&mut self, through: u64) {
+    pub(super) fn entries_replayed(&mut self, through: LogPosition) {
         if matches!(self.role, Role::Backup | Role::Candidate) {
             self.log.replayed = self.log.replayed.max(through);
         }
@@ -159,7 +160,7 @@ impl Node {
         outputs.push(Output::CloseLog { position });
     }
 
-    pub(super) fn drained(&mut self, position: u64, outputs: &mut Vec<Output>) {
+    pub(super) fn drained(&mut self, position: LogPosition, outputs: &mut Vec<Output>) {
         // A log that was opened again meanwhile has another end.
         if self.role != Role::Candidate || position != self.log.stored {
             return;
@@ -190,7 +191,7 @@ impl Node {
     }
 
     /// R7: a replica that is not the same machine any more must never go live.
-    pub(super) fn diverged(&mut self, position: u64, reason: String, outputs: &mut Vec<Output>) {
+    pub(super) fn diverged(&mut self, position: LogPosition, reason: String, outputs: &mut Vec<Output>) {
         outputs.push(Output::Trace(TraceEvent::Divergence { position, reason: reason.clone() }));
         if self.config.rules.diverged_halts {
             self.halt(HaltReason::Diverged { position, reason }, outputs);

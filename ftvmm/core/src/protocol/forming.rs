@@ -4,7 +4,7 @@ use super::config::Terms;
 use super::go_live::GoLive;
 use super::input::{ArbiterRecord, Path, ReadResult};
 use super::node::{Node, Session};
-use super::numbers::{Generation, Incarnation};
+use super::numbers::{Generation, Incarnation, LogPosition};
 use super::output::{HaltReason, Output};
 use super::role::Role;
 use super::trace::TraceEvent;
@@ -90,7 +90,7 @@ impl Node {
         outputs.push(Output::Trace(TraceEvent::SessionClosed { session: session.number, reason }));
         match self.role {
             Role::Joining => self.give_joining_up("session closed", outputs),
-            Role::Protected if !self.config.rules.one_commit && self.log.acknowledged == 0 => {
+            Role::Protected if !self.config.rules.one_commit && self.log.acknowledged == LogPosition::START => {
                 self.change_role(Role::Alone, "the join is given up without asking", outputs);
             }
             _ => self.forget_joiner(),
@@ -187,7 +187,7 @@ impl Node {
         path: Path,
         message: &Message,
         terms: &Terms,
-        positions: (u64, u64),
+        positions: (LogPosition, LogPosition),
         outputs: &mut Vec<Output>,
     ) {
         let header = &message.header;
@@ -256,7 +256,7 @@ impl Node {
         self.send_on_log(Body::Commit { position, released }, outputs);
         outputs.push(Output::Trace(TraceEvent::SessionOpened { session: number }));
         outputs.push(Output::Trace(TraceEvent::Committed { session: number, position }));
-        outputs.push(Output::StreamEntries { connection, from: position + 1 });
+        outputs.push(Output::StreamEntries { connection, from: position.next() });
         self.start_guest(outputs);
     }
 

@@ -1,6 +1,6 @@
 //! What the threads of a node tell the state machine.
 
-use super::numbers::{Generation, Incarnation};
+use super::numbers::{Generation, Incarnation, LogPosition};
 use super::readiness::Unusable;
 use super::wire::OutputMark;
 
@@ -114,14 +114,14 @@ pub enum Input {
     /// Primary: the vCPU appended entries to the log, up to and including this position.
     EntriesAppended {
         /// Position of the newest entry.
-        through: u64,
+        through: LogPosition,
     },
     /// The guest produced an output, live or in replay; it is held now. Reported before the guest runs on.
     OutputProduced {
         /// The output.
         output: OutputMark,
         /// Position of the last entry before it.
-        depends_on: u64,
+        depends_on: LogPosition,
         /// The newest output beneath a write that may be re-issued yet; 0: none (R23).
         overlaps: u64,
     },
@@ -142,17 +142,17 @@ pub enum Input {
     /// Backup: replay has come so far.
     EntriesReplayed {
         /// Position of the newest entry replayed.
-        through: u64,
+        through: LogPosition,
     },
     /// Candidate: replay has reached the end of the closed log and the guest asks for an input that is not there.
     Drained {
         /// The position that `CloseLog` named.
-        position: u64,
+        position: LogPosition,
     },
     /// Backup: replay differs from the log at this position.
     Diverged {
         /// Position of the first entry that differs.
-        position: u64,
+        position: LogPosition,
         /// What differs.
         reason: String,
     },

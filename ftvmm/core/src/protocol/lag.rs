@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::numbers::LogPosition;
 use super::time::{Instant, Number};
 
 /// A lag above T_LAG divided by this slows the guest.
@@ -61,7 +62,7 @@ impl Share {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Mark {
     /// Position of the last of them.
-    last: u64,
+    last: LogPosition,
     /// When the first of them was acknowledged.
     at: Instant,
     /// The same by the running time of the guest: time in which it is throttled does not count.
@@ -99,7 +100,7 @@ impl Lag {
     }
 
     /// The backup holds the log up to here, which is news.
-    pub(super) fn acknowledged(&mut self, through: u64, now: Instant, lag_max: Duration) {
+    pub(super) fn acknowledged(&mut self, through: LogPosition, now: Instant, lag_max: Duration) {
         let (ran, full) = (self.ran(now), self.marks.len() >= MARKS_MAX);
         match self.marks.back_mut() {
             Some(mark) if full || now.since(mark.at) < lag_max / MARKS => mark.last = through,
@@ -108,7 +109,7 @@ impl Lag {
     }
 
     /// The backup has replayed up to here.
-    pub(super) fn replayed(&mut self, through: u64) {
+    pub(super) fn replayed(&mut self, through: LogPosition) {
         while self.marks.front().is_some_and(|mark| mark.last <= through) {
             self.marks.pop_front();
         }
@@ -217,17 +218,17 @@ mod tests {
         let mut lag = Lag::default();
         let at = |count| Instant(1_000_000_000).after(milliseconds(count));
         assert_eq!(lag.age(at(5)), Duration::ZERO);
-        lag.acknowledged(10, at(5), LAG_MAX);
-        lag.acknowledged(20, at(15), LAG_MAX);
-        lag.acknowledged(30, at(40), LAG_MAX);
+        lag.acknowledged(LogPosition(10), at(5), LAG_MAX);
+        lag.acknowledged(LogPosition(20), at(15), LAG_MAX);
+        lag.acknowledged(LogPosition(30), at(40), LAG_MAX);
         assert_eq!(lag.age(at(50)), milliseconds(45));
-        lag.replayed(10);
+        lag.replayed(LogPosition(10));
         assert_eq!(lag.age(at(50)), milliseconds(45), "one mark covers a while, and counts as old as its first entry");
-        lag.replayed(20);
+        lag.replayed(LogPosition(20));
         assert_eq!(lag.age(at(50)), milliseconds(10));
         lag.resume(at(60));
         assert_eq!(lag.age(at(61)), MILLISECOND);
-        lag.replayed(30);
+        lag.replayed(LogPosition(30));
         assert_eq!(lag.age(at(70)), Duration::ZERO);
     }
 
@@ -235,7 +236,7 @@ mod tests {
     fn the_time_in_which_this_node_stood_still_is_no_lag() {
         let mut lag = Lag::default();
         let at = |count| Instant(1_000_000_000).after(milliseconds(count));
-        lag.acknowledged(10, at(5), LAG_MAX);
+        lag.acknowledged(LogPosition(10), at(5), LAG_MAX);
         lag.stood_still(milliseconds(700));
         lag.control(at(715), milliseconds(710), LAG_MAX);
         assert_eq!((lag.age(at(715)), lag.share()), (milliseconds(10), Share::WHOLE));
@@ -246,10 +247,10 @@ mod tests {
     fn marks_are_bounded() {
         let mut lag = Lag::default();
         for position in 1..=1000 {
-            lag.acknowledged(position, Instant(1).after(position as u32 * LAG_MAX), LAG_MAX);
+            lag.acknowledged(LogPosition(position), Instant(1).after(position as u32 * LAG_MAX), LAG_MAX);
         }
         assert_eq!(lag.marks.len(), MARKS_MAX);
-        lag.replayed(999);
+        lag.replayed(LogPosition(999));
         assert_eq!(lag.marks.len(), 1, "the newest entry is not replayed yet");
     }
 
@@ -280,8 +281,8 @@ mod tests {
                 if share > 0.0 || self.milliseconds.is_multiple_of(50) {
                     self.heard = self.replayed;
                     let now = self.now();
-                    self.lag.acknowledged((self.done * 1000.0) as u64, now, LAG_MAX);
-                    self.lag.replayed((self.heard * 1000.0) as u64);
+                    self.lag.acknowledged(LogPosition((self.done * 1000.0) as u64), now, LAG_MAX);
+                    self.lag.replayed(LogPosition((self.heard * 1000.0) as u64));
                 }
                 self.lag.control(self.now(), MILLISECOND, LAG_MAX);
                 longest = longest.max((self.done - self.replayed) / speed);

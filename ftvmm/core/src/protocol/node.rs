@@ -8,7 +8,7 @@ use super::arbitration::Arbitration;
 use super::config::Config;
 use super::go_live::GoLive;
 use super::input::{Input, Path};
-use super::numbers::{Generation, Incarnation};
+use super::numbers::{Generation, Incarnation, LogPosition};
 use super::output::{HaltReason, Output};
 use super::primary::LogState;
 use super::readiness::Readiness;
@@ -68,7 +68,7 @@ pub struct Node {
     /// The last output that completed (R): on the primary its own, on the backup what it heard.
     pub(super) released: OutputMark,
     /// Backup: the outputs of replay that R has not come to, each behind the position that it depends on.
-    pub(super) unreleased: VecDeque<(u64, OutputMark)>,
+    pub(super) unreleased: VecDeque<(LogPosition, OutputMark)>,
     /// Primary: the newest output of which the backup has said that it knows it to have completed.
     pub(super) confirmed: u64,
     /// Primary: the newest output of whose completion the backup was told on the log.

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::input::{ArbiterRecord, Path};
 use super::lag::Share;
-use super::numbers::Generation;
+use super::numbers::{Generation, LogPosition};
 use super::trace::TraceEvent;
 
 /// One thing to be done, in the order given.
@@ -29,7 +29,7 @@ pub enum Output {
         /// The runtime's number of the connection.
         connection: u64,
         /// Position of the first entry to send.
-        from: u64,
+        from: LogPosition,
     },
     /// Read the newest record of the VM; answer with `ArbiterRead`.
     ReadArbiter {
@@ -50,12 +50,12 @@ pub enum Output {
     /// Candidate: entries beyond this position are thrown away; replay to it, then say `Drained`.
     CloseLog {
         /// Position of the last entry that counts.
-        position: u64,
+        position: LogPosition,
     },
     /// Back to being a backup: take entries again, from the one after this position.
     ReopenLog {
         /// Position of the last entry held.
-        position: u64,
+        position: LogPosition,
     },
     /// Open NIC and disk where they are not open yet, look whether they can be used, and say `DevicesChecked`. What can be used stays
     /// open, so that `Attach` and `StartGuest` have nothing left that can fail or take time (R24).
@@ -93,7 +93,7 @@ pub enum Output {
     /// Primary: entries up to this position will not be asked for again.
     TruncateLog {
         /// Position of the last entry that may be forgotten.
-        through: u64,
+        through: LogPosition,
     },
     /// Outputs up to this index will not be re-issued: on the backup by itself, those that replay has yet to come to included; on the primary
     /// by its backup, or by nobody.
@@ -180,7 +180,7 @@ pub enum HaltReason {
     #[error("diverged at position {position}: {reason}")]
     Diverged {
         /// Position of the first entry that differs.
-        position: u64,
+        position: LogPosition,
         /// What differs.
         reason: String,
     },

@@ -8,7 +8,7 @@ use crate::lab::mutant;
 use super::input::Path;
 use super::lag::Lag;
 use super::node::Node;
-use super::numbers::Incarnation;
+use super::numbers::{Incarnation, LogPosition};
 use super::output::Output;
 use super::role::Role;
 use super::time::{Instant, Number};
@@ -19,15 +19,15 @@ use super::wire::{Body, Message, OutputMark};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct LogState {
     /// Position of the newest entry appended (primary).
-    pub(super) appended: u64,
+    pub(super) appended: LogPosition,
     /// Position up to which the backup holds the log (primary: heard; backup: said).
-    pub(super) acknowledged: u64,
+    pub(super) acknowledged: LogPosition,
     /// Position of the newest entry held (backup).
-    pub(super) stored: u64,
+    pub(super) stored: LogPosition,
     /// Position of the newest entry replayed (backup: own; primary: heard).
-    pub(super) replayed: u64,
+    pub(super) replayed: LogPosition,
     /// When entries were appended: (last position, when its first was), oldest first, at most a few dozen.
-    ages: VecDeque<(u64, Instant)>,
+    ages: VecDeque<(LogPosition, Instant)>,
     /// Primary: how far the backup's replay is behind.
     pub(super) lag: Lag,
     /// Candidate: the log is closed and replayed to its end.
@@ -48,7 +48,7 @@ impl LogState {
         self.lag.numbers(visit);
     }
 
-    fn append(&mut self, through: u64, now: Instant, mark_every: Duration) {
+    fn append(&mut self, through: LogPosition, now: Instant, mark_every: Duration) {
         if through <= self.appended {
             return;
         }
@@ -61,7 +61,7 @@ impl LogState {
     }
 
     /// The backup holds the log up to here; returns whether that is news.
-    fn acknowledge(&mut self, through: u64) -> bool {
+    fn acknowledge(&mut self, through: LogPosition) -> bool {
         let news = through > self.acknowledged;
         self.acknowledged = self.acknowledged.max(through);
         while self.ages.front().is_some_and(|(last, _)| *last <= self.acknowledged) {
@@ -71,7 +71,7 @@ impl LogState {
     }
 
     /// The backup says that it holds the log up to `stored` and has replayed it up to `replayed`; returns whether the first is news.
-    fn heard(&mut self, stored: u64, replayed: u64, now: Instant, lag_max: Duration) -> bool {
+    fn heard(&mut self, stored: LogPosition, replayed: LogPosition, now: Instant, lag_max: Duration) -> bool {
         let news = self.acknowledge(stored);
         if news {
             self.lag.acknowledged(stored, now, lag_max);
@@ -82,7 +82,7 @@ impl LogState {
     }
 
     /// The backup is there again. What it owes is counted from now: nothing could reach it meanwhile.
-    fn resume(&mut self, stored: u64, replayed: u64, now: Instant, lag_max: Duration) {
+    fn resume(&mut self, stored: LogPosition, replayed: LogPosition, now: Instant, lag_max: Duration) {
         self.heard(stored, replayed, now, lag_max);
         self.ages.iter_mut().for_each(|(_, at)| *at = now);
         self.lag.resume(now);
@@ -90,7 +90,7 @@ impl LogState {
 }
 
 impl Node {
-    pub(super) fn entries_appended(&mut self, through: u64, outputs: &mut Vec<Output>) {
+    pub(super) fn entries_appended(&mut self, through: LogPosition, outputs: &mut Vec<Output>) {
         if self.role != Role::Protected && !self.awaits_first_answer() {
             // Nobody else needs them: what is live alone has the state itself.
             self.log.appended = self.log.appended.max(through);
@@ -107,7 +107,13 @@ impl Node {
     }
 
     /// The header for a frame with the entries `first..=through` on this connection; `None`: do not send it.
-    pub fn stamp_entries(&mut self, connection: u64, first: u64, through: u64, now: Instant) -> Option<Vec<u8>> {
+    pub fn stamp_entries(
+        &mut self,
+        connection: u64,
+        first: LogPosition,
+        through: LogPosition,
+        now: Instant,
+    ) -> Option<Vec<u8>> {
         let session = self.session?;
         let streams = self.role == Role::Protected || self.awaits_first_answer();
         if !streams || !session.established || session.connection != connection {
@@ -140,7 +146,7 @@ impl Node {
         &mut self,
         path: Path,
         message: &Message,
-        (stored, replayed, released): (u64, u64, u64),
+        (stored, replayed, released): (LogPosition, LogPosition, u64),
         lacks: u8,
         outputs: &mut Vec<Output>,
     ) {
@@ -170,7 +176,7 @@ impl Node {
     }
 
     /// The backup is there again, over a new session (R12): the log goes on from what it holds.
-    pub(super) fn resumed(&mut self, stored: u64, replayed: u64, outputs: &mut Vec<Output>) {
+    pub(super) fn resumed(&mut self, stored: LogPosition, replayed: LogPosition, outputs: &mut Vec<Output>) {
         if stored > self.log.appended || stored < self.log.acknowledged {
             // It does not hold what it has acknowledged, or holds what never was: not the backup that was committed to.
             self.close_session("not the backup that was committed to", outputs);
@@ -184,7 +190,7 @@ impl Node {
         self.log.resume(stored, replayed, self.now, self.config.timing.lag);
         self.next_heartbeat = self.now;
         outputs.push(Output::Trace(TraceEvent::SessionOpened { session: number }));
-        outputs.push(Output::StreamEntries { connection, from: stored + 1 });
+        outputs.push(Output::StreamEntries { connection, from: stored.next() });
         outputs.push(Output::TryRelease);
     }
 

@@ -3,6 +3,7 @@
 use super::go_live::GoLive;
 use super::input::OutputResult;
 use super::node::Node;
+use super::numbers::LogPosition;
 use super::output::{HaltReason, Output};
 use super::role::Role;
 use super::status::Status;
@@ -14,7 +15,7 @@ impl Node {
     /// Whether this output may leave now (R5): looked at right before the system call, with a fresh clock reading. Only the output after
     /// the last completed one may; so emit, report `OutputDone`, then look at the next. A write that `overlaps` an older one would be
     /// undone for a while if the backup re-issued that (R23).
-    pub fn may_release(&self, output_index: u64, depends_on: u64, overlaps: u64, now: Instant) -> bool {
+    pub fn may_release(&self, output_index: u64, depends_on: LogPosition, overlaps: u64, now: Instant) -> bool {
         let rules = &self.config.rules;
         let released = self.released.index;
         if output_index <= released || (rules.output_order && output_index != released + 1) {
@@ -37,7 +38,7 @@ impl Node {
     pub(super) fn output_produced(
         &mut self,
         output: OutputMark,
-        depends_on: u64,
+        depends_on: LogPosition,
         overlaps: u64,
         outputs: &mut Vec<Output>,
     ) {

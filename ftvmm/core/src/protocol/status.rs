@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::lag::Share;
-use super::numbers::{Generation, Incarnation};
+use super::numbers::{Generation, Incarnation, LogPosition};
 use super::output::HaltReason;
 use super::role::Role;
 
@@ -17,13 +17,13 @@ pub struct Status {
     /// The random number of this process start.
     pub incarnation: Incarnation,
     /// Position of the newest entry appended (primary).
-    pub appended: u64,
+    pub appended: LogPosition,
     /// Position of the newest entry held (backup).
-    pub stored: u64,
+    pub stored: LogPosition,
     /// Position acknowledged: heard by the primary, said by the backup.
-    pub acknowledged: u64,
+    pub acknowledged: LogPosition,
     /// Position replayed: by the backup itself, or as the primary heard.
-    pub replayed: u64,
+    pub replayed: LogPosition,
     /// Index of the newest output produced, live or by replay.
     pub produced: u64,
     /// Index of the last output completed: R on the primary, the R it knows on the backup.

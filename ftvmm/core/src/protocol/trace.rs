@@ -1,6 +1,6 @@
 //! The trace events that the state machine gives; `docs/architecture.md` lists them all.
 
-use super::numbers::Generation;
+use super::numbers::{Generation, LogPosition};
 use super::role::Role;
 
 /// One trace event. The runtime adds node, incarnation, generation and clocks.
@@ -18,17 +18,17 @@ pub enum TraceEvent {
     /// `arbiter`: `operation` is `bootstrap`, `read` or `ask`; `outcome` is `won`, `lost`, `unreachable`, or the generation read
     Arbiter { operation: &'static str, wanted: Generation, outcome: String },
     /// `committed`
-    Committed { session: u64, position: u64 },
+    Committed { session: u64, position: LogPosition },
     /// `acknowledged`, by `backup` (about to be sent) or `primary` (heard)
-    Acknowledged { position: u64, by: &'static str },
+    Acknowledged { position: LogPosition, by: &'static str },
     /// `output-done`
     OutputDone { through: u64 },
     /// `protection`
     Protection { lacks: Option<String> },
     /// `closed-log`
-    ClosedLog { position: u64 },
+    ClosedLog { position: LogPosition },
     /// `drained`
-    Drained { position: u64 },
+    Drained { position: LogPosition },
     /// `attached`
     Attached,
     /// `announced`
@@ -40,7 +40,7 @@ pub enum TraceEvent {
     /// `paused`
     Paused { gap_milliseconds: u64 },
     /// `divergence`
-    Divergence { position: u64, reason: String },
+    Divergence { position: LogPosition, reason: String },
     /// `halted`
     Halted { reason: String },
     /// `stopped`

@@ -6,7 +6,7 @@ use crate::log::Fingerprint;
 use crate::machine::HostKind;
 
 use super::config::Terms;
-use super::numbers::{Generation, Incarnation};
+use super::numbers::{Generation, Incarnation, LogPosition};
 
 /// An output: its number, and what the guest was then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -51,14 +51,14 @@ pub enum Body {
         /// What the sender is configured with.
         terms: Terms,
         /// Position of the last entry held.
-        stored: u64,
+        stored: LogPosition,
         /// Position of the last entry replayed.
-        replayed: u64,
+        replayed: LogPosition,
     },
     /// Primary: you are the backup, from this state on (R14).
     Commit {
         /// S: the position of the state that the joiner has (0 is the initial state).
-        position: u64,
+        position: LogPosition,
         /// R: the last output that has completed.
         released: OutputMark,
     },
@@ -72,16 +72,16 @@ pub enum Body {
         /// R: the last output that has completed.
         released: OutputMark,
         /// Position of the first entry.
-        first: u64,
+        first: LogPosition,
         /// Position of the last entry.
-        through: u64,
+        through: LogPosition,
     },
     /// Backup: the answer to a heartbeat, and the acknowledgement of entries.
     Answer {
         /// Position of the last entry held: all up to it are held whole (R6).
-        stored: u64,
+        stored: LogPosition,
         /// Position of the last entry replayed.
-        replayed: u64,
+        replayed: LogPosition,
         /// Index of R as the backup knows it: outputs up to it are not re-issued (R23).
         released: u64,
         /// What it needs for a takeover and cannot use: a bit each for NIC, disk and arbiter (R25).
@@ -107,9 +107,9 @@ pub struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntriesRange {
     /// Position of the first entry.
-    pub first: u64,
+    pub first: LogPosition,
     /// Position of the last entry.
-    pub through: u64,
+    pub through: LogPosition,
 }
 
 /// Bytes that are no message.
@@ -138,6 +138,10 @@ impl Reader<'_> {
 
     fn number(&mut self) -> Result<u64, WireError> {
         Ok(u64::from_le_bytes(self.take()?))
+    }
+
+    fn position(&mut self) -> Result<LogPosition, WireError> {
+        Ok(LogPosition(self.number()?))
     }
 
     fn fingerprint(&mut self) -> Result<Fingerprint, WireError> {
@@ -180,11 +184,11 @@ impl Message {
                 terms.encode(&mut bytes);
             }
             Body::Welcome { terms, stored, replayed } => {
-                numbers(&[stored, replayed]);
+                numbers(&[stored.0, replayed.0]);
                 terms.encode(&mut bytes);
             }
             Body::Commit { position, released } => {
-                numbers(&[position, released.index]);
+                numbers(&[position.0, released.index]);
                 bytes.extend_from_slice(&released.fingerprint.0);
             }
             Body::Heartbeat { released } => {
@@ -192,11 +196,11 @@ impl Message {
                 bytes.extend_from_slice(&released.fingerprint.0);
             }
             Body::Entries { released, first, through } => {
-                numbers(&[released.index, first, through]);
+                numbers(&[released.index, first.0, through.0]);
                 bytes.extend_from_slice(&released.fingerprint.0);
             }
             Body::Answer { stored, replayed, released, lacks } => {
-                numbers(&[stored, replayed, released]);
+                numbers(&[stored.0, replayed.0, released]);
                 bytes.push(lacks);
             }
             Body::Farewell { exit_status } => bytes.extend_from_slice(&exit_status.to_le_bytes()),
@@ -219,9 +223,9 @@ impl Message {
         };
         let body = match kind {
             1 => Body::Hello { backup: Incarnation(reader.number()?), terms: reader.terms()? },
-            2 => Body::Welcome { stored: reader.number()?, replayed: reader.number()?, terms: reader.terms()? },
+            2 => Body::Welcome { stored: reader.position()?, replayed: reader.position()?, terms: reader.terms()? },
             3 => {
-                let (position, index) = (reader.number()?, reader.number()?);
+                let (position, index) = (reader.position()?, reader.number()?);
                 Body::Commit { position, released: OutputMark { index, fingerprint: reader.fingerprint()? } }
             }
             4 => {
@@ -229,11 +233,11 @@ impl Message {
                 Body::Heartbeat { released: OutputMark { index, fingerprint: reader.fingerprint()? } }
             }
             5 => {
-                let (index, first, through) = (reader.number()?, reader.number()?, reader.number()?);
+                let (index, first, through) = (reader.number()?, reader.position()?, reader.position()?);
                 Body::Entries { released: OutputMark { index, fingerprint: reader.fingerprint()? }, first, through }
             }
             6 => {
-                let (stored, replayed, released) = (reader.number()?, reader.number()?, reader.number()?);
+                let (stored, replayed, released) = (reader.position()?, reader.position()?, reader.number()?);
                 let [lacks] = reader.take()?;
                 Body::Answer { stored, replayed, released, lacks }
             }
@@ -296,27 +300,27 @@ mod tests {
             .prop_map(|(index, bytes)| OutputMark { index, fingerprint: Fingerprint(bytes) })
     }
 
+    fn positions() -> impl Strategy<Value = LogPosition> {
+        any::<u64>().prop_map(LogPosition)
+    }
+
     fn bodies() -> impl Strategy<Value = Body> {
         prop_oneof![
             (terms(), any::<u64>()).prop_map(|(terms, backup)| Body::Hello { terms, backup: Incarnation(backup) }),
-            (terms(), any::<u64>(), any::<u64>()).prop_map(|(terms, stored, replayed)| Body::Welcome {
+            (terms(), positions(), positions()).prop_map(|(terms, stored, replayed)| Body::Welcome {
                 terms,
                 stored,
                 replayed
             }),
-            (any::<u64>(), marks()).prop_map(|(position, released)| Body::Commit { position, released }),
+            (positions(), marks()).prop_map(|(position, released)| Body::Commit { position, released }),
             marks().prop_map(|released| Body::Heartbeat { released }),
-            (marks(), any::<u64>(), any::<u64>()).prop_map(|(released, first, through)| Body::Entries {
+            (marks(), positions(), positions()).prop_map(|(released, first, through)| Body::Entries {
                 released,
                 first,
                 through
             }),
-            any::<([u64; 3], u8)>().prop_map(|([stored, replayed, released], lacks)| Body::Answer {
-                stored,
-                replayed,
-                released,
-                lacks
-            }),
+            (positions(), positions(), any::<u64>(), any::<u8>())
+                .prop_map(|(stored, replayed, released, lacks)| Body::Answer { stored, replayed, released, lacks }),
             any::<i32>().prop_map(|exit_status| Body::Farewell { exit_status }),
         ]
     }

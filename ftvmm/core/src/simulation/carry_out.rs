@@ -151,7 +151,7 @@ impl World {
 
     fn run_guest(&mut self, host: usize) {
         if let Some(process) = self.hosts[host].process.as_mut() {
-            process.entries.truncate(process.guest.position as usize);
+            process.entries.truncate(process.guest.position.0 as usize);
             process.truncated = process.guest.position;
             if !std::mem::replace(&mut process.live, true) {
                 self.local_now(host, 0, Local::GuestRun);
@@ -199,13 +199,13 @@ impl World {
         let clock = self.hosts[host].clock(self.now);
         let Some(process) = self.hosts[host].process.as_mut() else { return };
         let Some((connection, first)) = process.stream else { return };
-        let through = process.entries.len() as u64;
+        let through = process.newest();
         if first > through {
             return;
         }
         let Some(header) = process.node.stamp_entries(connection, first, through, clock) else { return };
-        process.stream = Some((connection, through + 1));
-        let values = process.entries[first as usize - 1..].to_vec();
+        process.stream = Some((connection, through.next()));
+        let values = process.entries[first.0 as usize - 1..].to_vec();
         let connection = connection as usize;
         // Without R6 the first half of a frame is taken for the whole one.
         let half = (!self.rules.whole_entries).then(|| values[..values.len() / 2].to_vec());
@@ -226,9 +226,9 @@ impl World {
         let Some(process) = self.hosts[host].process.as_mut() else { return };
         let connection = connection as u64;
         if let Some(range) = process.node.accepts_entries(connection, &header) {
-            let missing = (process.entries.len() as u64 + 1).saturating_sub(range.first) as usize;
+            let missing = process.newest().next().since(range.first) as usize;
             process.entries.extend(values.iter().skip(missing));
-            let to_replay = process.entries.len() as u64 - process.guest.position;
+            let to_replay = process.newest().since(process.guest.position);
             if self.only_replay_is_slow() {
                 let verdict = check_lag(to_replay * SLOW_REPLAY, &self.schedule.timing(host));
                 self.verdict(verdict);
@@ -267,13 +267,14 @@ impl World {
         if process.live {
             return;
         }
-        let all = process.closed_at.map_or(process.entries.len(), |end| process.entries.len().min(end as usize));
-        let position = process.guest.position as usize;
+        let newest = process.newest();
+        let all = process.closed_at.map_or(newest, |end| newest.min(end));
+        let position = process.guest.position;
         let slow = is_slow && position < all;
-        let end = if slow { position + 1 } else { all };
+        let end = if slow { position.next() } else { all };
         let mut produced = Vec::new();
-        while (process.guest.position as usize) < end {
-            produced.extend(process.guest.take(process.entries[process.guest.position as usize]));
+        while process.guest.position < end {
+            produced.extend(process.guest.take(process.entries[process.guest.position.0 as usize]));
         }
         let forgotten = process.forgotten;
         process

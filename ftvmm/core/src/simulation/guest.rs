@@ -2,7 +2,7 @@
 
 use super::random::mix;
 use crate::log::Fingerprint;
-use crate::protocol::{Input, OutputMark};
+use crate::protocol::{Input, LogPosition, OutputMark};
 
 /// Blocks of the modelled disk.
 pub const BLOCKS: usize = 4;
@@ -22,7 +22,7 @@ pub struct GuestOutput {
     /// From 1, in program order.
     pub index: u64,
     /// Position of the last entry before it.
-    pub depends_on: u64,
+    pub depends_on: LogPosition,
     /// The last write of the same block before it; 0: none.
     pub overlaps: u64,
     /// Frame or block write.
@@ -60,7 +60,7 @@ pub struct Guest {
     pub small: bool,
     chain: u64,
     /// Inputs taken.
-    pub position: u64,
+    pub position: LogPosition,
     /// Outputs produced.
     pub outputs: u64,
     /// What each block holds for the guest: its own last write, in program order.
@@ -73,7 +73,7 @@ impl Guest {
     /// The next input that the guest needs.
     pub fn request(&self) -> GuestRequest {
         if self.small {
-            return if self.position == 0 { GuestRequest::Number } else { GuestRequest::Read(0) };
+            return if self.position == LogPosition::START { GuestRequest::Number } else { GuestRequest::Read(0) };
         }
         let word = mix(self.chain ^ 1);
         if word.is_multiple_of(3) { GuestRequest::Read((word >> 8) as usize % BLOCKS) } else { GuestRequest::Number }
@@ -81,13 +81,13 @@ impl Guest {
 
     /// Whether it has come to its end.
     pub fn is_done(&self) -> bool {
-        self.small && self.position == 2
+        self.small && self.position == LogPosition(2)
     }
 
     /// Takes an input; returns the outputs that follow it.
     pub fn take(&mut self, input: u64) -> Vec<GuestOutput> {
         self.chain = mix(self.chain ^ mix(input));
-        self.position += 1;
+        self.position = self.position.next();
         let count = if self.small { 1 } else { mix(self.chain ^ 2) % 3 };
         (0..count).map(|number| self.produce(number)).collect()
     }

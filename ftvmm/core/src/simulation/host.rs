@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::guest::{Guest, GuestOutput};
 use super::world::Event;
-use crate::protocol::{Instant, Node, Remembered, Share};
+use crate::protocol::{Instant, LogPosition, Node, Remembered, Share};
 
 /// A process: the state machine, and what a node's threads keep.
 #[derive(Clone, Hash)]
@@ -24,9 +24,9 @@ pub struct Process {
     /// The log, from position 1 on.
     pub entries: Vec<u64>,
     /// Primary: entries up to here take up no room any more.
-    pub truncated: u64,
+    pub truncated: LogPosition,
     /// Backup: the log is closed at this position.
-    pub closed_at: Option<u64>,
+    pub closed_at: Option<LogPosition>,
     /// Backup: replay has begun.
     pub replaying: bool,
     pub replay_due: bool,
@@ -41,7 +41,7 @@ pub struct Process {
     /// When the state machine hears the last of what the guest's thread has told it.
     pub told_at: u64,
     /// Primary: the connection that entries go to, and the next one to send.
-    pub stream: Option<(u64, u64)>,
+    pub stream: Option<(u64, LogPosition)>,
     /// The next tick that is on its way.
     pub tick_at: u64,
 }
@@ -56,7 +56,7 @@ impl Process {
             share: Share::WHOLE,
             read_failed: false,
             entries: Vec::new(),
-            truncated: 0,
+            truncated: LogPosition::START,
             closed_at: None,
             replaying: false,
             replay_due: false,
@@ -68,6 +68,11 @@ impl Process {
             stream: None,
             tick_at: u64::MAX,
         }
+    }
+
+    /// Position of the newest entry in the log.
+    pub fn newest(&self) -> LogPosition {
+        LogPosition(self.entries.len() as u64)
     }
 }
 

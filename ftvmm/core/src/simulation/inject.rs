@@ -2,7 +2,7 @@
 
 use super::fault::{FaultKind, MILLISECOND, Paths};
 use super::world::{Event, Local, World};
-use crate::protocol::{Body, Generation, Header, Incarnation, Input, Message, Path};
+use crate::protocol::{Body, Generation, Header, Incarnation, Input, LogPosition, Message, Path};
 
 impl World {
     pub(super) fn inject(&mut self, number: usize) {
@@ -92,10 +92,10 @@ impl World {
     }
 
     /// Damages the guest of a host that replays; gives the position of the next entry.
-    fn corrupt(&mut self, host: usize) -> Option<u64> {
+    fn corrupt(&mut self, host: usize) -> Option<LogPosition> {
         let process = self.hosts[host].process.as_mut().filter(|process| process.replaying && !process.live)?;
         process.guest.corrupt();
-        Some(process.guest.position + 1)
+        Some(process.guest.position.next())
     }
 
     fn trap(&mut self, host: usize) {
@@ -118,7 +118,8 @@ impl World {
             stamp: clock,
             echo: clock,
         };
-        let answer = Body::Answer { stored: 1 << 40, replayed: 1 << 40, released: 1 << 40, lacks: 0 };
+        let everything = LogPosition(1 << 40);
+        let answer = Body::Answer { stored: everything, replayed: everything, released: 1 << 40, lacks: 0 };
         let bytes = Message { header, body: answer }.encode();
         let path = Path::Heartbeat { network: 1 };
         self.local_now(host, 0, Local::Input(Input::Message { path, bytes }));

@@ -382,7 +382,7 @@ impl World {
         if !process.live || process.share == Share::NONE {
             return;
         }
-        if process.entries.len() as u64 >= process.truncated + BUFFER_ENTRIES {
+        if process.newest() >= process.truncated.after(BUFFER_ENTRIES) {
             self.coverage.log_waits += 1;
             return;
         }

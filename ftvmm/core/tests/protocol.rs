@@ -7,7 +7,7 @@ use _core::log::Fingerprint;
 use _core::machine::HostKind;
 use _core::protocol::{
     ArbiterRecord, AskResult, Body, Config, Generation, Header, Incarnation, Input, Instant, LogPosition, Message,
-    Node, Output, OutputMark, OutputResult, Path, ReadResult, Role, Share, Terms, TraceEvent, Unusable,
+    Node, Output, OutputIndex, OutputMark, OutputResult, Path, ReadResult, Role, Share, Terms, TraceEvent, Unusable,
 };
 
 const VM: [u8; 16] = [7; 16];
@@ -54,11 +54,7 @@ impl Stepped {
     /// A primary whose spare has answered: it reads the arbiter under the number returned.
     fn welcomed() -> (Stepped, u64) {
         let mut primary = Stepped::greeting();
-        primary.hear(
-            SPARE,
-            Body::Welcome { terms: config().terms(), stored: LogPosition::START, replayed: LogPosition::START },
-            0,
-        );
+        primary.hear(SPARE, welcome(config().terms(), 0, 0), 0);
         let request = primary.read_request().unwrap();
         (primary, request)
     }
@@ -244,9 +240,24 @@ fn record(request: u64, incarnation: Incarnation) -> Input {
     }
 }
 
+fn welcome(terms: Terms, stored: u64, replayed: u64) -> Body {
+    Body::Welcome { terms, stored: LogPosition(stored), replayed: LogPosition(replayed) }
+}
+
+/// The backup holds and has replayed so much of the log, and knows of so many outputs that they have left.
+fn answer(stored: u64, replayed: u64, released: u64, lacks: u8) -> Body {
+    let (stored, replayed) = (LogPosition(stored), LogPosition(replayed));
+    Body::Answer { stored, replayed, released: OutputIndex(released), lacks }
+}
+
+/// The guest has produced an output, before its first input.
+fn produced(output: OutputMark, overlaps: u64) -> Input {
+    Input::OutputProduced { output, depends_on: LogPosition::START, overlaps: OutputIndex(overlaps) }
+}
+
 /// The output of this number of a guest that goes its way.
 fn output(index: u64) -> OutputMark {
-    OutputMark { index, fingerprint: Fingerprint([index as u8; 16]) }
+    OutputMark { index: OutputIndex(index), fingerprint: Fingerprint([index as u8; 16]) }
 }
 
 #[test]
@@ -261,11 +272,7 @@ fn a_difference_of_terms_is_refused_by_name() {
     assert_eq!(spare.halt_reason(), difference);
 
     let mut other = Stepped::greeting();
-    other.hear(
-        SPARE,
-        Body::Welcome { terms: primary.terms(), stored: LogPosition::START, replayed: LogPosition::START },
-        0,
-    );
+    other.hear(SPARE, welcome(primary.terms(), 0, 0), 0);
     assert!(other.outputs.contains(&Output::CloseSession { connection: 1 }), "{:?}", other.outputs);
     assert!(format!("{:?}", other.outputs).contains(difference), "{:?}", other.outputs);
     assert_eq!(other.read_request(), None);
@@ -284,7 +291,7 @@ fn hosts_that_the_image_tells_apart_are_refused_by_name() {
 
     let mut other = Stepped::greeting();
     let newer = Terms { determinism_pass: determinism::VERSION + 1, ..config().terms() };
-    other.hear(SPARE, Body::Welcome { terms: newer, stored: LogPosition::START, replayed: LogPosition::START }, 0);
+    other.hear(SPARE, welcome(newer, 0, 0), 0);
     let outputs = format!("{:?}", other.outputs);
     assert!(outputs.contains("the peer's determinism pass has version 3, and version 2 here"), "{outputs}");
 }
@@ -381,7 +388,7 @@ fn trapped() -> Input {
 #[test]
 fn a_trap_ends_a_protected_primary_without_a_farewell_once_its_outputs_have_left() {
     let mut primary = Stepped::protected();
-    primary.step(Input::OutputProduced { output: output(1), depends_on: LogPosition::START, overlaps: 0 });
+    primary.step(produced(output(1), 0));
     primary.step(trapped());
     assert_eq!(primary.node.role(), Role::Protected);
     primary.step(Input::OutputDone { output: output(1), result: OutputResult::Completed });
@@ -433,11 +440,7 @@ fn a_primary_whose_backup_is_gone_has_its_guest_run_on_alone() {
 fn a_primary_that_stood_still_does_not_slow_its_guest_for_that() {
     let mut primary = Stepped::protected();
     primary.step(Input::EntriesAppended { through: LogPosition(5) });
-    primary.hear(
-        SPARE,
-        Body::Answer { stored: LogPosition(5), replayed: LogPosition(3), released: 0, lacks: 0 },
-        primary.now.0,
-    );
+    primary.hear(SPARE, answer(5, 3, 0, 0), primary.now.0);
     primary.now = primary.now.after(config().timing.lag);
     primary.step(Input::Tick);
     assert_eq!(primary.share(), None);
@@ -457,11 +460,7 @@ fn a_host_that_fails_ends_its_node_whatever_it_is() {
 fn a_primary_announces_itself_while_its_lease_lasts_and_no_longer() {
     let mut primary = Stepped::protected();
     assert!(!primary.node.may_announce(primary.now), "no answer has come yet");
-    primary.hear(
-        SPARE,
-        Body::Answer { stored: LogPosition::START, replayed: LogPosition::START, released: 0, lacks: 0 },
-        primary.now.0,
-    );
+    primary.hear(SPARE, answer(0, 0, 0, 0), primary.now.0);
     assert!(primary.node.may_announce(primary.now));
     let lease = config().timing.lease;
     assert!(!primary.node.may_announce(primary.now.after(lease)), "it slept, and its backup may be live");
@@ -472,11 +471,7 @@ fn a_primary_announces_itself_while_its_lease_lasts_and_no_longer() {
 fn a_backup_whose_first_answer_acknowledges_entries_is_not_suspected_of_lag() {
     let mut primary = Stepped::protected();
     primary.step(Input::EntriesAppended { through: LogPosition(1) });
-    primary.hear(
-        SPARE,
-        Body::Answer { stored: LogPosition(1), replayed: LogPosition::START, released: 0, lacks: 0 },
-        primary.now.0,
-    );
+    primary.hear(SPARE, answer(1, 0, 0, 0), primary.now.0);
     assert_eq!(primary.node.status(primary.now).suspicion, None);
 }
 
@@ -490,9 +485,7 @@ fn a_replay_that_stays_behind_slows_and_stalls_the_guest_and_costs_the_backup_it
         primary.now = Instant(primary.now.0 + 10_000_000);
         primary.step(Input::EntriesAppended { through: LogPosition(position) });
         shares.extend(primary.share());
-        let (stored, replayed) = (LogPosition(position), LogPosition(position / 2));
-        let answer = Body::Answer { stored, replayed, released: 0, lacks: 0 };
-        primary.hear(SPARE, answer, primary.now.0);
+        primary.hear(SPARE, answer(position, position / 2, 0, 0), primary.now.0);
         shares.extend(primary.share());
     }
     let suspicion = primary.node.status(primary.now).suspicion;
@@ -525,20 +518,12 @@ fn a_winner_announces_itself_once_it_is_attached() {
 fn a_backup_that_is_there_again_is_not_suspected_for_what_could_not_reach_it() {
     let mut primary = Stepped::protected();
     primary.step(Input::EntriesAppended { through: LogPosition(8) });
-    primary.hear(
-        SPARE,
-        Body::Answer { stored: LogPosition(5), replayed: LogPosition(3), released: 0, lacks: 0 },
-        primary.now.0,
-    );
+    primary.hear(SPARE, answer(5, 3, 0, 0), primary.now.0);
     primary.step(Input::SessionClosed { connection: 1, reason: "reset".to_owned() });
     primary.pass_without_arbiter(2 * config().timing.lag);
     primary.step(Input::SessionOpened { connection: 2, dialled: true });
     primary.session = 2;
-    primary.hear(
-        SPARE,
-        Body::Welcome { terms: config().terms(), stored: LogPosition(5), replayed: LogPosition(3) },
-        primary.now.0,
-    );
+    primary.hear(SPARE, welcome(config().terms(), 5, 3), primary.now.0);
     assert_eq!(primary.node.status(primary.now).suspicion, None);
     assert_eq!(primary.read_request(), None);
     primary.pass_without_arbiter(config().timing.detect / 2);
@@ -565,7 +550,7 @@ fn what_a_dead_primary_had_sent_before_is_no_sign_of_its_life() {
 fn a_backup_whose_replay_falls_short_of_what_has_left_halts_and_does_not_ask() {
     let mut candidate = Stepped::backup();
     candidate.hear(PRIMARY, Body::Heartbeat { released: output(2) }, 0);
-    candidate.step(Input::OutputProduced { output: output(1), depends_on: LogPosition::START, overlaps: 0 });
+    candidate.step(produced(output(1), 0));
     candidate.until(|output| matches!(output, Output::CloseLog { .. }));
     candidate.step(Input::Drained { position: LogPosition::START });
     assert_eq!(candidate.halt_reason(), "diverged at position 0: output 2 has left, and replay ends with output 1");
@@ -580,11 +565,11 @@ fn a_backup_compares_the_output_that_has_left_with_its_own() {
         let heartbeat = Body::Heartbeat { released: output(2) };
         let mut behind = Stepped::backup();
         behind.hear(PRIMARY, heartbeat, 0);
-        behind.step(Input::OutputProduced { output: output(1), depends_on: LogPosition::START, overlaps: 0 });
-        behind.step(Input::OutputProduced { output: own, depends_on: LogPosition::START, overlaps: 0 });
+        behind.step(produced(output(1), 0));
+        behind.step(produced(own, 0));
         let mut ahead = Stepped::backup();
         for output in [output(1), own, output(3)] {
-            ahead.step(Input::OutputProduced { output, depends_on: LogPosition::START, overlaps: 0 });
+            ahead.step(produced(output, 0));
         }
         ahead.hear(PRIMARY, heartbeat, 0);
         assert_eq!((behind.halt_reason(), ahead.halt_reason()), (reason.to_owned(), reason.to_owned()));
@@ -596,13 +581,9 @@ fn a_backup_compares_the_output_that_has_left_with_its_own() {
 #[test]
 fn a_write_over_an_older_one_waits_until_the_backup_knows_that_that_has_completed() {
     let mut primary = Stepped::protected();
-    primary.hear(
-        SPARE,
-        Body::Answer { stored: LogPosition::START, replayed: LogPosition::START, released: 0, lacks: 0 },
-        primary.now.0,
-    );
+    primary.hear(SPARE, answer(0, 0, 0, 0), primary.now.0);
     for (index, overlaps) in [(1, 0), (2, 1)] {
-        primary.step(Input::OutputProduced { output: output(index), depends_on: LogPosition::START, overlaps });
+        primary.step(produced(output(index), overlaps));
     }
     assert!(primary.node.may_release(1, 0, 0, primary.now));
     primary.step(Input::OutputDone { output: output(1), result: OutputResult::Completed });
@@ -618,11 +599,7 @@ fn a_write_over_an_older_one_waits_until_the_backup_knows_that_that_has_complete
     assert_eq!(said, [Body::Heartbeat { released: output(1) }], "it is told at once");
     primary.step(Input::Tick);
     assert!(!primary.outputs.iter().any(|output| matches!(output, Output::Send { .. })), "and once");
-    primary.hear(
-        SPARE,
-        Body::Answer { stored: LogPosition::START, replayed: LogPosition::START, released: 1, lacks: 0 },
-        primary.now.0,
-    );
+    primary.hear(SPARE, answer(0, 0, 1, 0), primary.now.0);
     assert!(primary.outputs.contains(&Output::TryRelease));
     assert!(primary.node.may_release(2, 0, 1, primary.now));
 }
@@ -738,11 +715,7 @@ fn a_check_that_hangs_has_failed_and_holds_up_no_takeover() {
 fn a_primary_knows_for_want_of_what_its_backup_could_not_take_over() {
     let mut primary = Stepped::protected();
     let mut words = |lacks| {
-        primary.hear(
-            SPARE,
-            Body::Answer { stored: LogPosition::START, replayed: LogPosition::START, released: 0, lacks },
-            primary.now.0,
-        );
+        primary.hear(SPARE, answer(0, 0, 0, lacks), primary.now.0);
         (protection_changes(&primary.outputs), primary.node.status(primary.now).not_protected)
     };
     let named = Some("the backup cannot use its network interface, its disk, the arbiter".to_owned());

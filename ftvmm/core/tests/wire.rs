@@ -10,7 +10,9 @@ use _core::node::authentication::{Key, Purpose};
 use _core::node::frame::{FrameWriter, Greeting, Kind};
 use _core::node::log_buffer::Batch;
 use _core::node::session::entries_payload;
-use _core::protocol::{Body, Config, Generation, Header, Incarnation, LogPosition, Message, OutputMark, Terms};
+use _core::protocol::{
+    Body, Config, Generation, Header, Incarnation, LogPosition, Message, OutputIndex, OutputMark, Terms,
+};
 
 const PAGE: &str = include_str!("../../../docs/wire.md");
 const DIALLER_NONCE: [u8; 16] = [0xd0; 16];
@@ -52,7 +54,7 @@ fn host() -> HostKind {
 }
 
 fn first_output() -> OutputMark {
-    OutputMark { index: 1, fingerprint: Fingerprint([0xf1; 16]) }
+    OutputMark { index: OutputIndex(1), fingerprint: Fingerprint([0xf1; 16]) }
 }
 
 /// One entry of each kind of answer that a guest can get.
@@ -139,7 +141,7 @@ fn greetings_and_frames_are_as_the_page_has_them() {
     let mut sent = Vec::new();
     let answer = Message {
         header: header(4),
-        body: Body::Answer { stored: LogPosition(3), replayed: LogPosition(2), released: 1, lacks: 4 },
+        body: Body::Answer { stored: LogPosition(3), replayed: LogPosition(2), released: OutputIndex(1), lacks: 4 },
     };
     FrameWriter::new(&mut sent, key(), listener).write(Kind::Control, &answer.encode()).unwrap();
     assert_example("frame-listener", &sent);

@@ -10,7 +10,7 @@ use super::outputs::{Content, Next, Produced};
 /// As what the protocol is asked whether an output may leave: the position that it depends on, and the time.
 pub fn asked_as(output: &Produced, now: Instant) -> (LogPosition, Instant) {
     let unacknowledged = match output.content {
-        Content::Frame { .. } => mutant!(UnacknowledgedFrames) && output.index.is_multiple_of(50),
+        Content::Frame { .. } => mutant!(UnacknowledgedFrames) && output.index.0.is_multiple_of(50),
         Content::Block { .. } => mutant!(UnacknowledgedWrites),
         Content::Console { .. } => mutant!(UnacknowledgedConsole),
     };
@@ -117,7 +117,7 @@ impl Emitter {
             return if self.deliver(&earlier) == OutputResult::Completed { emitted } else { OutputResult::Failed };
         }
         let waits = (is_write && mutant!(SwapWrites, once after_go_live))
-            || (!rule!(output_order) && output.index.is_multiple_of(20));
+            || (!rule!(output_order) && output.index.0.is_multiple_of(20));
         if waits {
             *waiting = Some(output.clone());
             return OutputResult::Completed;

@@ -87,7 +87,7 @@ impl Emitter {
                 }
                 Next::Release(output) => {
                     self.record(&output, "release");
-                    failpoint!(BeforeSecondCheck, output.index, output.content.kind());
+                    failpoint!(BeforeSecondCheck, output.index.0, output.content.kind());
                     // R5: looked at right before the send. Writing the trace took time; a node that was frozen
                     // meanwhile has lost its lease.
                     if !mutant!(SkipSecondCheck) && !may_release(&output) {
@@ -95,7 +95,7 @@ impl Emitter {
                         self.queue.put_back();
                         continue;
                     }
-                    failpoint!(AfterSecondCheck, output.index, output.content.kind());
+                    failpoint!(AfterSecondCheck, output.index.0, output.content.kind());
                     if matches!(output.content, Content::Block { .. }) && mutant!(CompletedAtSubmission) {
                         completed(output.mark());
                     }
@@ -152,10 +152,10 @@ impl Emitter {
                 OutputResult::Refused
             }
             (Content::Block { device, offset, bytes }, Some(devices)) => {
-                failpoint!(BlockWriteBegun, output.index, "block");
+                failpoint!(BlockWriteBegun, output.index.0, "block");
                 match devices.write_block(*device, *offset, bytes) {
                     Ok(()) => {
-                        failpoint!(BlockWriteEnded, output.index, "block");
+                        failpoint!(BlockWriteEnded, output.index.0, "block");
                         OutputResult::Completed
                     }
                     Err(error) => {
@@ -179,14 +179,15 @@ mod tests {
     use super::*;
     use crate::devices::clock;
     use crate::log::Fingerprint;
-    use crate::protocol::{Config, Incarnation, LogPosition};
+    use crate::protocol::{Config, Incarnation, LogPosition, OutputIndex};
 
     #[test]
     fn an_output_is_looked_at_by_a_time_that_was_read_under_the_lock() {
         let protocol = Mutex::new(Node::new(Config::new([7; 16], [9; 32]), Incarnation(1)));
         let fingerprint = Fingerprint::default();
         let content = Content::Console { bytes: Vec::new() };
-        let output = Produced { index: 1, fingerprint, depends_on: LogPosition::START, overlaps: 0, content };
+        let (index, depends_on, overlaps) = (OutputIndex(1), LogPosition::START, OutputIndex::NONE);
+        let output = Produced { index, fingerprint, depends_on, overlaps, content };
         let under_the_lock = Cell::new(false);
         let clock = || {
             under_the_lock.set(protocol.is_locked());

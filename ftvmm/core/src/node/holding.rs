@@ -189,7 +189,7 @@ fn point_of(output: &Output, role: Role) -> Option<(Point, u64)> {
             | TraceEvent::Role { from: Role::Protected, to: Role::Alone, generation, .. } => (Point::Won, generation.0),
             TraceEvent::Attached => (Point::Attached, 0),
             TraceEvent::Announced => (Point::Announced, 0),
-            TraceEvent::FirstOutput { index } => (Point::FirstOutput, *index),
+            TraceEvent::FirstOutput { index } => (Point::FirstOutput, index.0),
             TraceEvent::Committed { position, .. } if role == Role::Backup => (Point::CommitReceived, position.0),
             TraceEvent::Committed { position, .. } => (Point::CommitSent, position.0),
             _ => return None,

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::log::Entry;
 use crate::machine::Answer;
-use crate::protocol::{Generation, LogPosition, Remembered, Role, Rules, Timing};
+use crate::protocol::{Generation, LogPosition, OutputIndex, Remembered, Role, Rules, Timing};
 
 use super::thread;
 
@@ -273,7 +273,7 @@ pub fn remembered(memory: PathBuf) -> Option<Remembered> {
     let _ = MEMORY.set(memory);
     let generation = Generation(text?.trim().parse().ok()?);
     // Its guest starts afresh, and so do its outputs.
-    Some(Remembered { role: Role::Alone, generation, released: 0 })
+    Some(Remembered { role: Role::Alone, generation, released: OutputIndex::NONE })
 }
 
 /// R1 switched off: this node has this role now.

@@ -6,7 +6,7 @@ use crate::lock::{Condvar, Mutex};
 
 use crate::lab::rule;
 use crate::log::Fingerprint;
-use crate::protocol::{LogPosition, OutputMark};
+use crate::protocol::{LogPosition, OutputIndex, OutputMark};
 
 /// What leaves the VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,13 +89,13 @@ impl Content {
 #[derive(Clone, Debug)]
 pub struct Produced {
     /// its number in program order
-    pub index: u64,
+    pub index: OutputIndex,
     /// the guest's fingerprint as it produced it
     pub fingerprint: Fingerprint,
     /// position of the last log entry before it
     pub depends_on: LogPosition,
-    /// the newest write beneath this one that may be re-issued yet; 0: none (R23)
-    pub overlaps: u64,
+    /// the newest write beneath this one that may be re-issued yet, if any (R23)
+    pub overlaps: OutputIndex,
     /// what leaves
     pub content: Content,
 }
@@ -115,7 +115,7 @@ impl Produced {
 /// Where an output writes.
 #[derive(Debug)]
 struct Extent {
-    index: u64,
+    index: OutputIndex,
     device: u8,
     offset: u64,
     length: u64,
@@ -137,18 +137,18 @@ struct State {
     pending: VecDeque<Produced>,
     /// Taken by the emitting thread and not completed yet.
     in_flight: Option<Produced>,
-    produced: u64,
+    produced: OutputIndex,
     /// Writes that may be re-issued yet, oldest first.
     extents: VecDeque<Extent>,
     /// Backup: outputs up to here need not be kept. The primary may have completed what replay has yet to produce.
-    forgotten: u64,
+    forgotten: OutputIndex,
     /// The last frames of those, for mutants that emit them again.
     #[cfg(feature = "lab")]
     forgotten_frames: Vec<Produced>,
     /// A backup holds; a primary releases.
     releasing: bool,
     /// Outputs up to here are re-issued.
-    reissue_through: u64,
+    reissue_through: OutputIndex,
     /// Raised whenever an output may have become releasable.
     hints: u64,
     /// Bytes in `pending` and `in_flight`.
@@ -189,13 +189,13 @@ impl OutputQueue {
         depends_on: LogPosition,
         unit_bytes: u64,
         content: Content,
-    ) -> (OutputMark, u64) {
+    ) -> (OutputMark, OutputIndex) {
         let mut state = self.state.lock();
-        state.produced += 1;
+        state.produced = state.produced.next();
         let index = state.produced;
         let is_beneath = |one: &&Extent| content.overlaps(one.device, one.offset, one.length, unit_bytes);
         let beneath = state.extents.iter().rev().find(is_beneath);
-        let overlaps = beneath.map_or(0, |one| one.index);
+        let overlaps = beneath.map_or(OutputIndex::NONE, |one| one.index);
         if index > state.forgotten {
             if let Content::Block { device, offset, bytes } = &content {
                 let extent = Extent { index, device: *device, offset: *offset, length: bytes.len() as u64 };
@@ -218,12 +218,12 @@ impl OutputQueue {
     }
 
     /// Outputs produced so far.
-    pub fn produced(&self) -> u64 {
+    pub fn produced(&self) -> OutputIndex {
         self.state.lock().produced
     }
 
     /// The outputs up to `through` have completed, and nobody re-issues them.
-    pub fn forget(&self, through: u64) {
+    pub fn forget(&self, through: OutputIndex) {
         let mut state = self.state.lock();
         while state.extents.front().is_some_and(|extent| extent.index <= through) {
             state.extents.pop_front();
@@ -239,7 +239,7 @@ impl OutputQueue {
     /// For the mutant `lose-log-tail`: what comes is kept, although the primary completed outputs of these numbers.
     #[cfg(feature = "lab")]
     pub fn forget_nothing(&self) {
-        self.state.lock().forgotten = 0;
+        self.state.lock().forgotten = OutputIndex::NONE;
     }
 
     /// This node owns the VM: outputs leave as the protocol allows.
@@ -251,7 +251,7 @@ impl OutputQueue {
     }
 
     /// Go-live: outputs from `from` to `through` are emitted again, before any newer one; those before `from` are done.
-    pub fn reissue(&self, from: u64, through: u64) {
+    pub fn reissue(&self, from: OutputIndex, through: OutputIndex) {
         let mut state = self.state.lock();
         state.drop_while(|output| output.index < from);
         state.reissue_through = through;
@@ -352,8 +352,8 @@ mod tests {
 
     fn index(next: Next) -> (&'static str, u64) {
         match next {
-            Next::Release(output) => ("release", output.index),
-            Next::Reissue(output) => ("re-issue", output.index),
+            Next::Release(output) => ("release", output.index.0),
+            Next::Reissue(output) => ("re-issue", output.index.0),
             Next::Stopped => ("stopped", 0),
         }
     }
@@ -364,8 +364,8 @@ mod tests {
         for byte in 1..=4 {
             produce(&queue, u64::from(byte), frame(byte));
         }
-        queue.forget(1);
-        queue.reissue(3, 3);
+        queue.forget(OutputIndex(1));
+        queue.reissue(OutputIndex(3), OutputIndex(3));
         assert_eq!(index(queue.next(|_| true)), ("re-issue", 3));
         queue.complete();
         assert_eq!(index(queue.next(|_| true)), ("release", 4));
@@ -382,10 +382,10 @@ mod tests {
             produce(&queue, 0, Content::Block { device: 1, offset, bytes: vec![0; 512] });
             let Next::Release(output) = queue.next(|_| true) else { panic!("nothing to release") };
             queue.complete();
-            output.overlaps
+            output.overlaps.0
         };
         assert_eq!([overlaps(0), overlaps(512), overlaps(256), overlaps(0)], [0, 0, 2, 3]);
-        queue.forget(3);
+        queue.forget(OutputIndex(3));
         assert_eq!([overlaps(512), overlaps(0)], [0, 4]);
     }
 
@@ -394,7 +394,7 @@ mod tests {
         let queue = OutputQueue::default();
         let overlaps = |unit_bytes, offset| {
             let content = Content::Block { device: 1, offset, bytes: vec![0; 512] };
-            queue.produce(Fingerprint::default(), LogPosition::START, unit_bytes, content).1
+            queue.produce(Fingerprint::default(), LogPosition::START, unit_bytes, content).1.0
         };
         assert_eq!([overlaps(512, 0), overlaps(512, 512)], [0, 0]);
         assert_eq!([overlaps(4096, 3584), overlaps(4096, 4096), overlaps(4096, 1024)], [2, 0, 3]);
@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn what_the_primary_completed_before_replay_came_to_it_is_not_kept() {
         let queue = OutputQueue::default();
-        queue.forget(2);
+        queue.forget(OutputIndex(2));
         for byte in 1..=3 {
             produce(&queue, 0, frame(byte));
         }
@@ -442,7 +442,7 @@ mod tests {
         queue.complete();
         assert!(guest.join().unwrap());
         produce(&queue, 2, Content::Block { device: 1, offset: 0, bytes: vec![0; HELD_BYTES_MAX] });
-        queue.forget(2);
+        queue.forget(OutputIndex(2));
         assert!(queue.wait_for_room());
     }
 

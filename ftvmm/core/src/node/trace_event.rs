@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::protocol::TraceEvent;
+use crate::protocol::{OutputIndex, TraceEvent};
 
 use super::trace::Trace;
 
@@ -10,7 +10,7 @@ use super::trace::Trace;
 ///
 /// # Arguments
 /// `released` is R as the node knows it now: a candidate that has drained its log re-issues what lies behind it.
-pub fn write(trace: &Trace, event: TraceEvent, released: u64) {
+pub fn write(trace: &Trace, event: TraceEvent, released: OutputIndex) {
     match event {
         TraceEvent::Role { from, to, generation, reason } => {
             trace.set_generation(generation);

@@ -144,7 +144,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             self.trace.write(
                 "replayed-output",
                 json!({
-                    "index": self.outputs.produced() + 1, "kind": content.kind(), "depends_on": depends_on,
+                    "index": self.outputs.produced().next(), "kind": content.kind(), "depends_on": depends_on,
                     "length": content.bytes().len(), "digest": content.digest(),
                 }),
             );
@@ -169,7 +169,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         (self.tell)(Input::OutputProduced { output, depends_on, overlaps });
         #[cfg(feature = "lab")]
         if !replaying {
-            failpoint!(OutputProduced, output.index, kind);
+            failpoint!(OutputProduced, output.index.0, kind);
         }
         Ok(Answer::Done)
     }

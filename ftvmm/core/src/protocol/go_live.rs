@@ -1,6 +1,7 @@
 //! How a winner goes live: attach, announce, wait out the old primary's writes, re-issue, run (R16, R17, R19).
 
 use super::node::Node;
+use super::numbers::OutputIndex;
 use super::output::Output;
 use super::role::Role;
 use super::time::Instant;
@@ -19,7 +20,7 @@ pub(super) enum GoLive {
     /// The outputs that may not have left are emitted again.
     Reissuing {
         /// The last of them.
-        through: u64,
+        through: OutputIndex,
     },
     /// The guest runs.
     Live {
@@ -82,7 +83,7 @@ impl Node {
         if let GoLive::Waiting { until } = self.go_live
             && until <= self.now
         {
-            let (from, through) = (self.released.index + 1, self.produced);
+            let (from, through) = (self.released.index.next(), self.produced);
             self.traced_done = self.released.index;
             if from <= through && self.config.rules.reissue {
                 self.go_live = GoLive::Reissuing { through };

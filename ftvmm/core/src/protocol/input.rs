@@ -1,6 +1,6 @@
 //! What the threads of a node tell the state machine.
 
-use super::numbers::{Generation, Incarnation, LogPosition};
+use super::numbers::{Generation, Incarnation, LogPosition, OutputIndex};
 use super::readiness::Unusable;
 use super::wire::OutputMark;
 
@@ -122,8 +122,8 @@ pub enum Input {
         output: OutputMark,
         /// Position of the last entry before it.
         depends_on: LogPosition,
-        /// The newest output beneath a write that may be re-issued yet; 0: none (R23).
-        overlaps: u64,
+        /// The newest output beneath a write that may be re-issued yet, if any (R23).
+        overlaps: OutputIndex,
     },
     /// Primary: the emission of an output has ended.
     OutputDone {

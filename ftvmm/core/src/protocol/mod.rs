@@ -30,7 +30,7 @@ pub use config::{Config, Terms};
 pub use input::{ArbiterRecord, AskResult, Input, OutputResult, Path, ReadResult};
 pub use lag::Share;
 pub use node::{Node, Remembered};
-pub use numbers::{Generation, Incarnation, LogPosition};
+pub use numbers::{Generation, Incarnation, LogPosition, OutputIndex};
 pub use output::{HaltReason, Output};
 pub use readiness::Unusable;
 pub use role::Role;

@@ -8,7 +8,7 @@ use super::arbitration::Arbitration;
 use super::config::Config;
 use super::go_live::GoLive;
 use super::input::{Input, Path};
-use super::numbers::{Generation, Incarnation, LogPosition};
+use super::numbers::{Generation, Incarnation, LogPosition, OutputIndex};
 use super::output::{HaltReason, Output};
 use super::primary::LogState;
 use super::readiness::Readiness;
@@ -70,15 +70,15 @@ pub struct Node {
     /// Backup: the outputs of replay that R has not come to, each behind the position that it depends on.
     pub(super) unreleased: VecDeque<(LogPosition, OutputMark)>,
     /// Primary: the newest output of which the backup has said that it knows it to have completed.
-    pub(super) confirmed: u64,
+    pub(super) confirmed: OutputIndex,
     /// Primary: the newest output of whose completion the backup was told on the log.
-    pub(super) told: u64,
+    pub(super) told: OutputIndex,
     /// Primary: writes that wait until the backup knows of an older one: their indices, and the older ones'.
-    pub(super) overlapping: VecDeque<(u64, u64)>,
+    pub(super) overlapping: VecDeque<(OutputIndex, OutputIndex)>,
     /// Index of the newest output whose completion is in the trace; never behind R but for what the emitter has just completed.
-    pub(super) traced_done: u64,
+    pub(super) traced_done: OutputIndex,
     /// Index of the newest output produced, live or in replay.
-    pub(super) produced: u64,
+    pub(super) produced: OutputIndex,
     /// Frames that the network interface refused while there was no backup: lost.
     pub(super) frames_lost: u64,
     pub(super) go_live: GoLive,
@@ -95,7 +95,7 @@ pub struct Remembered {
     /// Its generation.
     pub generation: Generation,
     /// The last output it had completed.
-    pub released: u64,
+    pub released: OutputIndex,
 }
 
 impl Node {
@@ -126,11 +126,11 @@ impl Node {
             log: LogState::default(),
             released: OutputMark::default(),
             unreleased: VecDeque::new(),
-            confirmed: 0,
-            told: 0,
+            confirmed: OutputIndex::NONE,
+            told: OutputIndex::NONE,
             overlapping: VecDeque::new(),
-            traced_done: 0,
-            produced: 0,
+            traced_done: OutputIndex::NONE,
+            produced: OutputIndex::NONE,
             frames_lost: 0,
             go_live: GoLive::Not,
             guest_end: None,
@@ -169,7 +169,7 @@ impl Node {
     }
 
     /// Index of the last output that completed, as far as this node knows (R).
-    pub fn released(&self) -> u64 {
+    pub fn released(&self) -> OutputIndex {
         self.released.index
     }
 

@@ -71,3 +71,23 @@ impl fmt::Display for LogPosition {
         self.0.fmt(formatter)
     }
 }
+
+/// The number of an output, in program order over all devices of the VM; outputs count from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct OutputIndex(pub u64);
+
+impl OutputIndex {
+    /// Of none, before all outputs.
+    pub const NONE: OutputIndex = OutputIndex(0);
+
+    /// The next output's.
+    pub fn next(self) -> OutputIndex {
+        OutputIndex(self.0 + 1)
+    }
+}
+
+impl fmt::Display for OutputIndex {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}

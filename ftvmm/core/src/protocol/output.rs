@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::input::{ArbiterRecord, Path};
 use super::lag::Share;
-use super::numbers::{Generation, LogPosition};
+use super::numbers::{Generation, LogPosition, OutputIndex};
 use super::trace::TraceEvent;
 
 /// One thing to be done, in the order given.
@@ -80,9 +80,9 @@ pub enum Output {
     /// ranges are not given. Under the policy `drop`, frames in the range are reported `Completed` without being emitted (R17).
     Reissue {
         /// First index.
-        from: u64,
+        from: OutputIndex,
         /// Last index.
-        through: u64,
+        through: OutputIndex,
     },
     /// Winner: the guest runs on, live.
     GoLive,
@@ -99,7 +99,7 @@ pub enum Output {
     /// by its backup, or by nobody.
     ForgetOutputs {
         /// Index of the last output that may be forgotten.
-        through: u64,
+        through: OutputIndex,
     },
     /// Primary: from now on let the guest run for this share of its time, since the backup's replay is behind (R26).
     ThrottleGuest {
@@ -156,19 +156,19 @@ pub enum HaltReason {
     #[error("fenced: the storage refused the write of output {index}")]
     Fenced {
         /// Index of the refused output.
-        index: u64,
+        index: OutputIndex,
     },
     /// An output could not be emitted although the guest was told that it was (R17).
     #[error("output {index} failed after the guest was told that it was done")]
     OutputFailed {
         /// Index of the failed output.
-        index: u64,
+        index: OutputIndex,
     },
     /// The network interface took no frame (it is down, or fails), and the backup can let it out (R17).
     #[error("the network interface refused output {index}: the VM is the backup's")]
     FrameRefused {
         /// Index of the refused output.
-        index: u64,
+        index: OutputIndex,
     },
     /// This host cannot go on with the guest, or may be to blame for its trap; another host may do better (R17).
     #[error("this node lets go of the VM: {reason}")]

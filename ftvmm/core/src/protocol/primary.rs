@@ -8,7 +8,7 @@ use crate::lab::mutant;
 use super::input::Path;
 use super::lag::Lag;
 use super::node::Node;
-use super::numbers::{Incarnation, LogPosition};
+use super::numbers::{Incarnation, LogPosition, OutputIndex};
 use super::output::Output;
 use super::role::Role;
 use super::time::{Instant, Number};
@@ -126,7 +126,7 @@ impl Node {
 
     /// R, as messages carry it.
     pub(super) fn released_as_said(&self) -> OutputMark {
-        let index = self.released.index + u64::from(mutant!(ReleasedOneTooFar));
+        let index = if mutant!(ReleasedOneTooFar) { self.released.index.next() } else { self.released.index };
         OutputMark { index, ..self.released }
     }
 
@@ -146,7 +146,7 @@ impl Node {
         &mut self,
         path: Path,
         message: &Message,
-        (stored, replayed, released): (LogPosition, LogPosition, u64),
+        (stored, replayed, released): (LogPosition, LogPosition, OutputIndex),
         lacks: u8,
         outputs: &mut Vec<Output>,
     ) {

@@ -3,7 +3,7 @@
 use super::go_live::GoLive;
 use super::input::OutputResult;
 use super::node::Node;
-use super::numbers::LogPosition;
+use super::numbers::{LogPosition, OutputIndex};
 use super::output::{HaltReason, Output};
 use super::role::Role;
 use super::status::Status;
@@ -15,10 +15,16 @@ impl Node {
     /// Whether this output may leave now (R5): looked at right before the system call, with a fresh clock reading. Only the output after
     /// the last completed one may; so emit, report `OutputDone`, then look at the next. A write that `overlaps` an older one would be
     /// undone for a while if the backup re-issued that (R23).
-    pub fn may_release(&self, output_index: u64, depends_on: LogPosition, overlaps: u64, now: Instant) -> bool {
+    pub fn may_release(
+        &self,
+        output_index: OutputIndex,
+        depends_on: LogPosition,
+        overlaps: OutputIndex,
+        now: Instant,
+    ) -> bool {
         let rules = &self.config.rules;
         let released = self.released.index;
-        if output_index <= released || (rules.output_order && output_index != released + 1) {
+        if output_index <= released || (rules.output_order && output_index != released.next()) {
             return false;
         }
         let acknowledged = self.log.acknowledged >= depends_on || !rules.output_acknowledged;
@@ -29,7 +35,7 @@ impl Node {
     /// R moves as soon as an output has left, so that the next one need not wait for a step. Called by the sender right behind the system
     /// call that completed well; `OutputDone` follows, for this output or for a later one.
     pub fn output_completed(&mut self, output: OutputMark) {
-        if self.role.is_primary() && output.index == self.released.index + 1 {
+        if self.role.is_primary() && output.index == self.released.index.next() {
             self.released = output;
         }
     }
@@ -39,7 +45,7 @@ impl Node {
         &mut self,
         output: OutputMark,
         depends_on: LogPosition,
-        overlaps: u64,
+        overlaps: OutputIndex,
         outputs: &mut Vec<Output>,
     ) {
         self.produced = self.produced.max(output.index);
@@ -75,7 +81,7 @@ impl Node {
             return;
         }
         self.frames_lost += u64::from(result == OutputResult::Refused);
-        let first = self.traced_done + 1;
+        let first = self.traced_done.next();
         if index > self.released.index {
             self.released = output;
         }
@@ -95,7 +101,7 @@ impl Node {
     }
 
     /// The backup says up to which output it will re-issue none (R23).
-    pub(super) fn released_confirmed(&mut self, released: u64, outputs: &mut Vec<Output>) {
+    pub(super) fn released_confirmed(&mut self, released: OutputIndex, outputs: &mut Vec<Output>) {
         let confirmed = released.min(self.released.index);
         if confirmed > self.confirmed {
             self.confirmed = confirmed;
@@ -109,7 +115,7 @@ impl Node {
         while self.overlapping.front().is_some_and(|(index, overlaps)| *index <= released || *overlaps <= confirmed) {
             self.overlapping.pop_front();
         }
-        let waits = self.overlapping.front().is_some_and(|(index, _)| *index == released + 1);
+        let waits = self.overlapping.front().is_some_and(|(index, _)| *index == released.next());
         let established = self.session.is_some_and(|session| session.established);
         if waits && established && self.told < released && self.role == Role::Protected {
             self.told = released;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::lag::Share;
-use super::numbers::{Generation, Incarnation, LogPosition};
+use super::numbers::{Generation, Incarnation, LogPosition, OutputIndex};
 use super::output::HaltReason;
 use super::role::Role;
 
@@ -25,9 +25,9 @@ pub struct Status {
     /// Position replayed: by the backup itself, or as the primary heard.
     pub replayed: LogPosition,
     /// Index of the newest output produced, live or by replay.
-    pub produced: u64,
+    pub produced: OutputIndex,
     /// Index of the last output completed: R on the primary, the R it knows on the backup.
-    pub released: u64,
+    pub released: OutputIndex,
     /// Frames that the network interface refused while there was no backup.
     pub frames_lost: u64,
     /// The session, as the primary counts them; 0 outside of one.

@@ -1,6 +1,6 @@
 //! The trace events that the state machine gives; `docs/architecture.md` lists them all.
 
-use super::numbers::{Generation, LogPosition};
+use super::numbers::{Generation, LogPosition, OutputIndex};
 use super::role::Role;
 
 /// One trace event. The runtime adds node, incarnation, generation and clocks.
@@ -22,7 +22,7 @@ pub enum TraceEvent {
     /// `acknowledged`, by `backup` (about to be sent) or `primary` (heard)
     Acknowledged { position: LogPosition, by: &'static str },
     /// `output-done`
-    OutputDone { through: u64 },
+    OutputDone { through: OutputIndex },
     /// `protection`
     Protection { lacks: Option<String> },
     /// `closed-log`
@@ -36,7 +36,7 @@ pub enum TraceEvent {
     /// `live`
     Live,
     /// `first-output`
-    FirstOutput { index: u64 },
+    FirstOutput { index: OutputIndex },
     /// `paused`
     Paused { gap_milliseconds: u64 },
     /// `divergence`

@@ -6,13 +6,13 @@ use crate::log::Fingerprint;
 use crate::machine::HostKind;
 
 use super::config::Terms;
-use super::numbers::{Generation, Incarnation, LogPosition};
+use super::numbers::{Generation, Incarnation, LogPosition, OutputIndex};
 
 /// An output: its number, and what the guest was then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OutputMark {
-    /// From 1, over all devices of the VM; 0: none.
-    pub index: u64,
+    /// Its number, if there is an output.
+    pub index: OutputIndex,
     /// The guest's fingerprint, this output being the newest that it asked for. Replicas that came here alike have the same.
     pub fingerprint: Fingerprint,
 }
@@ -83,7 +83,7 @@ pub enum Body {
         /// Position of the last entry replayed.
         replayed: LogPosition,
         /// Index of R as the backup knows it: outputs up to it are not re-issued (R23).
-        released: u64,
+        released: OutputIndex,
         /// What it needs for a takeover and cannot use: a bit each for NIC, disk and arbiter (R25).
         lacks: u8,
     },
@@ -144,6 +144,10 @@ impl Reader<'_> {
         Ok(LogPosition(self.number()?))
     }
 
+    fn index(&mut self) -> Result<OutputIndex, WireError> {
+        Ok(OutputIndex(self.number()?))
+    }
+
     fn fingerprint(&mut self) -> Result<Fingerprint, WireError> {
         Ok(Fingerprint(self.take()?))
     }
@@ -188,19 +192,19 @@ impl Message {
                 terms.encode(&mut bytes);
             }
             Body::Commit { position, released } => {
-                numbers(&[position.0, released.index]);
+                numbers(&[position.0, released.index.0]);
                 bytes.extend_from_slice(&released.fingerprint.0);
             }
             Body::Heartbeat { released } => {
-                numbers(&[released.index]);
+                numbers(&[released.index.0]);
                 bytes.extend_from_slice(&released.fingerprint.0);
             }
             Body::Entries { released, first, through } => {
-                numbers(&[released.index, first.0, through.0]);
+                numbers(&[released.index.0, first.0, through.0]);
                 bytes.extend_from_slice(&released.fingerprint.0);
             }
             Body::Answer { stored, replayed, released, lacks } => {
-                numbers(&[stored.0, replayed.0, released]);
+                numbers(&[stored.0, replayed.0, released.0]);
                 bytes.push(lacks);
             }
             Body::Farewell { exit_status } => bytes.extend_from_slice(&exit_status.to_le_bytes()),
@@ -225,19 +229,19 @@ impl Message {
             1 => Body::Hello { backup: Incarnation(reader.number()?), terms: reader.terms()? },
             2 => Body::Welcome { stored: reader.position()?, replayed: reader.position()?, terms: reader.terms()? },
             3 => {
-                let (position, index) = (reader.position()?, reader.number()?);
+                let (position, index) = (reader.position()?, reader.index()?);
                 Body::Commit { position, released: OutputMark { index, fingerprint: reader.fingerprint()? } }
             }
             4 => {
-                let index = reader.number()?;
+                let index = reader.index()?;
                 Body::Heartbeat { released: OutputMark { index, fingerprint: reader.fingerprint()? } }
             }
             5 => {
-                let (index, first, through) = (reader.number()?, reader.position()?, reader.position()?);
+                let (index, first, through) = (reader.index()?, reader.position()?, reader.position()?);
                 Body::Entries { released: OutputMark { index, fingerprint: reader.fingerprint()? }, first, through }
             }
             6 => {
-                let (stored, replayed, released) = (reader.position()?, reader.position()?, reader.number()?);
+                let (stored, replayed, released) = (reader.position()?, reader.position()?, reader.index()?);
                 let [lacks] = reader.take()?;
                 Body::Answer { stored, replayed, released, lacks }
             }
@@ -297,7 +301,7 @@ mod tests {
 
     fn marks() -> impl Strategy<Value = OutputMark> {
         (any::<u64>(), any::<[u8; 16]>())
-            .prop_map(|(index, bytes)| OutputMark { index, fingerprint: Fingerprint(bytes) })
+            .prop_map(|(index, bytes)| OutputMark { index: OutputIndex(index), fingerprint: Fingerprint(bytes) })
     }
 
     fn positions() -> impl Strategy<Value = LogPosition> {
@@ -319,8 +323,12 @@ mod tests {
                 first,
                 through
             }),
-            (positions(), positions(), any::<u64>(), any::<u8>())
-                .prop_map(|(stored, replayed, released, lacks)| Body::Answer { stored, replayed, released, lacks }),
+            (positions(), positions(), marks(), any::<u8>()).prop_map(|(stored, replayed, mark, lacks)| Body::Answer {
+                stored,
+                replayed,
+                released: mark.index,
+                lacks
+            }),
             any::<i32>().prop_map(|exit_status| Body::Farewell { exit_status }),
         ]
     }

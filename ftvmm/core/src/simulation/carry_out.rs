@@ -6,7 +6,8 @@ use super::guest::Destination;
 use super::network::Endpoint;
 use super::world::{Event, Local, World};
 use crate::protocol::{
-    HaltReason, Input, Output, OutputResult, Path, Remembered, Role, Share, TimingConfig, TraceEvent, Unusable,
+    HaltReason, Input, Output, OutputIndex, OutputResult, Path, Remembered, Role, Share, TimingConfig, TraceEvent,
+    Unusable,
 };
 
 /// Bound within which a write completes after its check (W of R19), less than which a slow one takes.
@@ -67,7 +68,7 @@ impl World {
             Output::TryRelease => self.local_now(host, 0, Local::Release),
             Output::ForgetOutputs { through } => {
                 if let Some(process) = self.hosts[host].process.as_mut() {
-                    process.held = process.held.split_off(&(through + 1));
+                    process.held = process.held.split_off(&through.next());
                     process.forgotten = through;
                 }
             }
@@ -144,7 +145,7 @@ impl World {
     }
 
     fn check_holder(&mut self, host: usize) {
-        let produced = self.hosts[host].process.as_ref().map_or(0, |process| process.guest.outputs);
+        let produced = self.hosts[host].process.as_ref().map_or(OutputIndex::NONE, |process| process.guest.outputs);
         let verdict = check_log_holder(produced, self.contents.newest());
         self.verdict(verdict);
     }
@@ -303,7 +304,7 @@ impl World {
             return;
         }
         let next = if self.rules.output_order {
-            process.held.get(&(process.node.released() + 1))
+            process.held.get(&process.node.released().next())
         } else {
             process.held.values().next_back()
         };
@@ -330,7 +331,7 @@ impl World {
     }
 
     /// The system call.
-    pub(super) fn emit(&mut self, host: usize, index: u64, checked_at: u64) {
+    pub(super) fn emit(&mut self, host: usize, index: OutputIndex, checked_at: u64) {
         let late = self.now - checked_at;
         let Some(process) = self.hosts[host].process.as_mut() else { return };
         let Some(output) = process.held.get(&index).copied() else { return };
@@ -376,7 +377,7 @@ impl World {
     }
 
     /// Behind the system call: R moves at once and the next output is looked at, before the state machine is stepped with the news.
-    pub(super) fn completed(&mut self, host: usize, index: u64) {
+    pub(super) fn completed(&mut self, host: usize, index: OutputIndex) {
         let told_after = if self.schedule.explored.is_some() { 0 } else { TOLD_AFTER };
         let Some(process) = self.hosts[host].process.as_mut() else { return };
         let Some(output) = process.held.remove(&index) else { return };

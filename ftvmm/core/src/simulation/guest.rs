@@ -2,7 +2,7 @@
 
 use super::random::mix;
 use crate::log::Fingerprint;
-use crate::protocol::{Input, LogPosition, OutputMark};
+use crate::protocol::{Input, LogPosition, OutputIndex, OutputMark};
 
 /// Blocks of the modelled disk.
 pub const BLOCKS: usize = 4;
@@ -20,11 +20,11 @@ pub enum Destination {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GuestOutput {
     /// From 1, in program order.
-    pub index: u64,
+    pub index: OutputIndex,
     /// Position of the last entry before it.
     pub depends_on: LogPosition,
-    /// The last write of the same block before it; 0: none.
-    pub overlaps: u64,
+    /// The last write of the same block before it, if any.
+    pub overlaps: OutputIndex,
     /// Frame or block write.
     pub destination: Destination,
     /// The bytes, or the value written.
@@ -61,12 +61,12 @@ pub struct Guest {
     chain: u64,
     /// Inputs taken.
     pub position: LogPosition,
-    /// Outputs produced.
-    pub outputs: u64,
+    /// The newest output produced.
+    pub outputs: OutputIndex,
     /// What each block holds for the guest: its own last write, in program order.
     pub blocks: [u64; BLOCKS],
     /// The output that wrote it.
-    writes: [u64; BLOCKS],
+    writes: [OutputIndex; BLOCKS],
 }
 
 impl Guest {
@@ -98,11 +98,12 @@ impl Guest {
     }
 
     fn produce(&mut self, number: u64) -> GuestOutput {
-        self.outputs += 1;
+        self.outputs = self.outputs.next();
         let content = mix(self.chain ^ mix(number + 3));
         let (index, depends_on) = (self.outputs, self.position);
         if !self.small && content.is_multiple_of(2) {
-            return GuestOutput { index, depends_on, overlaps: 0, destination: Destination::Frame, content };
+            let (overlaps, destination) = (OutputIndex::NONE, Destination::Frame);
+            return GuestOutput { index, depends_on, overlaps, destination, content };
         }
         let block = if self.small { 0 } else { (content >> 8) as usize % BLOCKS };
         self.blocks[block] = content;

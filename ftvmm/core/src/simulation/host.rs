@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::guest::{Guest, GuestOutput};
 use super::world::Event;
-use crate::protocol::{Instant, LogPosition, Node, Remembered, Share};
+use crate::protocol::{Instant, LogPosition, Node, OutputIndex, Remembered, Share};
 
 /// A process: the state machine, and what a node's threads keep.
 #[derive(Clone, Hash)]
@@ -31,9 +31,9 @@ pub struct Process {
     pub replaying: bool,
     pub replay_due: bool,
     /// Outputs produced and not known to have completed.
-    pub held: BTreeMap<u64, GuestOutput>,
+    pub held: BTreeMap<OutputIndex, GuestOutput>,
     /// Outputs up to here need not be held.
-    pub forgotten: u64,
+    pub forgotten: OutputIndex,
     /// The VM's devices are open.
     pub devices_open: bool,
     /// An output is between its check and its completion.
@@ -61,7 +61,7 @@ impl Process {
             replaying: false,
             replay_due: false,
             held: BTreeMap::new(),
-            forgotten: 0,
+            forgotten: OutputIndex::NONE,
             devices_open: false,
             emitting: false,
             told_at: 0,

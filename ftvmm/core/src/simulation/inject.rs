@@ -2,7 +2,7 @@
 
 use super::fault::{FaultKind, MILLISECOND, Paths};
 use super::world::{Event, Local, World};
-use crate::protocol::{Body, Generation, Header, Incarnation, Input, LogPosition, Message, Path};
+use crate::protocol::{Body, Generation, Header, Incarnation, Input, LogPosition, Message, OutputIndex, Path};
 
 impl World {
     pub(super) fn inject(&mut self, number: usize) {
@@ -119,7 +119,8 @@ impl World {
             echo: clock,
         };
         let everything = LogPosition(1 << 40);
-        let answer = Body::Answer { stored: everything, replayed: everything, released: 1 << 40, lacks: 0 };
+        let answer =
+            Body::Answer { stored: everything, replayed: everything, released: OutputIndex(1 << 40), lacks: 0 };
         let bytes = Message { header, body: answer }.encode();
         let path = Path::Heartbeat { network: 1 };
         self.local_now(host, 0, Local::Input(Input::Message { path, bytes }));

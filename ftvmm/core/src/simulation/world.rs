@@ -15,8 +15,8 @@ use super::host::{Host, Process};
 use super::network::Network;
 use super::random::Random;
 use crate::protocol::{
-    ArbiterRecord, AskResult, Config, Generation, Incarnation, Input, Node, OutputResult, Path, ReadResult, Role,
-    Rules, Share,
+    ArbiterRecord, AskResult, Config, Generation, Incarnation, Input, Node, OutputIndex, OutputResult, Path,
+    ReadResult, Role, Rules, Share,
 };
 
 /// The modelled guest asks for nothing more in the last part of a run, so that everything held can leave.
@@ -48,12 +48,12 @@ pub enum Local {
     Release,
     /// The system call of an output whose check said yes.
     Emit {
-        index: u64,
+        index: OutputIndex,
         checked_at: u64,
     },
     /// The system call of a block write has ended well.
     Completed {
-        index: u64,
+        index: OutputIndex,
     },
 }
 
@@ -70,7 +70,7 @@ pub enum Event {
         host: usize,
         block: usize,
         value: u64,
-        index: u64,
+        index: OutputIndex,
     },
     ArbiterRead {
         host: usize,
@@ -111,7 +111,7 @@ pub struct World {
     pub(super) arbiter: Arbiter,
     pub(super) disk: [u64; BLOCKS],
     /// The output that each block holds.
-    pub(super) landed: [u64; BLOCKS],
+    pub(super) landed: [OutputIndex; BLOCKS],
     next_process: u64,
     pub(super) speaker: Speaker,
     pub(super) contents: Contents,
@@ -152,7 +152,7 @@ impl World {
             network: Network::default(),
             arbiter: Arbiter::default(),
             disk: [0; BLOCKS],
-            landed: [0; BLOCKS],
+            landed: [OutputIndex::NONE; BLOCKS],
             next_process: 100,
             speaker: Speaker::default(),
             contents: Contents::default(),

@@ -1,7 +1,7 @@
 //! The disk as the live owner sees it: what it wrote last, in program order.
 
 use super::{Verdict, Violation};
-use crate::protocol::Role;
+use crate::protocol::{OutputIndex, Role};
 use crate::simulation::guest::{BLOCKS, Guest};
 
 /// The live guest has read this block.
@@ -24,7 +24,7 @@ pub fn check_failed_read(role: Role) -> Verdict {
 }
 
 /// An output lands on a block that holds another: a survivor that re-issues must not take it back, should it die right then.
-pub fn check_landing(block: usize, index: u64, holds: u64) -> Verdict {
+pub fn check_landing(block: usize, index: OutputIndex, holds: OutputIndex) -> Verdict {
     if index < holds {
         let finding = format!("block {block} holds output {holds}, and goes back to output {index}");
         return Err(Violation::new("disk", finding));

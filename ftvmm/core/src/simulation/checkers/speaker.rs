@@ -1,7 +1,7 @@
 //! Nothing is released while a newer generation is live, and a generation has one owner.
 
 use super::{Verdict, Violation};
-use crate::protocol::{Generation, Incarnation, Role};
+use crate::protocol::{Generation, Incarnation, OutputIndex, Role};
 
 /// Who has been live under which generation.
 #[derive(Clone, Debug, Default, Hash)]
@@ -31,7 +31,7 @@ impl Speaker {
     }
 
     /// A node under this generation is about to emit an output: its check has just said yes.
-    pub fn released(&self, index: u64, generation: Generation) -> Verdict {
+    pub fn released(&self, index: OutputIndex, generation: Generation) -> Verdict {
         let newest = self.newest();
         if newest > generation {
             let finding = format!("output {index} released under generation {generation} while {newest} is live");

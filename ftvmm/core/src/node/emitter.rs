@@ -175,6 +175,7 @@ impl Emitter {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::thread;
 
     use super::*;
     use crate::devices::clock;
@@ -190,7 +191,8 @@ mod tests {
         let output = Produced { index, fingerprint, depends_on, overlaps, content };
         let under_the_lock = Cell::new(false);
         let clock = || {
-            under_the_lock.set(protocol.is_locked());
+            // Asked by another thread: the one that holds it may not.
+            under_the_lock.set(thread::scope(|scope| scope.spawn(|| protocol.is_locked()).join().unwrap()));
             clock::now()
         };
         may_release(&protocol, &output, clock);

@@ -99,6 +99,8 @@ class Promise:
     load_seconds_after_min: float = 5.0
     # Datagrams of the ticker that may be lost: 0 under `resend`.
     ticks_lost_max: int = 0
+    # One is held before it leaves, until the primary dies: what fell due behind it meanwhile may be lost as well.
+    holds_a_tick: bool = False
     # Datagrams that may come twice: 0 under `drop`, the uncertain ones under `resend`.
     ticks_duplicated_max: int = 0
     ticks_min: int = 50

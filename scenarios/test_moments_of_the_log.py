@@ -110,7 +110,7 @@ def test_uncertain_output_comes_again_when_the_primary_loses_power(run: Run, kin
 
 
 @scenario(
-    Promise(expect=Expect.FAILOVER, ticks_lost_max=8),
+    Promise(expect=Expect.FAILOVER, ticks_lost_max=8, holds_a_tick=True),
     faults=(PowerOff,),
     client=ClientKind.TICKER,
     output_policy=OutputPolicy.DROP,

@@ -56,7 +56,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
         findings.append(Finding("tick-repeated", f"came more than once: {_spell(sorted(repeated))}"))
     missing = sorted(set(range(min(numbers), max(numbers) + 1)) - set(numbers)) if numbers else []
     lost_max = scenario.ticks_lost_max
-    if lost_max:
+    if scenario.holds_a_tick:
         lost_max += _due_while_held(evidence, received.ticks)
     if len(missing) > lost_max:
         findings.append(Finding("tick-lost", f"{len(missing)} lost, {lost_max} may be: {_spell(missing)}"))
@@ -79,8 +79,8 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
 def _due_while_held(evidence: EvidenceDirectory, ticks: Sequence[Tick]) -> int:
     """How many ticks fell due between the last that came before the first fault, and that fault.
 
-    A scenario may hold a frame of the primary's until it dies. Those behind it are uncertain as well: the longer the
-    lab takes to switch the host off, the more.
+    Behind a frame that is held until the primary dies they are uncertain as well: the longer the lab takes to switch
+    the host off, the more.
     """
     first_fault_ns = min(evidence.fault_times_ns(), default=0)
     before_ns = [tick.arrived_ns for tick in ticks if tick.arrived_ns < first_fault_ns]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ftvmm import _core, configuration
+from ftvmm import configuration
 from ftvmm.configuration import ConfigurationError
 
 GOOD = """
@@ -61,7 +61,14 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
 def test_a_good_file_is_taken_with_its_defaults(write: Callable[[str], Path]) -> None:
     config = configuration.load(write(GOOD))
     assert config.vm == "6f1c2a4e000040008000000000000001"
-    assert config.document["timing"] == _core.TIMING
+    assert config.document["timing"] == {
+        "heartbeat_ms": 50,
+        "lease_ms": 100,
+        "detect_ms": 150,
+        "acknowledge_ms": 1000,
+        "lag_ms": 2000,
+        "write_bound_ms": 50,
+    }
     assert config.document["output"] == {"policy": "resend"}
     assert config.document["logging"]["entries_per_message"] is None
     assert config.document["record"] is None

@@ -12,9 +12,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::lock::Mutex;
-
 use super::DeviceError;
+use crate::lock::Mutex;
 use crate::machine::{SECTOR_BYTES, check_sectors};
 
 const KIND: &str = "block device";

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::lock::{Condvar, Mutex};
-
 use crate::protocol::{LogPosition, Share};
 
 /// How the guest's inputs are found.

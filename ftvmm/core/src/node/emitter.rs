@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 
-use crate::lock::Mutex;
 use serde_json::json;
 
 use crate::devices::Devices;
 use crate::lab::{failpoint, mutant};
+use crate::lock::Mutex;
 use crate::protocol::{Instant, Node, OutputMark, OutputResult};
 
 #[cfg(feature = "lab")]

@@ -13,12 +13,12 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::lock::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::devices::clock;
+use crate::lock::{Condvar, Mutex};
 
 use super::thread;
 use super::trace::Trace;

@@ -5,9 +5,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::lock::Mutex;
-
 use crate::devices::clock;
+use crate::lock::Mutex;
 use crate::protocol::{Body, Generation, Input, LogPosition, Message, Node, Output, Path, Role, TraceEvent};
 
 use super::failpoints::{self, Action, Point};

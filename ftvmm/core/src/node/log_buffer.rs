@@ -6,9 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::lock::{Condvar, Mutex};
-
 use crate::lab::rule;
+use crate::lock::{Condvar, Mutex};
 use crate::protocol::LogPosition;
 
 /// One encoded log entry.

@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::lock::{Condvar, Mutex};
-
 use crate::lab::rule;
+use crate::lock::{Condvar, Mutex};
 use crate::log::Fingerprint;
 use crate::protocol::{LogPosition, OutputIndex, OutputMark};
 

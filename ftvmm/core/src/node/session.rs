@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::lock::Mutex;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -14,6 +13,7 @@ use crate::devices::random;
 use crate::lab::failpoint;
 #[cfg(feature = "lab")]
 use crate::lab::rule;
+use crate::lock::Mutex;
 use crate::protocol::LogPosition;
 
 use super::authentication::Key;

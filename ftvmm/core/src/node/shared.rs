@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::lock::Mutex;
-
 use crate::protocol::Node;
 
 use super::cpu_control::CpuControl;

@@ -6,7 +6,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::lock::Mutex;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::json;
 use thiserror::Error;
@@ -14,6 +13,7 @@ use thiserror::Error;
 use crate::devices::clock::{self, GuestClock};
 use crate::devices::{DeviceError, random};
 use crate::image::{Image, ImageError};
+use crate::lock::Mutex;
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
 use crate::protocol::{

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::lock::Mutex;
 use serde_json::json;
 
 use crate::devices::clock::{self, GuestClock};
 use crate::devices::{self, Devices};
 use crate::lab::{failpoint, mutant, rule};
+use crate::lock::Mutex;
 use crate::log::{End, EndKind, Entry};
 use crate::machine::{Answer, HypercallResult, Machine, MachineError, Request, TrapReport};
 use crate::protocol::{Input, LogPosition, Share};

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::lock::Mutex;
-
 use crate::devices::{BlockFile, DeviceError, Devices, Sharing, Tap};
 use crate::image::{DeviceKind, Image, ManifestEntry};
+use crate::lock::Mutex;
 use crate::machine::{DeviceConfig, MachineConfig};
 use crate::protocol::Unusable;
 use crate::remark::remark;

@@ -72,7 +72,7 @@ pub struct TimingConfig {
     pub detect_ms: u64,
     /// T_ACK: age of the oldest unacknowledged entry
     pub acknowledge_ms: u64,
-    /// T_LAG: how long replay may stand still
+    /// T_LAG: for how long the backup may hold an entry that it has not replayed
     pub lag_ms: u64,
     /// W of R19: within what a disk write completes after its release check
     pub write_bound_ms: u64,

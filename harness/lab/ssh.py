@@ -199,6 +199,14 @@ class SshConnection:
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise HostUnreachableError(f"{self.name} does not answer over SSH: {error}") from error
 
+    @contextlib.contextmanager
+    def _opened(self, timeout_seconds: float) -> Iterator[paramiko.Channel]:
+        channel = self._open(timeout_seconds)
+        try:
+            yield channel
+        finally:
+            _close(channel)
+
     def run(
         self, command: str | Sequence[str], *, timeout_seconds: float = 30.0, check: bool = False, input: bytes = b""
     ) -> CommandResult:
@@ -211,7 +219,7 @@ class SshConnection:
     def _exchange(self, line: str, input: bytes, timeout_seconds: float) -> tuple[int, bytes, bytes]:
         """Exit status, standard output and standard error of a command."""
         deadline = time.monotonic() + timeout_seconds
-        with contextlib.closing(self._open(timeout_seconds)) as channel:
+        with self._opened(timeout_seconds) as channel:
             channel.settimeout(timeout_seconds)
             output, errors = bytearray(), bytearray()
             try:
@@ -235,7 +243,7 @@ class SshConnection:
     def converse(self, command: str | Sequence[str], *, timeout_seconds: float = 30.0) -> Iterator[SshConversation]:
         """Run a command that is talked to line by line; it ends with the block."""
         line = as_shell(command)
-        with contextlib.closing(self._open(timeout_seconds)) as channel:
+        with self._opened(timeout_seconds) as channel:
             channel.settimeout(timeout_seconds)
             try:
                 _execute(channel, line, timeout_seconds)
@@ -256,7 +264,7 @@ class SshConnection:
             _execute(channel, begin, _START_SECONDS)
             pid, start_ticks = map(int, channel.makefile("r").readline().split())
         except (OSError, EOFError, ValueError, paramiko.SSHException) as error:
-            channel.close()
+            _close(channel)
             raise HostUnreachableError(f"`{line}` could not be started on {self.name}: {error!r}") from error
         return SshProcess(self, channel, pid, start_ticks, line, log)
 
@@ -290,8 +298,10 @@ class SshConnection:
                     channel = transport.open_channel("direct-tcpip", (address, port), self.client_address, timeout=10)
                 except (OSError, EOFError, paramiko.SSHException):
                     return  # the caller sees its connection closed
-                with contextlib.closing(channel):
+                try:
                     _carry(self.request, channel)
+                finally:
+                    _close(channel)
 
         server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
@@ -310,9 +320,15 @@ def _with_input(line: str, size: int) -> str:
     return f"head -c {size} | {{\n{line}\n}}" if size else f"exec </dev/null\n{line}"
 
 
+def _close(channel: paramiko.Channel) -> None:
+    """Close a channel, also of a connection that breaks, or that another thread closes, before all of it is said."""
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        channel.close()
+
+
 def _execute(channel: paramiko.Channel, line: str, timeout_seconds: float) -> None:
     """Have a command started; paramiko itself waits for the answer for ever, also of a host that died meanwhile."""
-    guard = threading.Timer(timeout_seconds, channel.close)
+    guard = threading.Timer(timeout_seconds, _close, [channel])
     guard.daemon = True
     guard.start()
     try:

@@ -144,18 +144,49 @@ struct State {
     /// The last frames of those, for mutants that emit them again.
     #[cfg(feature = "lab")]
     forgotten_frames: Vec<Produced>,
-    /// A backup holds; a primary releases.
-    releasing: bool,
-    /// Outputs up to here are re-issued.
-    reissue_through: OutputIndex,
+    outlet: Outlet,
     /// Raised whenever an output may have become releasable.
     hints: u64,
     /// Bytes in `pending` and `in_flight`.
     bytes: usize,
-    stopped: bool,
+}
+
+/// Whether outputs leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Outlet {
+    /// A backup holds them all.
+    #[default]
+    Holding,
+    /// They leave as the protocol allows.
+    Releasing {
+        /// Those up to here are re-issued.
+        reissue_through: OutputIndex,
+    },
+    /// The node stops: nothing leaves any more.
+    Stopped,
 }
 
 impl State {
+    fn is_stopped(&self) -> bool {
+        self.outlet == Outlet::Stopped
+    }
+
+    /// Outputs up to here are re-issued.
+    fn reissue_through(&self) -> OutputIndex {
+        match self.outlet {
+            Outlet::Releasing { reissue_through } => reissue_through,
+            Outlet::Holding | Outlet::Stopped => OutputIndex::NONE,
+        }
+    }
+
+    /// Opens the outlet, unless the node stops.
+    fn open(&mut self, reissue_through: OutputIndex) {
+        if !self.is_stopped() {
+            self.outlet = Outlet::Releasing { reissue_through };
+        }
+        self.hints += 1;
+    }
+
     fn drop_while(&mut self, needless: impl Fn(&Produced) -> bool) {
         while self.pending.front().is_some_and(&needless)
             && let Some(output) = self.pending.pop_front()
@@ -210,10 +241,10 @@ impl OutputQueue {
     /// Primary: waits until another output may be held. Returns `false` when the node stops.
     pub fn wait_for_room(&self) -> bool {
         let mut state = self.state.lock();
-        while state.bytes > HELD_BYTES_MAX && !state.stopped {
+        while state.bytes > HELD_BYTES_MAX && !state.is_stopped() {
             self.changed.wait(&mut state);
         }
-        !state.stopped
+        !state.is_stopped()
     }
 
     /// Outputs produced so far.
@@ -244,8 +275,8 @@ impl OutputQueue {
     /// This node owns the VM: outputs leave as the protocol allows.
     pub fn release(&self) {
         let mut state = self.state.lock();
-        state.releasing = true;
-        state.hints += 1;
+        let reissue_through = state.reissue_through();
+        state.open(reissue_through);
         self.changed.notify_all();
     }
 
@@ -253,9 +284,7 @@ impl OutputQueue {
     pub fn reissue(&self, from: OutputIndex, through: OutputIndex) {
         let mut state = self.state.lock();
         state.drop_while(|output| output.index < from);
-        state.reissue_through = through;
-        state.releasing = true;
-        state.hints += 1;
+        state.open(through);
         self.changed.notify_all();
     }
 
@@ -269,20 +298,16 @@ impl OutputQueue {
     pub fn next(&self, may_release: impl Fn(&Produced) -> bool) -> Next {
         let mut state = self.state.lock();
         loop {
-            if state.stopped {
+            if state.is_stopped() {
                 return Next::Stopped;
             }
             let hints = state.hints;
-            if state.releasing
+            if let Outlet::Releasing { reissue_through } = state.outlet
                 && state.pending.front().is_some_and(&may_release)
                 && let Some(output) = state.pending.pop_front()
             {
                 state.in_flight = Some(output.clone());
-                return if output.index <= state.reissue_through {
-                    Next::Reissue(output)
-                } else {
-                    Next::Release(output)
-                };
+                return if output.index <= reissue_through { Next::Reissue(output) } else { Next::Release(output) };
             }
             if state.hints == hints {
                 self.changed.wait(&mut state);
@@ -316,23 +341,23 @@ impl OutputQueue {
     /// R17: waits until no held write overlaps a read. Returns `false` when the node stops.
     pub fn wait_for_writes(&self, device: u8, offset: u64, length: u64) -> bool {
         let mut state = self.state.lock();
-        while !state.stopped
+        while !state.is_stopped()
             && state
                 .in_flight
                 .iter()
                 .chain(&state.pending)
                 // R17: those that are re-issued too.
-                .filter(|output| rule!(reissue_before_run) || output.index > state.reissue_through)
+                .filter(|output| rule!(reissue_before_run) || output.index > state.reissue_through())
                 .any(|output| output.content.overlaps(device, offset, length, 1))
         {
             self.changed.wait(&mut state);
         }
-        !state.stopped
+        !state.is_stopped()
     }
 
     /// The node stops: nothing leaves any more, nobody waits.
     pub fn stop(&self) {
-        self.state.lock().stopped = true;
+        self.state.lock().outlet = Outlet::Stopped;
         self.changed.notify_all();
     }
 }

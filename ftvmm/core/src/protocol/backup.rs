@@ -1,13 +1,13 @@
 //! The backup: what it holds and says, how it becomes a candidate and a backup again (R6, R7, R9, R12).
 
+use std::collections::VecDeque;
+
 use crate::lab::mutant;
 
-use super::input::Path;
+use super::interface::{HaltReason, Output, Path, TraceEvent};
 use super::node::Node;
 use super::numbers::LogPosition;
-use super::output::{HaltReason, Output};
-use super::role::Role;
-use super::trace::TraceEvent;
+use super::role::{Following, Role, Session, State, Suspicion};
 use super::wire::{Body, EntriesRange, Message, OutputMark};
 
 impl Node {
@@ -27,7 +27,7 @@ impl Node {
             (Body::Answer { stored, replayed, released, lacks }, _) => {
                 self.answer(path, &message, (stored, replayed, released), lacks, outputs);
             }
-            (Body::Farewell { exit_status }, _) if matches!(self.role, Role::Backup | Role::Candidate) => {
+            (Body::Farewell { exit_status }, _) if self.state.following().is_some() => {
                 self.stop(exit_status, outputs);
             }
             _ => {}
@@ -36,7 +36,7 @@ impl Node {
 
     /// Whether the node answers its primary. From the first suspicion on it does not, on any path (R9).
     fn answers(&self) -> bool {
-        self.role == Role::Backup || (self.role == Role::Candidate && !self.config.rules.silent_candidate)
+        self.role() == Role::Backup || (self.role() == Role::Candidate && !self.config.rules.silent_candidate)
     }
 
     /// R14: only COMMIT makes a joiner the backup; the state at position 0 is complete by itself.
@@ -48,20 +48,18 @@ impl Node {
         released: OutputMark,
         outputs: &mut Vec<Output>,
     ) {
-        if self.role != Role::Joining {
-            return;
-        }
+        let State::Joining { primary, session } = self.state else { return };
         self.hearing.hear(path, &message.header, self.now);
         self.hearing.begin(self.now, true);
-        if let Some(session) = self.session.as_mut() {
-            session.established = true;
-        }
         self.log.stored = position;
         self.log.replayed = position;
         self.log.acknowledged = position;
         self.released = released;
         self.begin_readiness();
-        self.change_role(Role::Backup, "the primary has committed", outputs);
+        let session = Session { handshake_until: None, ..session };
+        let following =
+            Following { primary, session: Some(session), newest_session: session.number, unreleased: VecDeque::new() };
+        self.change_role(State::Backup(following), "the primary has committed", outputs);
         outputs.push(Output::Trace(TraceEvent::Committed { session: message.header.session, position }));
         outputs.push(Output::StartReplay);
         self.acknowledge(path, outputs);
@@ -87,16 +85,17 @@ impl Node {
             outputs.push(Output::ForgetOutputs { through: released.index });
             self.compare_released(outputs);
         }
-        self.role != Role::Halted
+        self.role() != Role::Halted
     }
 
     /// Compares the output that R names with replay's, once both are known. Entries show how the guest came to each of them; what it said
     /// after the last one shows here alone.
     pub(super) fn compare_released(&mut self, outputs: &mut Vec<Output>) {
-        while let Some((position, own)) = self.unreleased.front().copied()
+        while let Some(following) = self.state.following_mut()
+            && let Some((position, own)) = following.unreleased.front().copied()
             && own.index <= self.released.index
         {
-            self.unreleased.pop_front();
+            following.unreleased.pop_front();
             let alike = own.index < self.released.index || own.fingerprint == self.released.fingerprint;
             if !alike && self.config.rules.diverged_halts && !mutant!(ReleasedOneTooFar) {
                 let reason = format!("output {} is another one than the primary's", own.index);
@@ -140,18 +139,18 @@ impl Node {
     }
 
     pub(super) fn entries_replayed(&mut self, through: LogPosition) {
-        if matches!(self.role, Role::Backup | Role::Candidate) {
+        if self.state.following().is_some() {
             self.log.replayed = self.log.replayed.max(through);
         }
     }
 
     /// R9: in one step; from here on nothing is said, and the log is closed.
-    pub(super) fn become_candidate(&mut self, outputs: &mut Vec<Output>) {
-        let reason = self.suspicion.as_ref().map_or_else(String::new, |(_, reason)| reason.clone());
+    pub(super) fn become_candidate(&mut self, suspicion: Suspicion, outputs: &mut Vec<Output>) {
+        let Some(following) = self.state.following().cloned() else { return };
         self.hearing.lease.begin_wait();
-        self.log.drained = false;
         self.readiness.begin(self.now);
-        self.change_role(Role::Candidate, &reason, outputs);
+        let candidate = State::Candidate { following, suspicion, drained: false };
+        self.change_role(candidate, suspicion.reason, outputs);
         if self.config.rules.silent_candidate {
             self.close_session("the primary is suspected", outputs);
         }
@@ -162,7 +161,7 @@ impl Node {
 
     pub(super) fn drained(&mut self, position: LogPosition, outputs: &mut Vec<Output>) {
         // A log that was opened again meanwhile has another end.
-        if self.role != Role::Candidate || position != self.log.stored {
+        if self.role() != Role::Candidate || position != self.log.stored {
             return;
         }
         self.log.replayed = position;
@@ -176,16 +175,18 @@ impl Node {
             let reason = format!("output {released} has left, and replay ends with output {produced}");
             return self.diverged(position, reason, outputs);
         }
-        self.log.drained = true;
+        if let State::Candidate { drained, .. } = &mut self.state {
+            *drained = true;
+        }
         outputs.push(Output::Trace(TraceEvent::Drained { position }));
     }
 
     /// R12: neither has won; the log goes on from what is held.
     pub(super) fn back_to_backup(&mut self, outputs: &mut Vec<Output>) {
-        self.suspicion = None;
         self.arbitration.withdraw();
-        if self.role == Role::Candidate {
-            self.change_role(Role::Backup, "the primary is there again", outputs);
+        if let State::Candidate { following, .. } = &self.state {
+            let following = following.clone();
+            self.change_role(State::Backup(following), "the primary is there again", outputs);
             outputs.push(Output::ReopenLog { position: self.log.stored });
         }
     }

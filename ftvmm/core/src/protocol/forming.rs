@@ -1,24 +1,21 @@
 //! How a pair forms and how its session is resumed: dialling, the handshake, COMMIT (R12, R14, R15).
 
 use super::config::Terms;
-use super::go_live::GoLive;
-use super::input::{ArbiterRecord, Path, ReadResult};
-use super::node::{Node, Session};
+use super::interface::{ArbiterRecord, HaltReason, Output, Path, ReadResult, TraceEvent};
+use super::node::{Node, close};
 use super::numbers::{Generation, Incarnation, LogPosition};
-use super::output::{HaltReason, Output};
-use super::role::Role;
-use super::trace::TraceEvent;
+use super::role::{Alone, Joiner, Protection, Role, Session, State};
 use super::wire::{Body, Message};
 
 impl Node {
     /// Alone, its guest not started: it looks for a backup.
     fn seeks_backup(&self) -> bool {
-        self.role == Role::Alone && self.go_live == GoLive::Not
+        matches!(self.state, State::Alone(Alone::SeeksBackup(_)))
     }
 
     /// R12: protected, out of touch with its backup, the arbiter out of reach, and no ask that may have been applied.
     fn seeks_to_resume(&self) -> bool {
-        self.role == Role::Protected
+        self.role() == Role::Protected
             && self.config.rules.resume_session
             && self.arbitration.unreachable
             && !self.arbitration.is_committed()
@@ -26,32 +23,24 @@ impl Node {
 
     /// Dials, and gives handshakes up: what time alone brings about.
     pub(super) fn form_pair(&mut self, outputs: &mut Vec<Output>) {
-        let unfinished = self.session.filter(|session| !session.established);
-        if unfinished.is_some_and(|session| session.handshake_until <= self.now) {
-            self.close_session("the handshake took too long", outputs);
+        let handshake_until = self.state.session().and_then(|session| session.handshake_until);
+        if handshake_until.is_some_and(|until| until <= self.now) {
             self.dial_at = self.now;
-            if self.role == Role::Joining {
-                self.give_joining_up("the handshake took too long", outputs);
-            }
+            self.close_session("the handshake took too long", outputs);
         }
-        if self.seeks_to_resume() && self.suspicion.is_some() && unfinished.is_none() && self.now >= self.dial_at {
+        let suspected = self.state.suspicion().is_some();
+        if self.seeks_to_resume() && suspected && handshake_until.is_none() && self.now >= self.dial_at {
             // A session that seems open but does not answer is as good as none.
             self.close_session("suspected, and the arbiter is out of reach", outputs);
         }
         if (self.seeks_backup() || self.seeks_to_resume())
-            && self.session.is_none()
+            && self.state.session().is_none()
             && !self.dialling
             && self.now >= self.dial_at
         {
             self.dialling = true;
             outputs.push(Output::Dial);
         }
-    }
-
-    fn start_guest(&mut self, outputs: &mut Vec<Output>) {
-        self.go_live = GoLive::Live { first_output_seen: false };
-        outputs.push(Output::StartGuest);
-        outputs.push(Output::Trace(TraceEvent::Live));
     }
 
     /// The dial succeeded or failed; the next one waits a little.
@@ -67,15 +56,18 @@ impl Node {
         }
         self.dial_ended();
         let wanted = self.seeks_backup() || self.seeks_to_resume();
-        if !wanted || self.session.is_some() {
+        if !wanted || self.state.session().is_some() {
             outputs.push(Output::CloseSession { connection });
             return;
         }
         self.sessions += 1;
-        let handshake_until = self.now.after(self.config.timing.acknowledge);
-        self.session = Some(Session { connection, number: self.sessions, established: false, handshake_until });
-        let backup = if self.role == Role::Protected { self.peer } else { Incarnation::NONE };
-        if backup == Incarnation::NONE {
+        let handshake_until = Some(self.now.after(self.config.timing.acknowledge));
+        let session = Session { connection, number: self.sessions, handshake_until };
+        let backup = self.state.peer();
+        if let State::Protected(protection) = &mut self.state {
+            protection.session = Some(session);
+        } else {
+            self.state = State::Alone(Alone::SeeksBackup(Some(Joiner { session, incarnation: None })));
             // A spare would take the echo of another's stamp for one of its own, and a later one than it ever sends.
             self.hearing.begin(self.now, false);
         }
@@ -83,24 +75,25 @@ impl Node {
     }
 
     pub(super) fn session_closed(&mut self, connection: u64, reason: String, outputs: &mut Vec<Output>) {
-        let Some(session) = self.session.filter(|session| session.connection == connection) else {
+        let Some(session) = self.state.session().filter(|session| session.connection == connection) else {
             return;
         };
-        self.session = None;
         outputs.push(Output::Trace(TraceEvent::SessionClosed { session: session.number, reason }));
-        match self.role {
+        match self.role() {
             Role::Joining => self.give_joining_up("session closed", outputs),
             Role::Protected if !self.config.rules.one_commit && self.log.acknowledged == LogPosition::START => {
-                self.change_role(Role::Alone, "the join is given up without asking", outputs);
+                self.change_role(State::Alone(Alone::Live), "the join is given up without asking", outputs);
             }
-            _ => self.forget_joiner(),
+            _ => {
+                self.drop_session();
+            }
         }
     }
 
-    fn give_joining_up(&mut self, reason: &str, outputs: &mut Vec<Output>) {
+    /// The session is gone, and a joiner has nothing else.
+    pub(super) fn give_joining_up(&mut self, reason: &str, outputs: &mut Vec<Output>) {
         self.generation = Generation::NONE;
-        self.peer = Incarnation::NONE;
-        self.change_role(Role::Spare, reason, outputs);
+        self.change_role(State::Spare, reason, outputs);
     }
 
     /// Spare, joiner, backup or candidate: a primary says who it is on a new connection.
@@ -116,43 +109,46 @@ impl Node {
         let same_vm = header.vm == self.config.vm;
         let difference = self.config.terms().difference(terms);
         let agreed = difference.is_none();
-        let joins = matches!(self.role, Role::Spare | Role::Joining)
+        let joins = matches!(self.role(), Role::Spare | Role::Joining)
             && backup == Incarnation::NONE
             && !self.arbitration.bootstraps();
         // Only what would join: a node that bootstraps may have won already, and the VM would be left without an owner.
-        if let Some(difference) = difference.filter(|_| same_vm && joins && self.role == Role::Spare) {
+        if let Some(difference) = difference.filter(|_| same_vm && joins && self.role() == Role::Spare) {
             self.halt(HaltReason::Mismatch { difference }, outputs);
             return;
         }
-        let resumes = matches!(self.role, Role::Backup | Role::Candidate)
+        let followed = self.state.following().map(|following| (following.primary, following.newest_session));
+        let resumes = followed
+            .is_some_and(|(primary, newest)| header.incarnation == primary && header.session > newest)
             && self.config.rules.resume_session
             && backup == self.incarnation
-            && header.incarnation == self.peer
             && header.generation == self.generation
-            && header.session > self.session_number
             && !self.arbitration.is_committed();
         if !same_vm || !agreed || !(joins || resumes) {
             outputs.push(Output::CloseSession { connection });
             return;
         }
-        self.close_session("another session takes its place", outputs);
-        let same_peer = self.peer == header.incarnation;
-        self.peer = header.incarnation;
+        if let Some(session) = self.state.session() {
+            close(*session, "another session takes its place", outputs);
+        }
+        let (primary, number) = (header.incarnation, header.session);
+        let same_peer = self.state.peer() == primary;
         self.generation = header.generation;
-        self.session_number = header.session;
-        // The primary gives a handshake up first: a COMMIT that it says in time has to find the joiner.
-        let timing = &self.config.timing;
-        let handshake_until = self.now.after(timing.acknowledge + timing.detect);
-        self.session = Some(Session { connection, number: header.session, established: resumes, handshake_until });
         self.hearing.begin(self.now, same_peer);
         self.hearing.hear(Path::Log { connection }, header, self.now);
         self.hearing.begin(self.now, true);
         outputs.push(Output::Trace(TraceEvent::SessionOpened { session: header.session }));
-        if resumes {
+        if let Some(following) = self.state.following_mut() {
+            following.session = Some(Session { connection, number, handshake_until: None });
+            following.newest_session = number;
             self.back_to_backup(outputs);
             self.say_welcome(outputs);
         } else {
-            self.change_role(Role::Joining, "a primary says hello", outputs);
+            // The primary gives a handshake up first: a COMMIT that it says in time has to find the joiner.
+            let timing = &self.config.timing;
+            let handshake_until = Some(self.now.after(timing.acknowledge + timing.detect));
+            let session = Session { connection, number, handshake_until };
+            self.change_role(State::Joining { primary, session }, "a primary says hello", outputs);
             self.look_at_arbiter(outputs);
         }
     }
@@ -172,12 +168,12 @@ impl Node {
             ReadResult::Unreachable => false,
         };
         if another {
-            let said = format!("the primary says generation {} of incarnation {}", self.generation, self.peer);
+            let (generation, primary) = (self.generation, self.state.peer());
+            let said = format!("the primary says generation {generation} of incarnation {primary}");
             let difference = format!("both nodes need one arbiter: {said}, {fault} here");
             self.halt(HaltReason::Mismatch { difference }, outputs);
         } else {
             self.close_session(&fault, outputs);
-            self.give_joining_up(&fault, outputs);
         }
     }
 
@@ -191,25 +187,26 @@ impl Node {
         outputs: &mut Vec<Output>,
     ) {
         let header = &message.header;
-        let Some(session) = self.session.filter(|session| Path::Log { connection: session.connection } == path) else {
+        let Some(session) = self.state.session().copied() else { return };
+        if session.is_established() || path != (Path::Log { connection: session.connection }) {
             return;
-        };
+        }
         let identity = header.vm == self.config.vm
             && header.generation == self.generation
             && header.session == session.number
-            && (self.role != Role::Protected || header.incarnation == self.peer);
-        if session.established || (self.config.rules.message_identity && !identity) {
+            && (self.role() != Role::Protected || header.incarnation == self.state.peer());
+        if self.config.rules.message_identity && !identity {
             return;
         }
         if let Some(difference) = self.config.terms().difference(terms) {
             self.close_session(&difference, outputs);
             return;
         }
-        if self.role == Role::Protected {
+        if self.role() == Role::Protected {
             self.hearing.hear(path, header, self.now);
             self.resumed(positions.0, positions.1, outputs);
-        } else if self.seeks_backup() {
-            self.peer = header.incarnation;
+        } else if let State::Alone(Alone::SeeksBackup(Some(joiner))) = &mut self.state {
+            joiner.incarnation = Some(header.incarnation);
             self.hearing.begin(self.now, false);
             self.hearing.hear(path, header, self.now);
         }
@@ -217,9 +214,7 @@ impl Node {
 
     /// A joiner waits for COMMIT, and the arbiter has to be read first (R15).
     pub(super) fn wants_commit(&self) -> bool {
-        self.seeks_backup()
-            && self.peer != Incarnation::NONE
-            && self.session.is_some_and(|session| !session.established)
+        matches!(self.state, State::Alone(Alone::SeeksBackup(Some(Joiner { incarnation: Some(_), .. }))))
     }
 
     pub(super) fn commit_read(&mut self, record: ArbiterRecord, outputs: &mut Vec<Output>) {
@@ -236,38 +231,34 @@ impl Node {
 
     /// R14: outputs are held from here on, before the joiner can know that it is the backup.
     fn commit(&mut self, outputs: &mut Vec<Output>) {
-        if !self.wants_commit() {
+        let State::Alone(Alone::SeeksBackup(Some(Joiner { session, incarnation: Some(backup) }))) = self.state else {
             return;
-        }
-        let Some(session) = self.session.as_mut() else { return };
-        session.established = true;
+        };
         let (connection, number) = (session.connection, session.number);
+        let session = Session { handshake_until: None, ..session };
+        let protection = Protection::new(backup, session, self.now, self.released.index);
         if self.config.rules.protected_before_commit {
-            self.change_role(Role::Protected, "a backup joins", outputs);
+            self.change_role(State::Protected(protection), "a backup joins", outputs);
         } else {
-            self.awaits_first_answer = true;
+            self.state = State::Alone(Alone::LiveUnheld(protection));
         }
         self.hearing.begin(self.now, true);
         self.hearing.lease.expire();
-        self.confirmed = self.released.index;
         self.readiness.heard = 0;
-        self.next_heartbeat = self.now;
         let (position, released) = (self.log.appended, self.released);
         self.send_on_log(Body::Commit { position, released }, outputs);
         outputs.push(Output::Trace(TraceEvent::SessionOpened { session: number }));
         outputs.push(Output::Trace(TraceEvent::Committed { session: number, position }));
         outputs.push(Output::StreamEntries { connection, from: position.next() });
-        self.start_guest(outputs);
+        outputs.push(Output::StartGuest);
+        outputs.push(Output::Trace(TraceEvent::Live));
     }
 
     /// With R14 switched off: COMMIT is sent, but outputs are held from the first answer on only.
-    pub(super) fn awaits_first_answer(&self) -> bool {
-        self.awaits_first_answer
-    }
-
     pub(super) fn first_answer(&mut self, outputs: &mut Vec<Output>) {
-        if std::mem::take(&mut self.awaits_first_answer) {
-            self.change_role(Role::Protected, "the first answer came", outputs);
+        if let State::Alone(Alone::LiveUnheld(protection)) = &self.state {
+            let protection = protection.clone();
+            self.change_role(State::Protected(protection), "the first answer came", outputs);
         }
     }
 }

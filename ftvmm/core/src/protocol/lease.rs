@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use crate::lab::mutant;
 
-use super::go_live::GoLive;
 use super::node::Node;
-use super::role::Role;
+use super::role::{Alone, State};
 use super::time::{Instant, Number, Timing};
 
 /// What the lease counts from, on this node's clock.
@@ -76,20 +75,23 @@ impl Lease {
 impl Node {
     /// Whether outputs may leave here now, for all that their order and the log say (R5).
     pub(super) fn may_speak(&self, now: Instant) -> bool {
-        match self.role {
-            Role::Alone => self.go_live.may_emit(),
-            Role::Protected => self.lease_is_valid(now) || !self.config.rules.output_lease,
-            Role::Spare | Role::Joining | Role::Backup | Role::Candidate | Role::Won | Role::Halted => false,
+        match &self.state {
+            State::Alone(Alone::Reissuing { .. } | Alone::Live | Alone::LiveUnheld(_)) => true,
+            State::Alone(Alone::SeeksBackup(_) | Alone::AwaitsOldWrites { .. }) => false,
+            State::Protected(_) => self.lease_is_valid(now) || !self.config.rules.output_lease,
+            State::Spare | State::Joining { .. } | State::Backup(_) | State::Candidate { .. } => false,
+            State::Won | State::Halted { .. } => false,
         }
     }
 
     /// Whether this node may tell the network that the VM is here (R16): a winner from its attaching on, whatever it waits for before its
     /// first output; a primary with a backup while its lease lasts, for the backup may be live by now (R5).
     pub fn may_announce(&self, now: Instant) -> bool {
-        match self.role {
-            Role::Alone => self.go_live != GoLive::Not,
-            Role::Protected => self.lease_is_valid(now),
-            Role::Spare | Role::Joining | Role::Backup | Role::Candidate | Role::Won | Role::Halted => false,
+        match &self.state {
+            State::Alone(alone) => !matches!(alone, Alone::SeeksBackup(_)),
+            State::Protected(_) => self.lease_is_valid(now),
+            State::Spare | State::Joining { .. } | State::Backup(_) | State::Candidate { .. } => false,
+            State::Won | State::Halted { .. } => false,
         }
     }
 

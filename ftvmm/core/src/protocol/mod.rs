@@ -4,38 +4,33 @@
 //! clock, socket, thread, randomness or KVM in here, so the deterministic simulation (`crate::simulation`) drives the very code
 //! that runs in a node. Rules are cited by their numbers (R1 to R26), which `docs/protocol.md` lists.
 
-mod arbitration;
 mod backup;
 mod config;
 mod forming;
-mod go_live;
-mod input;
+mod interface;
 mod lag;
 mod lease;
 mod node;
 mod numbers;
-mod output;
 mod primary;
 mod readiness;
 mod release;
 mod role;
 mod rules;
-mod status;
 mod suspicion;
+mod takeover;
 mod time;
-mod trace;
 mod wire;
 
 pub use config::{Config, Terms};
-pub use input::{ArbiterRecord, AskResult, Input, OutputResult, Path, ReadResult};
+pub use interface::{
+    ArbiterRecord, AskResult, HaltReason, Input, Output, OutputResult, Path, ReadResult, Status, TraceEvent,
+};
 pub use lag::Share;
 pub use node::{Node, Remembered};
 pub use numbers::{Generation, Incarnation, LogPosition, OutputIndex};
-pub use output::{HaltReason, Output};
 pub use readiness::Unusable;
 pub use role::Role;
 pub use rules::{Rules, UnknownRule};
-pub use status::Status;
 pub use time::{Instant, Number, Timing, TimingConfig, TimingError};
-pub use trace::TraceEvent;
 pub use wire::{Body, EntriesRange, Header, Message, OutputMark, WireError};

@@ -1,42 +1,26 @@
 //! The state machine itself: what a node remembers, and the one place where inputs enter.
 
-use std::collections::VecDeque;
-
 use crate::lab::mutant;
 
-use super::arbitration::Arbitration;
 use super::config::Config;
-use super::go_live::GoLive;
-use super::input::{Input, Path};
-use super::numbers::{Generation, Incarnation, LogPosition, OutputIndex};
-use super::output::{HaltReason, Output};
+use super::interface::{HaltReason, Input, Output, Path, TraceEvent};
+use super::lag::Share;
+use super::numbers::{Generation, Incarnation, OutputIndex};
 use super::primary::LogState;
 use super::readiness::Readiness;
-use super::role::Role;
+use super::role::{Alone, Role, Session, State};
 use super::suspicion::Hearing;
+use super::takeover::Arbitration;
 use super::time::{Instant, Number};
-use super::trace::TraceEvent;
 use super::wire::{Body, Header, Message, OutputMark};
-
-/// The log session of this node, from its own side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Session {
-    /// The runtime's number of the connection.
-    pub(super) connection: u64,
-    /// The number that both sides know it by, counted by the primary.
-    pub(super) number: u64,
-    /// Whether the handshake is over: entries and heartbeats flow.
-    pub(super) established: bool,
-    /// When the handshake is given up.
-    pub(super) handshake_until: Instant,
-}
 
 /// One node's protocol state. One thread owns it; the looks (`may_release`, `accepts_entries`, `status`) take `&self`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Node {
     pub(super) config: Config,
     pub(super) incarnation: Incarnation,
-    pub(super) role: Role,
+    /// Its role, with the data of that role.
+    pub(super) state: State,
     pub(super) generation: Generation,
     /// The time of the step under way.
     pub(super) now: Instant,
@@ -46,45 +30,29 @@ pub struct Node {
     next_request: u64,
     /// `DrainSockets` that is not answered yet: nothing is judged until it is (R7).
     draining: Option<u64>,
-    /// The peer's incarnation, if there is one.
-    pub(super) peer: Incarnation,
-    pub(super) session: Option<Session>,
     /// Counts the sessions of this primary.
     pub(super) sessions: u64,
     /// A dial is under way.
     pub(super) dialling: bool,
     pub(super) dial_at: Instant,
-    /// Backup: the newest session, which a later one must exceed.
-    pub(super) session_number: u64,
-    /// With R14 switched off only: COMMIT was sent, outputs are not held yet.
-    pub(super) awaits_first_answer: bool,
     pub(super) hearing: Hearing,
-    pub(super) next_heartbeat: Instant,
-    /// Since when the peer is suspected, and why.
-    pub(super) suspicion: Option<(Instant, String)>,
     pub(super) arbitration: Arbitration,
     pub(super) readiness: Readiness,
     pub(super) log: LogState,
     /// The last output that completed (R): on the primary its own, on the backup what it heard.
     pub(super) released: OutputMark,
-    /// Backup: the outputs of replay that R has not come to, each behind the position that it depends on.
-    pub(super) unreleased: VecDeque<(LogPosition, OutputMark)>,
-    /// Primary: the newest output of which the backup has said that it knows it to have completed.
-    pub(super) confirmed: OutputIndex,
-    /// Primary: the newest output of whose completion the backup was told on the log.
-    pub(super) told: OutputIndex,
-    /// Primary: writes that wait until the backup knows of an older one: their indices, and the older ones'.
-    pub(super) overlapping: VecDeque<(OutputIndex, OutputIndex)>,
     /// Index of the newest output whose completion is in the trace; never behind R but for what the emitter has just completed.
     pub(super) traced_done: OutputIndex,
     /// Index of the newest output produced, live or in replay.
     pub(super) produced: OutputIndex,
     /// Frames that the network interface refused while there was no backup: lost.
     pub(super) frames_lost: u64,
-    pub(super) go_live: GoLive,
+    /// The guest's thread was told to let the guest run for this share of its time.
+    pub(super) throttled_to: Share,
+    /// `first-output` is in the trace.
+    pub(super) first_output_traced: bool,
     /// The guest has come to its end: its exit status, and what it did that it may not.
     guest_end: Option<(i32, Option<String>)>,
-    pub(super) halt_reason: Option<HaltReason>,
 }
 
 /// What an earlier process of this node was. Only a test with R1 switched off believes it.
@@ -104,37 +72,27 @@ impl Node {
         Node {
             config,
             incarnation,
-            role: Role::Spare,
+            state: State::Spare,
             generation: Generation::NONE,
             now: Instant(0),
             stepped: false,
             sequence: 0,
             next_request: 0,
             draining: None,
-            peer: Incarnation::NONE,
-            session: None,
             sessions: 0,
             dialling: false,
             dial_at: Instant(0),
-            session_number: 0,
-            awaits_first_answer: false,
             hearing: Hearing::default(),
-            next_heartbeat: Instant(0),
-            suspicion: None,
             arbitration: Arbitration::default(),
             readiness: Readiness::default(),
             log: LogState::default(),
             released: OutputMark::default(),
-            unreleased: VecDeque::new(),
-            confirmed: OutputIndex::NONE,
-            told: OutputIndex::NONE,
-            overlapping: VecDeque::new(),
             traced_done: OutputIndex::NONE,
             produced: OutputIndex::NONE,
             frames_lost: 0,
-            go_live: GoLive::Not,
+            throttled_to: Share::WHOLE,
+            first_output_traced: false,
             guest_end: None,
-            halt_reason: None,
         }
     }
 
@@ -143,19 +101,19 @@ impl Node {
         let believed = !config.rules.fresh_start && remembered.role.is_primary();
         let mut node = Node::new(config, incarnation);
         if believed {
-            node.role = Role::Alone;
+            node.state = State::Alone(Alone::Live);
             node.generation = remembered.generation;
             node.released.index = remembered.released;
             node.traced_done = remembered.released;
             node.produced = remembered.released;
-            node.go_live = GoLive::Live { first_output_seen: true };
+            node.first_output_traced = true;
         }
         node
     }
 
     /// What the node is now.
     pub fn role(&self) -> Role {
-        self.role
+        self.state.role()
     }
 
     /// The generation that the node belongs to, if any.
@@ -175,9 +133,10 @@ impl Node {
 
     /// Takes one input; appends what is to be done to `outputs`. Call it with non-decreasing `now`.
     pub fn step(&mut self, now: Instant, input: Input, outputs: &mut Vec<Output>) {
-        if self.role == Role::Halted {
+        if self.role() == Role::Halted {
             return;
         }
+        let done_before = outputs.len();
         self.notice_pause(now, outputs);
         let elapsed = now.since(self.now);
         self.now = now.max(self.now);
@@ -193,6 +152,41 @@ impl Node {
         self.control_lag(elapsed, outputs);
         self.advance_go_live(outputs);
         self.stop_when_finished(outputs);
+        if let Some(invariant) = self.broken_invariant() {
+            // Of what it made of a broken state nothing is done.
+            let traces = outputs.split_off(done_before).into_iter();
+            outputs.extend(traces.filter(|output| matches!(output, Output::Trace(_))));
+            self.halt(HaltReason::Broken { invariant }, outputs);
+        }
+    }
+
+    /// What holds after every step, whatever came, and does not; `None`: all of it holds. It can only be this node's own fault, and a
+    /// node that is not what it takes itself for must not speak.
+    fn broken_invariant(&self) -> Option<&'static str> {
+        let (role, log, released) = (self.role(), &self.log, self.released.index);
+        let has_generation = match role {
+            Role::Spare => self.generation == Generation::NONE,
+            Role::Halted => true,
+            _ => self.generation != Generation::NONE,
+        };
+        let may_ask = matches!(role, Role::Spare | Role::Candidate | Role::Protected | Role::Halted)
+            || !self.config.rules.one_commit;
+        let follows_well = self.state.following().is_none_or(|following| {
+            let next = following.unreleased.front().map(|(_, output)| output.index);
+            next.is_none_or(|next| next > released) && log.replayed <= log.stored && log.acknowledged == log.stored
+        });
+        let protects_well = self.state.protection().is_none_or(|protection| {
+            let waits_for_older = protection.overlapping.front().is_none_or(|(index, overlaps)| overlaps < index);
+            protection.confirmed.max(protection.told) <= released && waits_for_older
+        });
+        let invariants = [
+            (has_generation, "every role but SPARE has a generation"),
+            (may_ask || !self.arbitration.is_committed(), "only SPARE, CANDIDATE and PROTECTED ask for a generation"),
+            (follows_well, "a backup has replayed no more than it holds, and keeps only outputs after R"),
+            (protects_well, "a backup was told of no output after R, and writes wait for older ones"),
+            (!role.is_primary() || self.traced_done <= released, "R has reached every output that is traced as done"),
+        ];
+        invariants.into_iter().find(|(holds, _)| !holds).map(|(_, invariant)| invariant)
     }
 
     fn take(&mut self, input: Input, outputs: &mut Vec<Output>) {
@@ -234,15 +228,19 @@ impl Node {
 
     /// When the next `Input::Tick` is due: at least every DETECT/4, so that a pause of this node shows (R7).
     pub fn deadline(&self) -> Instant {
-        let heartbeat = (self.role == Role::Protected).then_some(self.next_heartbeat);
-        let silence = matches!(self.role, Role::Protected | Role::Backup).then(|| self.silence_at());
-        let handshake = self.session.filter(|session| !session.established).map(|session| session.handshake_until);
+        let (mut heartbeat, mut first_output) = (None, None);
+        match &self.state {
+            State::Protected(protection) => heartbeat = Some(protection.next_heartbeat),
+            State::Alone(Alone::AwaitsOldWrites { until }) => first_output = Some(*until),
+            _ => {}
+        }
+        let silence = matches!(self.role(), Role::Protected | Role::Backup).then(|| self.silence_at());
         let moments = [
             heartbeat,
             silence,
-            handshake,
+            self.state.session().and_then(|session| session.handshake_until),
             self.may_ask_at(),
-            self.go_live.waits_until(),
+            first_output,
             Some(self.dial_at),
             Some(self.arbitration.retry_at()),
             Some(self.readiness.due_at()),
@@ -273,16 +271,12 @@ impl Node {
     /// Shows every number that means something only beside others of its kind, and takes back what becomes of it; what nothing but
     /// `status` looks at is cleared. The exhaustive walk takes two states alike that differ in nothing else.
     pub fn numbers(&mut self, visit: &mut dyn FnMut(Number, &mut u64)) {
-        self.hearing.numbers(self.peer, visit);
-        self.log.numbers(visit);
+        self.hearing.numbers(self.state.peer(), visit);
+        self.state.numbers(visit);
         self.arbitration.numbers(self.incarnation, visit);
         self.readiness.numbers(self.incarnation, visit);
-        let handshake = self.session.as_mut().map(|session| &mut session.handshake_until);
-        let waits = [&mut self.dial_at, &mut self.next_heartbeat].into_iter().chain(handshake);
-        let waits = waits.chain(self.go_live.waits_until_mut());
-        waits.for_each(|until| visit(Number::Deadline, &mut until.0));
-        let suspected = self.suspicion.as_mut().map(|(since, _)| since);
-        suspected.into_iter().chain([&mut self.now]).for_each(|at| visit(Number::Time, &mut at.0));
+        visit(Number::Deadline, &mut self.dial_at.0);
+        visit(Number::Time, &mut self.now.0);
         visit(Number::Sequence(self.incarnation.0), &mut self.sequence);
         let requests = self.draining.as_mut().into_iter().chain([&mut self.next_request]);
         requests.for_each(|request| visit(Number::Request(self.incarnation.0), request));
@@ -294,24 +288,25 @@ impl Node {
         self.next_request
     }
 
-    pub(super) fn change_role(&mut self, to: Role, reason: &str, outputs: &mut Vec<Output>) {
-        let from = std::mem::replace(&mut self.role, to);
+    /// Changes the role, and gives what the old one had.
+    pub(super) fn change_role(&mut self, to: State, reason: &str, outputs: &mut Vec<Output>) -> State {
+        let before = std::mem::replace(&mut self.state, to);
+        let (from, to, generation) = (before.role(), self.role(), self.generation);
         if from != to {
-            let generation = self.generation;
             outputs.push(Output::Trace(TraceEvent::Role { from, to, generation, reason: reason.to_owned() }));
         }
+        before
     }
 
     pub(super) fn halt(&mut self, reason: HaltReason, outputs: &mut Vec<Output>) {
         let text = reason.to_string();
-        self.change_role(Role::Halted, &text, outputs);
+        self.change_role(State::Halted { reason: Some(reason.clone()) }, &text, outputs);
         outputs.push(Output::Trace(TraceEvent::Halted { reason: text }));
-        self.halt_reason = Some(reason.clone());
         outputs.push(Output::Halt { reason });
     }
 
     pub(super) fn stop(&mut self, exit_status: i32, outputs: &mut Vec<Output>) {
-        self.change_role(Role::Halted, "stopped", outputs);
+        self.change_role(State::Halted { reason: None }, "stopped", outputs);
         outputs.push(Output::Trace(TraceEvent::Stopped { exit_status }));
         outputs.push(Output::Stop { exit_status });
     }
@@ -320,16 +315,22 @@ impl Node {
     pub(super) fn header(&mut self, now: Instant) -> Header {
         self.sequence += 1;
         self.hearing.echoed();
-        let newer = self.role == Role::Backup && mutant!(EchoTooNew);
+        let newer = self.role() == Role::Backup && mutant!(EchoTooNew);
         Header {
             vm: self.config.vm,
             generation: self.generation,
             incarnation: self.incarnation,
-            session: self.session.map_or(self.session_number, |session| session.number),
+            session: self.session_number(),
             sequence: self.sequence,
             stamp: now.0,
             echo: if newer { self.hearing.peer_stamp + 5_000_000 } else { self.hearing.peer_stamp },
         }
+    }
+
+    /// The number of the session, on a follower without one the newest that it had; 0: there was none.
+    pub(super) fn session_number(&self) -> u64 {
+        let newest = self.state.following().map_or(0, |following| following.newest_session);
+        self.state.session().map_or(newest, |session| session.number)
     }
 
     pub(super) fn send(&mut self, path: Path, body: Body, outputs: &mut Vec<Output>) {
@@ -339,39 +340,40 @@ impl Node {
 
     /// Sends on the log session, if there is one.
     pub(super) fn send_on_log(&mut self, body: Body, outputs: &mut Vec<Output>) {
-        if let Some(session) = self.session {
-            self.send(Path::Log { connection: session.connection }, body, outputs);
+        if let Some(Session { connection, .. }) = self.state.session().copied() {
+            self.send(Path::Log { connection }, body, outputs);
         }
     }
 
     /// Every way to the peer.
     pub(super) fn paths(&self) -> Vec<Path> {
-        let log = self.session.map(|session| Path::Log { connection: session.connection });
+        let log = self.state.session().map(|session| Path::Log { connection: session.connection });
         log.into_iter().chain((0..self.config.heartbeat_paths).map(|network| Path::Heartbeat { network })).collect()
     }
 
     /// Gives the session up; the runtime's `SessionClosed` for it then says nothing new.
     pub(super) fn close_session(&mut self, reason: &str, outputs: &mut Vec<Output>) {
-        if let Some(session) = self.session.take() {
-            outputs
-                .push(Output::Trace(TraceEvent::SessionClosed { session: session.number, reason: reason.to_owned() }));
-            outputs.push(Output::CloseSession { connection: session.connection });
-            self.forget_joiner();
+        if let State::Joining { session, .. } = self.state {
+            close(session, reason, outputs);
+            self.give_joining_up(reason, outputs);
+        } else if let Some(session) = self.drop_session() {
+            close(session, reason, outputs);
         }
     }
 
     /// Without a backup a primary has a peer in a handshake only, and what it asked the arbiter was for that one (R15): nobody is committed
     /// to on a later connection before it has said welcome there.
-    pub(super) fn forget_joiner(&mut self) {
-        if self.role == Role::Alone {
-            self.peer = Incarnation::NONE;
+    pub(super) fn drop_session(&mut self) -> Option<Session> {
+        let session = self.state.drop_session();
+        if session.is_some() && self.role() == Role::Alone {
             self.arbitration.withdraw();
         }
+        session
     }
 
     /// R17: what this host has failed at, the backup's may not. Alone, nobody can do it, and nothing happens here.
     fn leave_to_backup(&mut self, reason: String, outputs: &mut Vec<Output>) {
-        if self.role == Role::Protected {
+        if self.role() == Role::Protected {
             self.halt(HaltReason::HostFailed { reason }, outputs);
         }
     }
@@ -379,7 +381,7 @@ impl Node {
     /// Guest halted and everything emitted: the VM is over, and the backup need not take over.
     fn stop_when_finished(&mut self, outputs: &mut Vec<Output>) {
         let all_done = self.released.index >= self.produced && self.traced_done >= self.released.index;
-        if !(self.role.is_primary() && self.go_live.is_live() && all_done) {
+        if !(self.state.is_live() && all_done) {
             return;
         }
         let Some((exit_status, trap)) = self.guest_end.clone() else { return };
@@ -389,13 +391,44 @@ impl Node {
             // A bit that flipped in this host's memory looks like a fault of the guest's. Replay tells the two apart.
             self.leave_to_backup(format!("{trap}, and only replay shows whether it did that itself"), outputs);
         }
-        if self.role.is_primary() {
-            if self.role == Role::Protected {
+        if self.state.is_live() {
+            if self.role() == Role::Protected {
                 for path in self.paths() {
                     self.send(path, Body::Farewell { exit_status }, outputs);
                 }
             }
             self.stop(exit_status, outputs);
         }
+    }
+}
+
+/// Closes a session that the state does not have any more.
+pub(super) fn close(session: Session, reason: &str, outputs: &mut Vec<Output>) {
+    outputs.push(Output::Trace(TraceEvent::SessionClosed { session: session.number, reason: reason.to_owned() }));
+    outputs.push(Output::CloseSession { connection: session.connection });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::numbers::LogPosition;
+    use super::*;
+
+    #[test]
+    fn a_node_whose_state_is_broken_halts() {
+        let mut config = Config::new([7; 16], [9; 32]);
+        config.rules.fresh_start = false;
+        let remembered = Remembered { role: Role::Alone, generation: Generation::FIRST, released: OutputIndex(3) };
+        let mut node = Node::restarted(config, Incarnation(1), remembered);
+        let mut outputs = Vec::new();
+        node.step(Instant(1), Input::Tick, &mut outputs);
+        assert_eq!(node.role(), Role::Alone);
+        node.released.index = OutputIndex(2);
+        let (output, overlaps) = (OutputMark { index: OutputIndex(3), ..OutputMark::default() }, OutputIndex::NONE);
+        let produced = Input::OutputProduced { output, depends_on: LogPosition::START, overlaps };
+        outputs.clear();
+        node.step(Instant(2), produced, &mut outputs);
+        let reason = HaltReason::Broken { invariant: "R has reached every output that is traced as done" };
+        assert_eq!((node.role(), outputs.pop()), (Role::Halted, Some(Output::Halt { reason })));
+        assert!(outputs.iter().all(|output| matches!(output, Output::Trace(_))), "{outputs:?}");
     }
 }

@@ -3,14 +3,12 @@
 //! Who wins and cannot attach has killed the VM: the other side has lost, and halts. A backup looks all the time, so that its pair knows
 //! while there still is a primary to mend it beside (R25).
 
-use super::input::{ArbiterRecord, ReadResult};
+use super::interface::{ArbiterRecord, HaltReason, Output, ReadResult, TraceEvent};
 use super::lag::Share;
 use super::node::Node;
 use super::numbers::Incarnation;
-use super::output::{HaltReason, Output};
 use super::role::Role;
 use super::time::{Instant, Number, Timing};
-use super::trace::TraceEvent;
 
 /// What of the VM's devices a check could not open or found unusable, in words; nothing: the VM can be attached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -112,7 +110,7 @@ impl Readiness {
 impl Node {
     /// Has checked what is due. The devices never beside a request to the arbiter: what it wins is attached at once.
     pub(super) fn check_readiness(&mut self, outputs: &mut Vec<Output>) {
-        let devices = match self.role {
+        let devices = match self.role() {
             Role::Backup => true,
             Role::Candidate => self.arbitration.is_idle(),
             Role::Spare => self.awaits_bootstrap(),
@@ -123,12 +121,12 @@ impl Node {
             self.readiness.devices.under_way = Some((request, self.now));
             outputs.push(Output::CheckDevices { request });
         }
-        if self.role == Role::Backup && self.readiness.arbiter.is_due(self.now) {
+        if self.role() == Role::Backup && self.readiness.arbiter.is_due(self.now) {
             self.look_at_arbiter(outputs);
         }
-        let lacks = match self.role {
+        let lacks = match self.role() {
             Role::Backup => self.lacks(),
-            Role::Protected => self.readiness.heard | if self.log.lag.share() == Share::NONE { REPLAY } else { 0 },
+            Role::Protected => self.readiness.heard | if self.share() == Share::NONE { REPLAY } else { 0 },
             _ => return,
         };
         if std::mem::replace(&mut self.readiness.traced, lacks) != lacks {
@@ -138,12 +136,12 @@ impl Node {
 
     /// The bootstrap waits for the check: generation 1 must not be won for nothing, as nobody can win it twice.
     fn awaits_bootstrap(&self) -> bool {
-        self.role == Role::Spare && self.arbitration.bootstraps() && !self.arbitration.is_committed()
+        self.role() == Role::Spare && self.arbitration.bootstraps() && !self.arbitration.is_committed()
     }
 
     pub(super) fn devices_checked(&mut self, request: u64, found: Unusable, outputs: &mut Vec<Output>) {
         let timing = &self.config.timing;
-        let waits = self.role == Role::Candidate && found != Unusable::default();
+        let waits = self.role() == Role::Candidate && found != Unusable::default();
         let next_at = self.now.after(if waits { timing.retry } else { timing.check });
         if !self.readiness.devices.end(request, next_at) {
             return;
@@ -179,7 +177,7 @@ impl Node {
         }
         let fault = match result {
             ReadResult::Record(ArbiterRecord { generation, incarnation })
-                if (generation, incarnation) == (self.generation, self.peer) =>
+                if (generation, incarnation) == (self.generation, self.state.peer()) =>
             {
                 None
             }
@@ -189,7 +187,7 @@ impl Node {
             ReadResult::Empty => Some("the arbiter holds no generation of this VM".to_owned()),
             ReadResult::Unreachable => Some("the arbiter is out of reach".to_owned()),
         };
-        match self.role {
+        match self.role() {
             Role::Joining => self.joiner_looked(result, fault, outputs),
             // It decides nothing (R25).
             _ => self.readiness.arbiter_fault = fault,
@@ -217,12 +215,12 @@ impl Node {
     /// Why the backup could not take over now; `None`: it could, or there is none (R25).
     pub(super) fn not_protected(&self) -> Option<String> {
         let (readiness, timing) = (&self.readiness, &self.config.timing);
-        match self.role {
+        match self.role() {
             Role::Protected => {
                 let lacking = LACKS.iter().filter(|(bit, _)| readiness.heard & bit != 0).map(|(_, name)| *name);
                 let names: Vec<&str> = lacking.collect();
                 let unusable = (!names.is_empty()).then(|| format!("the backup cannot use {}", names.join(", ")));
-                let behind = (self.log.lag.share() == Share::NONE).then_some("the backup's replay is too far behind");
+                let behind = (self.share() == Share::NONE).then_some("the backup's replay is too far behind");
                 joined(unusable.as_deref().into_iter().chain(behind))
             }
             Role::Backup => {

@@ -1,14 +1,12 @@
 //! Output commit: when an output may leave, and when it has left (R5).
 
-use super::go_live::GoLive;
-use super::input::OutputResult;
+use std::time::Duration;
+
+use super::interface::{HaltReason, Output, OutputResult, Status, TraceEvent};
 use super::node::Node;
 use super::numbers::{LogPosition, OutputIndex};
-use super::output::{HaltReason, Output};
-use super::role::Role;
-use super::status::Status;
+use super::role::{Role, State};
 use super::time::Instant;
-use super::trace::TraceEvent;
 use super::wire::{Body, OutputMark};
 
 impl Node {
@@ -28,14 +26,18 @@ impl Node {
             return false;
         }
         let acknowledged = self.log.acknowledged >= depends_on || !rules.output_acknowledged;
-        let follows = self.role == Role::Alone || (acknowledged && overlaps <= self.confirmed);
+        let follows = match &self.state {
+            State::Alone(_) => true,
+            State::Protected(protection) => acknowledged && overlaps <= protection.confirmed,
+            _ => false,
+        };
         follows && self.may_speak(now)
     }
 
     /// R moves as soon as an output has left, so that the next one need not wait for a step. Called by the sender right behind the system
     /// call that completed well; `OutputDone` follows, for this output or for a later one.
     pub fn output_completed(&mut self, output: OutputMark) {
-        if self.role.is_primary() && output.index == self.released.index.next() {
+        if self.role().is_primary() && output.index == self.released.index.next() {
             self.released = output;
         }
     }
@@ -52,28 +54,30 @@ impl Node {
         let acknowledged = self.log.acknowledged >= depends_on || !self.config.rules.output_acknowledged;
         // A look more than is needed, where a mutant may let it go.
         let acknowledged = acknowledged || cfg!(feature = "lab");
-        if matches!(self.role, Role::Backup | Role::Candidate) {
-            self.unreleased.push_back((depends_on, output));
+        if let Some(following) = self.state.following_mut() {
+            following.unreleased.push_back((depends_on, output));
             self.compare_released(outputs);
             return;
         }
-        if overlaps > self.confirmed {
-            self.overlapping.push_back((output.index, overlaps));
+        if let Some(protection) = self.state.protection_mut()
+            && overlaps > protection.confirmed
+        {
+            protection.overlapping.push_back((output.index, overlaps));
         }
-        if self.role == Role::Alone || (self.role == Role::Protected && acknowledged) {
+        if self.role() == Role::Alone || (self.role() == Role::Protected && acknowledged) {
             outputs.push(Output::TryRelease);
         }
     }
 
     pub(super) fn output_done(&mut self, output: OutputMark, result: OutputResult, outputs: &mut Vec<Output>) {
         let index = output.index;
-        if !self.role.is_primary() || index <= self.traced_done {
+        if !self.role().is_primary() || index <= self.traced_done {
             return;
         }
         let failed = match result {
             OutputResult::Failed => Some(HaltReason::OutputFailed { index }),
             OutputResult::Fenced => Some(HaltReason::Fenced { index }),
-            OutputResult::Refused if self.role == Role::Protected => Some(HaltReason::FrameRefused { index }),
+            OutputResult::Refused if self.role() == Role::Protected => Some(HaltReason::FrameRefused { index }),
             OutputResult::Refused | OutputResult::Completed => None,
         };
         if let Some(reason) = failed.filter(|_| self.config.rules.output_completed) {
@@ -87,12 +91,10 @@ impl Node {
         }
         self.traced_done = index;
         outputs.push(Output::Trace(TraceEvent::OutputDone { through: index }));
-        if let GoLive::Live { first_output_seen } = &mut self.go_live
-            && !std::mem::replace(first_output_seen, true)
-        {
+        if self.state.is_live() && !std::mem::replace(&mut self.first_output_traced, true) {
             outputs.push(Output::Trace(TraceEvent::FirstOutput { index: first }));
         }
-        if self.role == Role::Alone {
+        if self.role() == Role::Alone {
             outputs.push(Output::ForgetOutputs { through: self.released.index });
         }
         if self.released.index < self.produced {
@@ -103,22 +105,25 @@ impl Node {
     /// The backup says up to which output it will re-issue none (R23).
     pub(super) fn released_confirmed(&mut self, released: OutputIndex, outputs: &mut Vec<Output>) {
         let confirmed = released.min(self.released.index);
-        if confirmed > self.confirmed {
-            self.confirmed = confirmed;
+        if let Some(protection) = self.state.protection_mut()
+            && confirmed > protection.confirmed
+        {
+            protection.confirmed = confirmed;
             outputs.push(Output::ForgetOutputs { through: confirmed });
         }
     }
 
     /// Where the next output waits for nothing but the backup's word on R, R is told at once.
     pub(super) fn tell_released(&mut self, outputs: &mut Vec<Output>) {
-        let (released, confirmed) = (self.released.index, self.confirmed);
-        while self.overlapping.front().is_some_and(|(index, overlaps)| *index <= released || *overlaps <= confirmed) {
-            self.overlapping.pop_front();
+        let State::Protected(protection) = &mut self.state else { return };
+        let (released, confirmed) = (self.released.index, protection.confirmed);
+        let waiting = &mut protection.overlapping;
+        while waiting.front().is_some_and(|(index, overlaps)| *index <= released || *overlaps <= confirmed) {
+            waiting.pop_front();
         }
-        let waits = self.overlapping.front().is_some_and(|(index, _)| *index == released.next());
-        let established = self.session.is_some_and(|session| session.established);
-        if waits && established && self.told < released && self.role == Role::Protected {
-            self.told = released;
+        let waits = waiting.front().is_some_and(|(index, _)| *index == released.next());
+        if waits && protection.is_connected() && protection.told < released {
+            protection.told = released;
             self.send_on_log(Body::Heartbeat { released: self.released_as_said() }, outputs);
         }
     }
@@ -128,7 +133,7 @@ impl Node {
         let mut heard = self.heard_ages(now);
         let heard_log = heard.remove(0);
         Status {
-            role: self.role,
+            role: self.role(),
             generation: self.generation,
             incarnation: self.incarnation,
             appended: self.log.appended,
@@ -138,16 +143,19 @@ impl Node {
             produced: self.produced,
             released: self.released.index,
             frames_lost: self.frames_lost,
-            session: self.session.map_or(0, |session| session.number),
+            session: self.state.session().map_or(0, |session| session.number),
             heard_log,
             heard_heartbeat: heard,
-            suspicion: self.suspicion.as_ref().map(|(_, reason)| reason.clone()),
+            suspicion: self.state.suspicion().map(|suspicion| suspicion.reason.to_owned()),
             not_protected: self.not_protected(),
             arbiter_last: self.arbitration.last.clone(),
             may_speak: self.may_speak(now),
-            lag: self.log.lag.age(now),
-            share: self.log.lag.share(),
-            halt_reason: self.halt_reason.clone(),
+            lag: self.state.protection().map_or(Duration::ZERO, |protection| protection.lag.age(now)),
+            share: self.share(),
+            halt_reason: match &self.state {
+                State::Halted { reason } => reason.clone(),
+                _ => None,
+            },
         }
     }
 }

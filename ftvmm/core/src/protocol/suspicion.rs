@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use super::input::Path;
+use super::interface::{Output, Path, TraceEvent};
 use super::lease::Lease;
 use super::node::Node;
 use super::numbers::Incarnation;
-use super::output::Output;
-use super::role::Role;
+use super::role::{Following, Protection, State, Suspicion};
 use super::time::{Instant, Number};
-use super::trace::TraceEvent;
 use super::wire::{Header, Message};
 
 /// What was heard of the peer.
@@ -87,49 +85,50 @@ impl Node {
             return true;
         }
         let header = &message.header;
-        let session = self.session.map_or(0, |session| session.number);
+        let session = self.state.session();
         // Outside of a session nothing belongs, unless a test lets a candidate speak (R9).
-        let number = if session == 0 && !self.config.rules.silent_candidate { self.session_number } else { session };
+        let speaks = session.is_some() || !self.config.rules.silent_candidate;
+        let number = if speaks { self.session_number() } else { 0 };
         let known_path = match path {
-            Path::Log { connection } => self.session.is_some_and(|session| session.connection == connection),
+            Path::Log { connection } => session.is_some_and(|session| session.connection == connection),
             Path::Heartbeat { network } => network < self.config.heartbeat_paths,
         };
         known_path
             && number != 0
             && header.vm == self.config.vm
             && header.generation == self.generation
-            && header.incarnation == self.peer
+            && header.incarnation == self.state.peer()
             && header.session == number
     }
 
     /// Looks whether the peer is to be suspected, and draws the consequences.
     pub(super) fn judge(&mut self, outputs: &mut Vec<Output>) {
-        match self.role {
-            Role::Protected => {
-                let reason = self.primary_suspects();
-                self.note_suspicion(reason, outputs);
-            }
-            Role::Backup => {
-                if let Some(reason) = self.backup_suspects() {
-                    self.note_suspicion(Some(reason), outputs);
-                    self.become_candidate(outputs);
+        let since = self.now;
+        let suspicion = match &self.state {
+            State::Protected(protection) => self.primary_suspects(protection),
+            State::Backup(following) => self.backup_suspects(following),
+            _ => None,
+        };
+        let suspicion = suspicion.map(|reason| Suspicion { since, reason });
+        match &mut self.state {
+            State::Backup(_) => {
+                if let Some(suspicion) = suspicion {
+                    outputs.push(Output::Trace(TraceEvent::Suspect { reason: suspicion.reason.to_owned() }));
+                    self.become_candidate(suspicion, outputs);
                 }
             }
-            _ => {}
-        }
-    }
-
-    fn note_suspicion(&mut self, reason: Option<&'static str>, outputs: &mut Vec<Output>) {
-        match reason {
-            Some(reason) if self.suspicion.is_none() => {
-                self.suspicion = Some((self.now, reason.to_owned()));
-                outputs.push(Output::Trace(TraceEvent::Suspect { reason: reason.to_owned() }));
-            }
-            // The peer is well again. An ask that may have been applied is settled first (R11).
-            None if self.suspicion.is_some() && !self.arbitration.is_committed() => {
-                self.suspicion = None;
-                self.arbitration.withdraw();
-            }
+            State::Protected(protection) => match (suspicion, protection.suspicion) {
+                (Some(suspicion), None) => {
+                    protection.suspicion = Some(suspicion);
+                    outputs.push(Output::Trace(TraceEvent::Suspect { reason: suspicion.reason.to_owned() }));
+                }
+                // The peer is well again. An ask that may have been applied is settled first (R11).
+                (None, Some(_)) if !self.arbitration.is_committed() => {
+                    protection.suspicion = None;
+                    self.arbitration.withdraw();
+                }
+                _ => {}
+            },
             _ => {}
         }
     }
@@ -149,7 +148,9 @@ impl Node {
     /// This node stood still for so long, and gave nothing that the peer could have echoed or replayed.
     pub(super) fn stood_still(&mut self, gap: Duration) {
         self.hearing.silent_from = self.alive_at().after(gap);
-        self.log.lag.stood_still(gap);
+        if let Some(protection) = self.state.protection_mut() {
+            protection.lag.stood_still(gap);
+        }
     }
 
     fn silent(&self) -> bool {
@@ -161,24 +162,24 @@ impl Node {
         Instant(self.alive_at().after(self.config.timing.detect).0 + 1)
     }
 
-    fn primary_suspects(&self) -> Option<&'static str> {
+    fn primary_suspects(&self, protection: &Protection) -> Option<&'static str> {
         let rules = &self.config.rules;
         let timing = &self.config.timing;
-        if !self.session.is_some_and(|session| session.established) {
+        if !protection.is_connected() {
             Some("session closed")
         } else if self.silent() {
             Some("no answer")
-        } else if rules.suspect_unacknowledged && self.log.unacknowledged_for(self.now) > timing.acknowledge {
+        } else if rules.suspect_unacknowledged && protection.unacknowledged_for(self.now) > timing.acknowledge {
             Some("entries unacknowledged")
-        } else if rules.suspect_lag && self.log.lag.age(self.now) > timing.lag {
+        } else if rules.suspect_lag && protection.lag.age(self.now) > timing.lag {
             Some("replay is too far behind")
         } else {
             None
         }
     }
 
-    fn backup_suspects(&self) -> Option<&'static str> {
-        if self.session.is_none() {
+    fn backup_suspects(&self, following: &Following) -> Option<&'static str> {
+        if following.session.is_none() {
             Some("session closed")
         } else if self.silent() {
             let speaks = self.now.since(self.hearing.peer_stamp_at) <= self.config.timing.detect;

@@ -1,6 +1,6 @@
 //! What a node's threads do: this carries the state machine's outputs out, as the runtime does.
 
-use super::checkers::{check_lag, check_log_holder};
+use super::checkers::{Violation, check_lag, check_log_holder};
 use super::fault::{FaultKind, MILLISECOND};
 use super::guest::Destination;
 use super::network::Endpoint;
@@ -86,6 +86,9 @@ impl World {
             }
             Output::Halt { reason } => {
                 match reason {
+                    HaltReason::Broken { invariant } => {
+                        self.verdict(Err(Violation::new("invariant", invariant.to_owned())));
+                    }
                     HaltReason::Lost { .. } => self.coverage.arbitrations_lost += 1,
                     HaltReason::AlreadyBootstrapped { .. } => self.coverage.bootstraps_refused += 1,
                     HaltReason::Diverged { .. } => self.coverage.divergences += 1,

@@ -1,14 +1,12 @@
-//! Arbitration: winning the next generation before going live or going on alone (R2, R8, R10, R11, R12, R15).
+//! How a node comes to own the VM: it wins the next generation (R2, R8, R10, R11, R12, R15), and goes live or goes on alone (R16, R17, R19).
 
 use crate::lab::mutant;
 
-use super::input::{ArbiterRecord, AskResult, ReadResult};
+use super::interface::{ArbiterRecord, AskResult, HaltReason, Output, ReadResult, TraceEvent};
 use super::node::Node;
 use super::numbers::{Generation, Incarnation};
-use super::output::{HaltReason, Output};
-use super::role::Role;
+use super::role::{Alone, Role, State};
 use super::time::{Instant, Number};
-use super::trace::TraceEvent;
 
 /// What the arbiter is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,7 +88,7 @@ impl Arbitration {
 
 impl Node {
     pub(super) fn begin_bootstrap(&mut self) {
-        if self.role == Role::Spare && !self.arbitration.bootstrapping {
+        if self.role() == Role::Spare && !self.arbitration.bootstrapping {
             self.arbitration.bootstrapping = true;
             self.readiness.begin(self.now);
         }
@@ -103,13 +101,13 @@ impl Node {
 
     /// When R10 and the role allow to ask; `None`: not at all.
     pub(super) fn may_ask_at(&self) -> Option<Instant> {
-        let timing = &self.config.timing;
-        match self.role {
-            Role::Protected => self.suspicion.as_ref().map(|(since, _)| since.after(timing.grace)),
-            Role::Candidate if !self.log.drained && self.config.rules.drained_before_ask => None,
-            Role::Candidate if !self.devices_usable() && self.config.rules.devices_before_ask => None,
-            Role::Candidate if self.config.rules.lease_waited_out => Some(self.hearing.lease.over_at(timing)),
-            Role::Candidate => Some(self.now),
+        let (timing, rules) = (&self.config.timing, &self.config.rules);
+        match &self.state {
+            State::Protected(protection) => protection.suspicion.map(|suspicion| suspicion.since.after(timing.grace)),
+            State::Candidate { drained: false, .. } if rules.drained_before_ask => None,
+            State::Candidate { .. } if !self.devices_usable() && rules.devices_before_ask => None,
+            State::Candidate { .. } if rules.lease_waited_out => Some(self.hearing.lease.over_at(timing)),
+            State::Candidate { .. } => Some(self.now),
             _ => None,
         }
     }
@@ -132,7 +130,7 @@ impl Node {
             return;
         }
         if let Some(purpose) = self.purpose() {
-            if purpose == Purpose::Takeover && self.role == Role::Protected && mutant!(GoOnUnasked) {
+            if purpose == Purpose::Takeover && self.role() == Role::Protected && mutant!(GoOnUnasked) {
                 return self.alone_as_primary(outputs);
             }
             self.read(purpose, outputs);
@@ -207,13 +205,13 @@ impl Node {
         self.arbitration.bootstrapping = false;
         self.arbitration.unsettled = None;
         self.generation = Generation::FIRST;
-        self.change_role(Role::Alone, "bootstrap", outputs);
+        self.change_role(State::Alone(Alone::SeeksBackup(None)), "bootstrap", outputs);
         self.dial_at = self.now;
     }
 
     /// Whose the generation is that this node belongs to: its own as the primary, its primary's as the backup.
     fn owner(&self) -> Incarnation {
-        if self.role.is_primary() { self.incarnation } else { self.peer }
+        if self.role().is_primary() { self.incarnation } else { self.state.peer() }
     }
 
     fn takeover_read(&mut self, record: ArbiterRecord, outputs: &mut Vec<Output>) {
@@ -272,7 +270,7 @@ impl Node {
         self.arbitration.unsettled = None;
         self.arbitration.unreachable = false;
         self.generation = generation;
-        if self.role == Role::Protected {
+        if self.role() == Role::Protected {
             self.alone_as_primary(outputs);
         } else {
             self.won_as_backup(outputs);
@@ -281,11 +279,57 @@ impl Node {
 
     fn lost(&mut self, generation: Generation, outputs: &mut Vec<Output>) {
         self.arbitration.unsettled = None;
-        if !self.config.rules.loser_halts && self.role == Role::Protected {
-            self.change_role(Role::Alone, "lost, and goes on", outputs);
+        if !self.config.rules.loser_halts && self.role() == Role::Protected {
+            self.change_role(State::Alone(Alone::Live), "lost, and goes on", outputs);
             outputs.push(Output::RunAlone);
             return;
         }
         self.halt(HaltReason::Lost { generation }, outputs);
+    }
+
+    /// Won as the backup.
+    pub(super) fn won_as_backup(&mut self, outputs: &mut Vec<Output>) {
+        self.close_session("won the arbiter", outputs);
+        self.change_role(State::Won, "won the arbiter", outputs);
+        outputs.push(Output::Attach { generation: self.generation });
+    }
+
+    pub(super) fn attached(&mut self, outputs: &mut Vec<Output>) {
+        if self.role() != Role::Won {
+            return;
+        }
+        outputs.push(Output::Trace(TraceEvent::Attached));
+        let until = self.may_write_at();
+        self.change_role(State::Alone(Alone::AwaitsOldWrites { until }), "attached", outputs);
+        outputs.push(Output::Announce);
+        outputs.push(Output::Trace(TraceEvent::Announced));
+    }
+
+    /// Takes the next stage of going live when it is due.
+    pub(super) fn advance_go_live(&mut self, outputs: &mut Vec<Output>) {
+        if let State::Alone(Alone::AwaitsOldWrites { until }) = self.state
+            && until <= self.now
+        {
+            let (from, through) = (self.released.index.next(), self.produced);
+            self.traced_done = self.released.index;
+            if from <= through && self.config.rules.reissue {
+                outputs.push(Output::Reissue { from, through });
+                outputs.push(Output::TryRelease);
+                if !self.config.rules.reissue_before_run {
+                    outputs.push(Output::GoLive);
+                }
+            } else {
+                self.released.index = self.produced;
+                self.traced_done = self.produced;
+            }
+            self.state = State::Alone(Alone::Reissuing { through });
+        }
+        if let State::Alone(Alone::Reissuing { through }) = self.state
+            && self.released.index >= through
+        {
+            self.state = State::Alone(Alone::Live);
+            outputs.push(Output::Trace(TraceEvent::Live));
+            outputs.push(Output::GoLive);
+        }
     }
 }

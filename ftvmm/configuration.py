@@ -157,6 +157,7 @@ def load(path: Path) -> Configuration:
     name = node.get("name", str)
     peer = node.get("peer", str, "peer")
     directory = Path(node.get("directory", str))
+    bounds = {key: node.natural(key, 256, most=1 << 20) for key in ("trace_mib_max", "console_mib_max")}
     node.finish()
     logging = root.table("logging")
     channel = {
@@ -183,7 +184,7 @@ def load(path: Path) -> Configuration:
     record = _record(root.table("record"), directory) if root.has("record") else None
     document = {
         "vm": vm,
-        "node": {"name": name, "peer": peer, "directory": str(directory)},
+        "node": {"name": name, "peer": peer, "directory": str(directory), **bounds},
         "logging": channel,
         "heartbeat": [_heartbeat(table) for table in root.tables("heartbeat")],
         "timing": _timing(root.table("timing", required=False)),

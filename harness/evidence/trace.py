@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.evidence.json_lines import Line, decode, has_torn_end, read_lines
+from harness.evidence.json_lines import EvidenceError, Line, decode, has_torn_end, read_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +194,12 @@ class RecordingEnded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rotated(Event):
+    # A file came to its bound, and what it had before is not in it any more.
+    file: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class FailpointHit(Event):
     point: str
     armed: str
@@ -239,6 +245,7 @@ KINDS: dict[str, type[Event]] = {
     "paused": Paused,
     "divergence": Divergence,
     "recording-ended": RecordingEnded,
+    "rotated": Rotated,
     "failpoint": FailpointHit,
     "halted": Halted,
     "stopped": Stopped,
@@ -287,6 +294,8 @@ class Trace:
 def read_trace(path: Path, host: str) -> Trace:
     """Read a trace. Torn lines, as killed nodes leave them, are counted; anything else is an `EvidenceError`.
 
+    So is a rotated trace or console: who judges would miss what it does not have any more.
+
     Events of an unknown name are kept as a plain `Event`, so that a newer node's trace can still be judged.
     """
     events = []
@@ -300,4 +309,7 @@ def read_trace(path: Path, host: str) -> Trace:
             events.append(decode(kind, Line(line.path, line.number, renamed)))
         else:
             events.append(decode(kind, line))
-    return Trace(host, path, events, torn)
+    trace = Trace(host, path, events, torn)
+    for rotated in trace.of(Rotated):
+        raise EvidenceError(f"{path}: {rotated.file} of {host} came to its bound and was rotated")
+    return trace

@@ -92,7 +92,14 @@ def node_file(
             "memory_mib": guest.memory_mib,
             "arguments": list(guest.arguments),
         },
-        "node": {"name": host.name, "peer": peer.name, "directory": topology.NODE_DIRECTORY},
+        "node": {
+            "name": host.name,
+            "peer": peer.name,
+            "directory": topology.NODE_DIRECTORY,
+            # No evidence is to be rotated away.
+            "trace_mib_max": 1 << 14,
+            "console_mib_max": 1 << 14,
+        },
         "logging": {
             "listen": f"{here[topology.LOGGING]}:{topology.LOGGING_PORT}",
             "peer": f"{there[topology.LOGGING]}:{topology.LOGGING_PROXY_PORT}",

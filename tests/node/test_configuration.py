@@ -71,6 +71,7 @@ def test_a_good_file_is_taken_with_its_defaults(write: Callable[[str], Path]) ->
     }
     assert config.document["output"] == {"policy": "resend"}
     assert config.document["logging"]["entries_per_message"] is None
+    assert (config.document["node"]["trace_mib_max"], config.document["node"]["console_mib_max"]) == (256, 256)
     assert config.document["record"] is None
     assert config.document["vm"]["network"] == [
         {"name": "service", "tap": "tap0", "mac": [2, 0, 0, 0, 0, 2], "address": None}
@@ -82,6 +83,7 @@ def test_a_good_file_is_taken_with_its_defaults(write: Callable[[str], Path]) ->
 def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_path: Path) -> None:
     text = GOOD.replace('peer = "127.0.0.1:7001"', 'peer = "127.0.0.1:7001"\nentries_per_message = 1')
     text = text.replace("[[vm.block]]", 'address = "10.0.0.2"\n[[vm.block]]')
+    text = text.replace("[logging]", "console_mib_max = 8\n[logging]")
     text = text.replace("memory_mib = 64", "memory_mib = 64\nmixed_hosts = true")
     text = text.replace('/srv/disk.img"', '/srv/disk.img"\nsector_bytes = 4096')
     config = configuration.load(write(text + "[record]\n"))
@@ -89,6 +91,7 @@ def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_
     assert config.document["vm"]["mixed_hosts"] is True
     assert config.document["vm"]["block"][0]["sector_bytes"] == 4096
     assert config.document["logging"]["entries_per_message"] == 1
+    assert (config.document["node"]["trace_mib_max"], config.document["node"]["console_mib_max"]) == (256, 8)
     assert config.document["record"] == {"directory": str(tmp_path / "state"), "size_mib_max": 256}
     config = configuration.load(write(text + '[record]\ndirectory = "/srv/evidence"\nsize_mib_max = 8\n'))
     assert config.document["record"] == {"directory": "/srv/evidence", "size_mib_max": 8}
@@ -123,6 +126,7 @@ def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_
         ),
         ('name = "storage"', 'name = "storage"\nsector_bytes = 65536', r"sector_bytes: must be .*, found 65536"),
         ('listen = "127.0.0.1:7000"', 'listen = "localhost:7000"', r"logging\.listen: must be ADDRESS:PORT"),
+        ("[logging]", "trace_mib_max = 0\n[logging]", r"node\.trace_mib_max: must be from 1 to .*, found 0"),
         ("[arbiter]", "[record]\nsize_mib_max = 0\n[arbiter]", r"record\.size_mib_max: must be from 1 to"),
         (
             "[arbiter]",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -286,6 +287,16 @@ def test_a_torn_line_before_a_restart_is_counted_and_hides_nothing(run: Run, tmp
     assert (trace.torn_lines, len(trace.of(NodeStarted))) == (1, 2)
     path.write_bytes(first + b'{"event":"outp\n{"event":"outp\n' + first)
     with pytest.raises(EvidenceError, match="no JSON"):
+        read_trace(path, PRIMARY)
+
+
+def test_a_rotated_trace_is_no_evidence(run: Run, tmp_path: Path) -> None:
+    path = run.write(tmp_path) / "hosts" / PRIMARY / "trace.jsonl"
+    first = json.loads(path.read_bytes().splitlines()[0])
+    kept = ("node", "incarnation", "generation", "monotonic_ns", "wall_ns")
+    rotated = {name: first[name] for name in kept} | {"event": "rotated", "file": "console.log"}
+    path.write_bytes(path.read_bytes() + json.dumps(rotated).encode() + b"\n")
+    with pytest.raises(EvidenceError, match=rf"console\.log of {PRIMARY} came to its bound"):
         read_trace(path, PRIMARY)
 
 

@@ -120,6 +120,10 @@ pub struct IdentityConfig {
     pub peer: String,
     /// trace, console and control socket
     pub directory: PathBuf,
+    /// what `trace.jsonl` and the one before it take up at most, in MiB
+    pub trace_mib_max: u64,
+    /// the same for `console.log`
+    pub console_mib_max: u64,
 }
 
 /// The logging channel.

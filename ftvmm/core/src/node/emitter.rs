@@ -1,7 +1,5 @@
 //! The thread that lets outputs leave: it asks the protocol right before each system call, and tells it what came of it.
 
-use std::fs::File;
-use std::io::Write;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -11,6 +9,7 @@ use crate::lab::{failpoint, mutant};
 use crate::lock::Mutex;
 use crate::protocol::{Instant, Node, OutputMark, OutputResult};
 
+use super::bounded_file::BoundedFile;
 #[cfg(feature = "lab")]
 use super::broken_emission;
 use super::config::OutputPolicy;
@@ -41,7 +40,7 @@ pub struct Emitter {
     /// where they go; `None` until attached
     pub devices: Arc<Mutex<Option<Arc<Devices>>>>,
     /// the console's file
-    pub console: Mutex<File>,
+    pub console: Mutex<BoundedFile>,
     /// written before each emission
     pub trace: Arc<Trace>,
     /// what becomes of uncertain frames
@@ -140,7 +139,10 @@ impl Emitter {
         match (&output.content, devices) {
             (Content::Console { bytes }, _) => {
                 // The console is for people; a full disk under it must not stop the VM.
-                let _ = self.console.lock().write_all(bytes);
+                let _ = self.console.lock().append(bytes, || {
+                    self.trace.write("rotated", json!({ "file": "console.log" }));
+                    Vec::new()
+                });
                 OutputResult::Completed
             }
             (Content::Frame { device, bytes }, Some(devices)) => {

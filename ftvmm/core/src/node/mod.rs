@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod authentication;
+pub mod bounded_file;
 #[cfg(feature = "lab")]
 mod broken_emission;
 pub mod config;

@@ -99,38 +99,32 @@ impl Recording {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
     use crate::log::{Entry, Fingerprint};
     use crate::machine::{Answer, MachineConfig};
 
-    struct Directory(PathBuf);
+    struct Directory(TempDir);
 
     impl Directory {
-        fn new(name: &str) -> Directory {
-            let path = std::env::temp_dir().join(format!("ftvmm-{name}-{}", std::process::id()));
-            std::fs::create_dir_all(&path).unwrap();
-            Directory(path)
+        fn new() -> Directory {
+            Directory(TempDir::new().unwrap())
         }
 
         fn start(&self) -> Recording {
-            let config = RecordConfig { directory: self.0.clone(), size_mib_max: 1 };
+            let config = RecordConfig { directory: self.0.path().to_owned(), size_mib_max: 1 };
             let header = Header::new(Path::new("image"), Fingerprint::of(b"image"), MachineConfig::new(1 << 21));
-            let trace = Arc::new(Trace::open(&self.0.join("trace.jsonl"), "host", Incarnation(1)).unwrap());
-            Recording::start(&config, Incarnation(0xab), &header, trace).unwrap()
+            let trace = Trace::open(&self.0.path().join("trace.jsonl"), 1 << 20, "host", Incarnation(1)).unwrap();
+            Recording::start(&config, Incarnation(0xab), &header, Arc::new(trace)).unwrap()
         }
 
         fn length_bytes(&self) -> u64 {
-            std::fs::metadata(self.0.join("recorded-00000000000000ab.log")).unwrap().len()
+            std::fs::metadata(self.0.path().join("recorded-00000000000000ab.log")).unwrap().len()
         }
 
         fn trace(&self) -> String {
-            std::fs::read_to_string(self.0.join("trace.jsonl")).unwrap()
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            std::fs::remove_dir_all(&self.0).ok();
+            std::fs::read_to_string(self.0.path().join("trace.jsonl")).unwrap()
         }
     }
 
@@ -143,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_was_flushed_is_in_the_file_while_the_node_runs_on() {
-        let directory = Directory::new("recording-flush");
+        let directory = Directory::new();
         let mut recording = directory.start();
         let header_bytes = directory.length_bytes();
         assert!(header_bytes > 16, "a node that never ran its guest leaves a header");
@@ -155,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_full_recording_ends_aloud_behind_a_whole_entry() {
-        let directory = Directory::new("recording-full");
+        let directory = Directory::new();
         let mut recording = directory.start();
         for position in 1..=30 {
             recording.append(LogPosition(position), &frame(position, 64 << 10));

@@ -1,7 +1,6 @@
 //! Puts a node together from its configuration and starts its threads.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::OpenOptions;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -22,6 +21,7 @@ use crate::protocol::{
 use crate::remark::remark;
 
 use super::authentication::{Key, KeyError};
+use super::bounded_file::BoundedFile;
 use super::config::{BUILD, NodeConfig};
 use super::cpu_control::{CpuControl, Throttle};
 use super::emitter::{self, Emitter};
@@ -143,10 +143,11 @@ impl RunningNode {
         let incarnation = Incarnation(u64::from_le_bytes(random().map_err(file("random numbers"))?).max(1));
         let directory = &config.node.directory;
         let trace_path = directory.join("trace.jsonl");
-        let trace = Trace::open(&trace_path, &config.node.name, incarnation).map_err(file(trace_path.display()))?;
+        let trace = Trace::open(&trace_path, config.node.trace_mib_max << 20, &config.node.name, incarnation)
+            .map_err(file(trace_path.display()))?;
         let console_path = directory.join("console.log");
-        let console =
-            OpenOptions::new().create(true).append(true).open(&console_path).map_err(file(console_path.display()))?;
+        let console = BoundedFile::open(&console_path, config.node.console_mib_max << 20)
+            .map_err(file(console_path.display()))?;
         let listener = TcpListener::bind(config.logging.listen).map_err(file(config.logging.listen))?;
         let heartbeats =
             config.heartbeat.iter().map(|heartbeat| Heartbeat::bind(heartbeat, &key)).collect::<Result<Vec<_>, _>>();
@@ -289,12 +290,7 @@ fn start_recording(
     })
 }
 
-fn start_emitter(
-    config: &NodeConfig,
-    shared: &Shared,
-    console: std::fs::File,
-    done: Sender<(OutputMark, OutputResult)>,
-) {
+fn start_emitter(config: &NodeConfig, shared: &Shared, console: BoundedFile, done: Sender<(OutputMark, OutputResult)>) {
     let emitter = Emitter {
         queue: shared.outputs.clone(),
         devices: shared.world.attached(),

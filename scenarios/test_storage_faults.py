@@ -54,8 +54,7 @@ def test_storage_server_stops_and_comes_back(run: Run) -> None:
     survivor, failing = run.backup, run.primary
     with run.under(StoppedStorageServer(run.lab)):
         run.pair.wait_until_halted(failing)
-        run.pair.wait_for_event(survivor, "arbiter", outcome="unreachable")
-        run.expect_roles({survivor: Role.CANDIDATE})
+        run.pair.wait_until_kept_from_takeover(survivor)
     run.expect_takeover(survivor)
 
 

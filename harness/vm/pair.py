@@ -279,6 +279,15 @@ class Pair:
         """Waits until a node owns the VM without a partner."""
         self._wait_for_role(node, {Role.ALONE}, timeout_seconds)
 
+    def wait_until_kept_from_takeover(self, node: Node, timeout_seconds: float = 20) -> None:
+        """Waits until a candidate says that it lacks something which it needs to take over, such as the arbiter."""
+
+        def kept() -> bool:
+            status = node.status()
+            return status is not None and status["role"] == Role.CANDIDATE and status["not_protected"] is not None
+
+        self.wait_until(kept, what=f"{node.name} cannot take over", timeout_seconds=timeout_seconds)
+
     def wait_until_halted(self, node: Node, timeout_seconds: float = 20) -> None:
         """Waits until a node has ended itself, by its process and not by its word.
 

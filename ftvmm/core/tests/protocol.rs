@@ -712,6 +712,28 @@ fn a_check_that_hangs_has_failed_and_holds_up_no_takeover() {
 }
 
 #[test]
+fn a_candidate_says_what_keeps_it_from_taking_over() {
+    let mut candidate = Stepped::backup();
+    candidate.check(Unusable::default());
+    candidate.until(|output| matches!(output, Output::CloseLog { .. }));
+    candidate.step(Input::Drained { position: LogPosition::START });
+    let mut told = 0;
+    for _ in 0..110 {
+        candidate.now = Instant(candidate.now.0 + 10_000_000);
+        candidate.step(Input::Tick);
+        told += protection_changes(&candidate.outputs);
+    }
+    let words = |candidate: &Stepped| candidate.node.status(candidate.now).not_protected;
+    assert_eq!((told, words(&candidate).as_deref()), (1, Some("the check of the devices hangs")));
+    candidate.check(Unusable::default());
+    assert_eq!((protection_changes(&candidate.outputs), words(&candidate)), (1, None));
+    let request = candidate.read_request().unwrap();
+    candidate.step(Input::ArbiterRead { request, result: ReadResult::Unreachable });
+    assert_eq!(words(&candidate).as_deref(), Some("the arbiter is out of reach"));
+    assert_eq!(protection_changes(&candidate.outputs), 1);
+}
+
+#[test]
 fn a_primary_knows_for_want_of_what_its_backup_could_not_take_over() {
     let mut primary = Stepped::protected();
     let mut words = |lacks| {

@@ -125,7 +125,7 @@ impl Node {
             self.look_at_arbiter(outputs);
         }
         let lacks = match self.role() {
-            Role::Backup => self.lacks(),
+            Role::Backup | Role::Candidate => self.lacks(),
             Role::Protected => self.readiness.heard | if self.share() == Share::NONE { REPLAY } else { 0 },
             _ => return,
         };
@@ -202,17 +202,22 @@ impl Node {
         self.readiness.arbiter_fault = None;
     }
 
-    /// Backup: what it needs for a takeover and cannot use.
+    /// Backup, candidate: what it needs for a takeover and cannot use.
     pub(super) fn lacks(&self) -> u8 {
         let (readiness, timing) = (&self.readiness, &self.config.timing);
+        let arbiter = match self.role() {
+            // It looks at the arbiter by asking it.
+            Role::Candidate => self.arbitration.unreachable,
+            _ => readiness.arbiter_fault.is_some() || readiness.arbiter.hangs(self.now, timing),
+        };
         let bit = |lacking, bit| if lacking { bit } else { 0 };
         bit(readiness.found.network.is_some(), NETWORK)
             // A look at an interface does not hang: the disk does.
             | bit(readiness.found.disk.is_some() || readiness.devices.hangs(self.now, timing), DISK)
-            | bit(readiness.arbiter_fault.is_some() || readiness.arbiter.hangs(self.now, timing), ARBITER)
+            | bit(arbiter, ARBITER)
     }
 
-    /// Why the backup could not take over now; `None`: it could, or there is none (R25).
+    /// Why the backup could not take over now, or what keeps the candidate from it; `None`: it could, or there is none (R25).
     pub(super) fn not_protected(&self) -> Option<String> {
         let (readiness, timing) = (&self.readiness, &self.config.timing);
         match self.role() {
@@ -223,11 +228,15 @@ impl Node {
                 let behind = (self.share() == Share::NONE).then_some("the backup's replay is too far behind");
                 joined(unusable.as_deref().into_iter().chain(behind))
             }
-            Role::Backup => {
+            role @ (Role::Backup | Role::Candidate) => {
+                let found = [&readiness.found.network, &readiness.found.disk].into_iter().flatten().map(String::as_str);
                 let devices = readiness.devices.hangs(self.now, timing).then_some("the check of the devices hangs");
-                let arbiter = readiness.arbiter.hangs(self.now, timing).then_some("the arbiter hangs");
-                let found = [&readiness.found.network, &readiness.found.disk, &readiness.arbiter_fault];
-                joined(found.into_iter().flatten().map(String::as_str).chain(devices).chain(arbiter))
+                let arbiter = match role {
+                    Role::Candidate => self.arbitration.unreachable.then_some("the arbiter is out of reach"),
+                    _ if readiness.arbiter.hangs(self.now, timing) => Some("the arbiter hangs"),
+                    _ => readiness.arbiter_fault.as_deref(),
+                };
+                joined(found.chain(devices).chain(arbiter))
             }
             _ => None,
         }

@@ -30,7 +30,7 @@ def test_flipped_bit_on_the_disk_never_becomes_a_value(run: Run) -> None:
     found = run.key_value.command("SCRUB")
     if run.key_value.command("GET", "marker") != MARKER:
         raise PromiseBrokenError("the flipped bit came through to the client")
-    run.pair.wait_for_console(run.primary, "damage")
+    run.pair.wait_for_console([run.primary], "damage")
     assert found, "SCRUB says nothing"
     run.expect_service()
 

@@ -312,13 +312,14 @@ class Pair:
         self.wait_until(seen, what=f"{first.name} or {second.name} halts", timeout_seconds=timeout_seconds)
         return halted[0]
 
-    def wait_for_console(self, node: Node, text: str, timeout_seconds: float = 20) -> None:
-        """Waits until the guest on this node has printed a text."""
+    def wait_for_console(self, nodes: Sequence[Node], text: str, timeout_seconds: float = 20) -> None:
+        """Waits until the guest on one of these nodes has printed a text."""
 
         def printed() -> bool:
-            return text.encode() in node.host.read_file(topology.CONSOLE_PATH)
+            return any(text.encode() in node.host.read_file(topology.CONSOLE_PATH) for node in nodes)
 
-        self.wait_until(printed, what=f"the guest on {node.name} prints {text!r}", timeout_seconds=timeout_seconds)
+        names = " or ".join(node.name for node in nodes)
+        self.wait_until(printed, what=f"the guest on {names} prints {text!r}", timeout_seconds=timeout_seconds)
 
     def wait_for_event(self, node: Node, event: str, timeout_seconds: float = 20, **fields: object) -> dict[str, Any]:
         """Waits until a node's trace has an event with these fields, and returns it."""

@@ -107,7 +107,9 @@ class Run:
         written_before = self.key_value.disk_modified_ns() if self.pair.guest.block else 0
         self.client.start()
         self.client.wait_for_answers(OPERATIONS_BEFORE)
-        self.pair.wait_for_console(self.primary, "\n")
+        # A primary that has died may have let out all that the guest says as it boots.
+        owner = self.primary
+        self.pair.wait_for_console([owner, self.pair.other(owner)], "\n")
         if self.pair.guest.block:
             self.pair.wait_until(
                 lambda: self.key_value.disk_modified_ns() > written_before, what="the VM writes to its disk"

@@ -157,7 +157,7 @@ def disk_is_read_while_a_write_is_uncertain(run: Run) -> None:
     """
     survivor, victim = run.backup, run.primary
     survivor.failpoints.arm(failpoint("block-write-begun", "delay:2000", kind="block"))
-    run.pair.wait_for_console(victim, "serving")
+    run.pair.wait_for_console([victim], "serving")
     connections = run.key_value.converse(), run.key_value.converse()
     uncertain = run.at("block-write-begun", victim, kind="block")
     with connections[0] as writer, connections[1] as reader, uncertain as moment:

@@ -20,7 +20,7 @@ from harness.vm.run import Run
 Start = Callable[..., Run]
 
 SAMPLES = 5
-"""Of its lag, one each 50 ms: while a protocol's thread writes so many, DETECT passes."""
+"""Of its lag, one each 50 ms: while a node writes so many, DETECT passes."""
 
 AT_THE_PRIMARY = [
     ("input-appended", None),

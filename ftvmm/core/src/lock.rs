@@ -3,7 +3,7 @@
 //! Who holds such a lock runs at the priority of whoever waits for it (priority inheritance, FUTEX_LOCK_PI in futex(2)).
 //! Without that the guest's thread, which every other program on the host may keep from running, keeps the protocol's
 //! thread from running as well. `parking_lot` even hands a lock over to a thread that sleeps, so as to be fair: the
-//! protocol's thread of a healthy backup was seen to wait 77 ms for a lock that nobody was using.
+//! thread that steps the protocol of a healthy backup was seen to wait 77 ms for a lock that nobody was using.
 //!
 //! The mutex is `priority-inheriting-lock`, which has no condition variable; that is here.
 

@@ -585,9 +585,9 @@ fn a_write_over_an_older_one_waits_until_the_backup_knows_that_that_has_complete
     for (index, overlaps) in [(1, 0), (2, 1)] {
         primary.step(produced(output(index), overlaps));
     }
-    assert!(primary.node.may_release(OutputIndex(1), LogPosition::START, OutputIndex(0), primary.now));
+    assert!(primary.node.released_until(OutputIndex(1), LogPosition::START, OutputIndex(0), primary.now).is_some());
     primary.step(Input::OutputDone { output: output(1), result: OutputResult::Completed });
-    assert!(!primary.node.may_release(OutputIndex(2), LogPosition::START, OutputIndex(1), primary.now));
+    assert!(primary.node.released_until(OutputIndex(2), LogPosition::START, OutputIndex(1), primary.now).is_none());
     let said: Vec<Body> = primary
         .outputs
         .iter()
@@ -601,7 +601,7 @@ fn a_write_over_an_older_one_waits_until_the_backup_knows_that_that_has_complete
     assert!(!primary.outputs.iter().any(|output| matches!(output, Output::Send { .. })), "and once");
     primary.hear(SPARE, answer(0, 0, 1, 0), primary.now.0);
     assert!(primary.outputs.contains(&Output::TryRelease));
-    assert!(primary.node.may_release(OutputIndex(2), LogPosition::START, OutputIndex(1), primary.now));
+    assert!(primary.node.released_until(OutputIndex(2), LogPosition::START, OutputIndex(1), primary.now).is_some());
 }
 
 /// What a check finds where the TAP is down.

@@ -1,13 +1,12 @@
 //! `docs/wire.md` is what independent readers are written from: its worked example is what this code writes.
 
 use std::fs;
-use std::io::{Read, Write};
 
 use _core::determinism;
 use _core::log::{End, EndKind, Entry, Fingerprint, Header as LogHeader, LogReader, LogWriter};
 use _core::machine::{Answer, HostKind, HypercallResult, MachineConfig};
 use _core::node::authentication::{Key, Purpose};
-use _core::node::frame::{FrameWriter, Greeting, Kind};
+use _core::node::frame::{Encoder, Greeter, Greeting, Incoming, Kind};
 use _core::node::log_buffer::Batch;
 use _core::node::session::entries_payload;
 use _core::protocol::{
@@ -83,32 +82,13 @@ fn encoded(entry: &Entry) -> Vec<u8> {
     bytes
 }
 
-/// A peer that has already said what it says, and takes in what it is told.
-struct Conversation {
-    says: std::io::Cursor<Vec<u8>>,
-    told: Vec<u8>,
-}
-
-impl Read for Conversation {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.says.read(buffer)
-    }
-}
-
-impl Write for Conversation {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.told.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 fn greet(nonce: [u8; 16], peer: &str, dialled: bool) -> (Vec<u8>, Greeting) {
-    let mut conversation = Conversation { says: std::io::Cursor::new(example(peer)), told: Vec::new() };
-    let greeting = Greeting::exchange(&mut conversation, &key(), nonce, dialled).unwrap();
-    (conversation.told, greeting)
+    let (mut told, says, mut incoming) = (Vec::new(), example(peer), Incoming::default());
+    let mut greeter = Greeter::new(key(), nonce, dialled, &mut told);
+    incoming.room(says.len())[..says.len()].copy_from_slice(&says);
+    incoming.came(says.len());
+    let greeting = greeter.take(&mut incoming, &mut told).unwrap().unwrap();
+    (told, greeting)
 }
 
 #[test]
@@ -119,12 +99,12 @@ fn greetings_and_frames_are_as_the_page_has_them() {
     assert_example("greeting-listener", &told);
 
     let mut sent = Vec::new();
-    let mut writer = FrameWriter::new(&mut sent, key(), dialler);
+    let mut encoder = Encoder::new(key(), dialler);
     let commit = Message {
         header: header(2),
         body: Body::Commit { position: LogPosition::START, released: OutputMark::default() },
     };
-    writer.write(Kind::Control, &commit.encode()).unwrap();
+    encoder.append(&mut sent, Kind::Control, |sent| sent.extend(commit.encode()));
     let all = entries();
     let mut batch = Batch { first: LogPosition(2), count: 0, bytes: Vec::new() };
     for (position, answer) in [(2, all[1].answer.clone()), (3, all[3].answer.clone())] {
@@ -135,7 +115,7 @@ fn greetings_and_frames_are_as_the_page_has_them() {
     }
     let body = Body::Entries { released: first_output(), first: LogPosition(2), through: batch.last() };
     let entries = Message { header: header(3), body };
-    writer.write(Kind::Entries, &entries_payload(&entries.encode(), &batch)).unwrap();
+    encoder.append(&mut sent, Kind::Entries, |sent| entries_payload(&entries.encode(), &batch, sent));
     assert_example("frames-dialler", &sent);
 
     let mut sent = Vec::new();
@@ -143,7 +123,7 @@ fn greetings_and_frames_are_as_the_page_has_them() {
         header: header(4),
         body: Body::Answer { stored: LogPosition(3), replayed: LogPosition(2), released: OutputIndex(1), lacks: 4 },
     };
-    FrameWriter::new(&mut sent, key(), listener).write(Kind::Control, &answer.encode()).unwrap();
+    Encoder::new(key(), listener).append(&mut sent, Kind::Control, |sent| sent.extend(answer.encode()));
     assert_example("frame-listener", &sent);
 }
 

@@ -4,8 +4,8 @@ use crate::lab::{mutant, rule};
 use crate::protocol::{Instant, LogPosition, OutputResult};
 
 use super::config::OutputPolicy;
-use super::emitter::Emitter;
-use super::outputs::{Content, Next, Produced};
+use super::emission::Emitter;
+use super::outputs::{Content, OutputQueue, Produced};
 
 /// As what the protocol is asked whether an output may leave: the position that it depends on, and the time.
 pub fn asked_as(output: &Produced, now: Instant) -> (LogPosition, Instant) {
@@ -31,16 +31,13 @@ impl Emitter {
     }
 
     /// At the first emission after a go-live: what the primary completed is emitted again.
-    pub(super) fn emit_forgotten(&self, next: &Next) {
+    pub(super) fn emit_forgotten(&self, queue: &OutputQueue) {
         let count = match () {
             () if mutant!(RepeatOutputs) || mutant!(AlterReissue) => 10,
             () if mutant!(RepeatAFrame) => 1,
             () => return,
         };
-        if matches!(next, Next::Stopped) {
-            return;
-        }
-        let frames = self.queue.forgotten_frames();
+        let frames = queue.forgotten_frames();
         for mut output in frames.iter().skip(frames.len().saturating_sub(count)).cloned() {
             if mutant!(AlterReissue) {
                 alter(&mut output.content);
@@ -62,7 +59,7 @@ impl Emitter {
                 alter(&mut output.content);
             }
         }
-        self.emit(&output)
+        self.deliver_broken(&output)
     }
 
     /// Emits an output, or what becomes of it.
@@ -72,9 +69,6 @@ impl Emitter {
             Content::Frame { bytes, .. } => {
                 if mutant!(DuplicateFrames, every 50 after_go_live) {
                     self.deliver(output);
-                }
-                if mutant!(DelayFrames, every 50 after_go_live) {
-                    std::thread::sleep(std::time::Duration::from_millis(200));
                 }
                 if mutant!(ShortenFrames, every 50 after_go_live) {
                     bytes.pop();

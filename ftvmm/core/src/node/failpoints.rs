@@ -1,4 +1,4 @@
-//! Exact moments of a node, at which a test kills it, stops it, slows it down or holds the thread that has come there.
+//! Exact moments of a node, at which a test kills it, stops it, slows it down or holds what has come there.
 //!
 //! A failpoint is a line such as `before-second-check block kind=frame after=3`: the point, what happens there (`kill`,
 //! `stop`, `delay:MILLISECONDS` or `block`), the kind of output meant, how often it is passed first, and with `count=N`
@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ use super::trace::Trace;
 
 macro_rules! points {
     ($($(#[doc = $documentation:literal])+ $point:ident = $name:literal,)+) => {
-        /// A moment that a thread of a node comes to.
+        /// A moment that a node comes to.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Point {
             $($(#[doc = $documentation])+ $point,)+
@@ -54,28 +55,28 @@ macro_rules! points {
 points! {
     /// primary, the guest's thread: the guest was given an input, which is in the log and not on the wire
     InputAppended = "input-appended",
-    /// primary, the sender's thread: a frame of entries was handed to the kernel but for its last bytes
+    /// primary: a frame of entries was handed to the kernel but for its last bytes. Held, nothing more is sent on the connection
     EntryHalfSent = "entry-half-sent",
-    /// primary, the sender's thread: a frame of entries was handed to the kernel
+    /// primary: a frame of entries was handed to the kernel. Held, no more entries are sent
     EntrySent = "entry-sent",
-    /// backup, the receiver's thread: a frame of entries came, and nothing is stored
+    /// backup: a frame of entries came, and nothing is stored. Held, nothing more is read from the connection
     EntryReceived = "entry-received",
     /// backup, the guest's thread: an entry is about to be replayed
     EntryReplayed = "entry-replayed",
-    /// primary, the protocol's thread: an acknowledgement came that says more than any before. Held, no message of the
+    /// primary: an acknowledgement came that says more than any before. Held, no message of the
     /// backup acknowledges anything; as signs of life they count
     EntryAcknowledged = "entry-acknowledged",
     /// the guest's thread, live: an output waits, and its entries may go on the wire
     OutputProduced = "output-produced",
-    /// the emitter's thread: an output is about to leave, all but the last look at the lease was done
+    /// an output is about to leave, all but the last look at the lease was done. Here and up to `block-write-ended`, held, no output leaves
     BeforeSecondCheck = "before-second-check",
-    /// the emitter's thread: the last look was done, the system call was not
+    /// the last look was done, the system call was not
     AfterSecondCheck = "after-second-check",
-    /// the emitter's thread: a block write is about to be handed to the kernel, released or re-issued
+    /// the disk's thread: a block write is about to be handed to the kernel, released or re-issued
     BlockWriteBegun = "block-write-begun",
-    /// the emitter's thread: a block write is durable, and nobody knows
+    /// the disk's thread: a block write is durable, and nobody knows
     BlockWriteEnded = "block-write-ended",
-    /// the protocol's thread: the peer is suspected. Here and at all that follow, what is held is only what leads on:
+    /// the peer is suspected. Here and at all that follow, what is held is only what leads on:
     /// heartbeats and answers go out, messages come in, time goes by
     Suspect = "suspect",
     /// candidate: replay has come to the end of its log
@@ -105,9 +106,9 @@ pub enum Action {
     Kill,
     /// SIGSTOP for the whole process
     Stop,
-    /// the thread goes on after this long
+    /// what has come there goes on after this long
     Delay(Duration),
-    /// the thread goes on when it is released
+    /// it goes on when it is released
     Block,
 }
 
@@ -334,9 +335,62 @@ pub fn reach(point: Point, number: u64, kind: Option<&str>) {
     }
 }
 
-/// Whether nobody has released it yet.
-pub fn is_held(id: u64) -> bool {
-    STATE.lock().armed.iter().any(|armed| armed.id == id)
+/// What is held at a failpoint by a thread that must not be: until it is released, or until this moment.
+#[derive(Debug)]
+pub struct Gate {
+    id: u64,
+    until: Option<Instant>,
+}
+
+static GATES: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether anything is held now by a thread that must not be.
+pub fn holds() -> bool {
+    GATES.load(Ordering::Acquire) > 0
+}
+
+impl Gate {
+    /// Closed by this failpoint; one that kills or stops closes nothing, it strikes.
+    pub fn of(id: u64, action: Action) -> Option<Gate> {
+        let until = match action {
+            Action::Delay(duration) => Some(Instant::now() + duration),
+            Action::Block => None,
+            Action::Kill | Action::Stop => {
+                strike(action);
+                return None;
+            }
+        };
+        Some(Gate::new(id, until))
+    }
+
+    fn new(id: u64, until: Option<Instant>) -> Gate {
+        GATES.fetch_add(1, Ordering::AcqRel);
+        Gate { id, until }
+    }
+
+    /// Closed for so long.
+    pub fn closed_for(duration: Duration) -> Gate {
+        Gate::new(0, Some(Instant::now() + duration))
+    }
+
+    /// Whether it still holds.
+    pub fn is_closed(&self) -> bool {
+        match self.until {
+            Some(until) => Instant::now() < until,
+            None => STATE.lock().armed.iter().any(|armed| armed.id == self.id),
+        }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        GATES.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The node's thread comes to a point: what is to be held there, if anything. The thread goes on, for heartbeats are its own too.
+pub fn gate(point: Point, kind: Option<&str>, number: u64) -> Option<Gate> {
+    pass(point, kind, number).and_then(|(id, action)| Gate::of(id, action))
 }
 
 /// Kills or stops this process.

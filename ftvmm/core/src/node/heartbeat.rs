@@ -1,36 +1,26 @@
 //! The heartbeat sockets: authenticated UDP datagrams on each network between the hosts.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::time::Duration;
-
-use crossbeam_channel::{Sender, TrySendError};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::authentication::{Key, Purpose};
 use super::config::HeartbeatConfig;
-use super::thread;
 
 const DATAGRAM_BYTES_MAX: usize = 2048;
-/// Pause behind a failed receive.
-const ERROR_PAUSE: Duration = Duration::from_millis(5);
+/// So many errors in a row are no answers to what was sent: a real-time thread must not spin over one that stays.
+const ERRORS_MAX: u32 = 64;
 
 /// One heartbeat socket.
 #[derive(Debug)]
 pub struct Heartbeat {
-    /// the network's name
-    pub network: String,
-    socket: Arc<UdpSocket>,
+    socket: UdpSocket,
     peer: SocketAddr,
     key: Key,
-}
-
-/// A datagram whose sender holds the VM's key.
-#[derive(Debug)]
-pub struct Datagram {
-    /// index of the network in the configuration
-    pub network: usize,
-    /// the protocol's message
-    pub bytes: Vec<u8>,
+    /// There may be something to read.
+    reads: bool,
+    /// Errors since the last datagram.
+    errors: u32,
 }
 
 impl Heartbeat {
@@ -39,10 +29,16 @@ impl Heartbeat {
     /// # Errors
     /// The operating system's, with the address.
     pub fn bind(config: &HeartbeatConfig, key: &Key) -> std::io::Result<Heartbeat> {
-        let socket = UdpSocket::bind(config.listen).map_err(|error| {
+        let bound = UdpSocket::bind(config.listen).and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
+        let socket = bound.map_err(|error| {
             std::io::Error::new(error.kind(), format!("heartbeat socket {}: {error}", config.listen))
         })?;
-        Ok(Heartbeat { network: config.network.clone(), socket: Arc::new(socket), peer: config.peer, key: key.clone() })
+        Ok(Heartbeat { socket, peer: config.peer, key: key.clone(), reads: true, errors: 0 })
+    }
+
+    /// The kernel says that there is something to read.
+    pub fn is_ready(&mut self) {
+        self.reads = true;
     }
 
     /// Sends a message. A network that refuses it is a network that loses it.
@@ -50,25 +46,56 @@ impl Heartbeat {
         let _ = self.socket.send_to(&self.key.seal(Purpose::Heartbeat, bytes), self.peer);
     }
 
-    /// Hands every authentic datagram on, in a thread of its own.
-    pub fn receive(&self, network: usize, datagrams: Sender<Datagram>) {
-        let (socket, key) = (self.socket.clone(), self.key.clone());
-        thread::urgent("heartbeat", move || {
-            let mut buffer = [0u8; DATAGRAM_BYTES_MAX];
-            loop {
-                let Ok(length) = socket.recv(&mut buffer) else {
-                    // An ICMP answer to something that was sent, most likely. An error that stays must not make a
-                    // real-time thread spin.
-                    std::thread::sleep(ERROR_PAUSE);
-                    continue;
-                };
-                let Some(message) = key.open(Purpose::Heartbeat, &buffer[..length]) else { continue };
-                match datagrams.try_send(Datagram { network, bytes: message.to_vec() }) {
-                    // A full queue loses datagrams, as a full socket does.
-                    Ok(()) | Err(TrySendError::Full(_)) => {}
-                    Err(TrySendError::Disconnected(_)) => return,
-                }
+    /// Reads the next datagram; `None`: there is none. Without a message in it, it came from somebody who does not hold the VM's key, or
+    /// was an error.
+    pub fn receive(&mut self) -> Option<Option<Vec<u8>>> {
+        let mut buffer = [0u8; DATAGRAM_BYTES_MAX];
+        if !self.reads {
+            return None;
+        }
+        match self.socket.recv(&mut buffer) {
+            Ok(length) => {
+                self.errors = 0;
+                Some(self.key.open(Purpose::Heartbeat, &buffer[..length]).map(<[u8]>::to_vec))
             }
-        });
+            Err(error) if error.kind() != ErrorKind::WouldBlock && self.errors < ERRORS_MAX => {
+                // An ICMP answer to something that was sent, most likely.
+                self.errors += 1;
+                Some(None)
+            }
+            Err(_) => {
+                (self.reads, self.errors) = (false, 0);
+                None
+            }
+        }
+    }
+}
+
+impl AsFd for Heartbeat {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_behind_strangers_is_heard() {
+        let key = Key::from_hexadecimal(&"5a".repeat(32)).unwrap();
+        let bound = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (peer, socket) = (bound(), bound());
+        socket.set_nonblocking(true).unwrap();
+        let here = socket.local_addr().unwrap();
+        let mut heartbeat = Heartbeat { socket, peer: peer.local_addr().unwrap(), key, reads: true, errors: 0 };
+        for _ in 0..100 {
+            peer.send_to(b"let me in", here).unwrap();
+        }
+        let told = heartbeat.key.seal(Purpose::Heartbeat, b"alive".to_vec());
+        peer.send_to(&told, here).unwrap();
+        let read: Vec<_> = std::iter::from_fn(|| heartbeat.receive()).collect();
+        assert_eq!((read.len(), read.last()), (101, Some(&Some(b"alive".to_vec()))));
+        assert!(read[..100].iter().all(Option::is_none));
     }
 }

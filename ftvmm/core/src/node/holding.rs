@@ -1,45 +1,19 @@
-//! Failpoints of the protocol's thread. It answers heartbeats and must not be blocked, so what leads on is held
+//! Failpoints at what the state machine says. The node's thread answers heartbeats and must not be blocked, so what leads on is held
 //! instead: effects of a takeover, answers of the arbiter, acknowledgements.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use crate::devices::clock;
-use crate::lock::Mutex;
 use crate::protocol::{Body, Generation, Input, LogPosition, Message, Node, Output, Path, Role, TraceEvent};
 
-use super::failpoints::{self, Action, Point};
+use super::failpoints::{self, Action, Gate, Point};
 
 static OUTPUTS_HELD: AtomicBool = AtomicBool::new(false);
 
-/// Whether no output may leave. Looked at under the protocol's lock.
+/// Whether no output may leave.
 pub fn outputs_are_held() -> bool {
     OUTPUTS_HELD.load(Ordering::Acquire)
-}
-
-/// A failpoint at which something is held: until it is released, or until this moment.
-#[derive(Debug)]
-struct Gate {
-    id: u64,
-    until: Option<Instant>,
-}
-
-impl Gate {
-    fn of(id: u64, action: Action) -> Gate {
-        let until = match action {
-            Action::Delay(duration) => Some(Instant::now() + duration),
-            Action::Kill | Action::Stop | Action::Block => None,
-        };
-        Gate { id, until }
-    }
-
-    fn is_closed(&self) -> bool {
-        match self.until {
-            Some(until) => Instant::now() < until,
-            None => failpoints::is_held(self.id),
-        }
-    }
 }
 
 /// What is held.
@@ -56,8 +30,7 @@ pub struct Holding {
 pub type Passed = Vec<(usize, Point, u64, Action)>;
 
 impl Holding {
-    /// Looks through the outputs of a step for points that are hit. The protocol's lock is held: no output slips out
-    /// between the step and this.
+    /// Looks through the outputs of a step for points that are hit.
     pub fn look(&self, outputs: &[Output], role: Role) -> Passed {
         let mut passed = Passed::new();
         for (place, output) in outputs.iter().enumerate() {
@@ -75,10 +48,7 @@ impl Holding {
     /// The output of this step at `place` is next: what is hit there strikes or closes. Gives the output back unless it is held.
     pub fn let_by(&mut self, passed: &Passed, place: usize, output: Output) -> Option<Output> {
         for (.., id, action) in passed.iter().filter(|(at, ..)| *at == place) {
-            match action {
-                Action::Kill | Action::Stop => failpoints::strike(*action),
-                Action::Delay(_) | Action::Block => self.gates.push(Gate::of(*id, *action)),
-            }
+            self.gates.extend(Gate::of(*id, *action));
         }
         let leads_on = matches!(
             output,
@@ -103,13 +73,13 @@ impl Holding {
     }
 
     /// An input is next. Gives it back unless it is held; while acknowledgements are held, without what it acknowledges.
-    pub fn let_in(&mut self, input: Input, protocol: &Mutex<Node>) -> Option<Input> {
+    pub fn let_in(&mut self, input: Input, node: &Node) -> Option<Input> {
         match &input {
-            Input::ArbiterAsked { .. } => self.answered(protocol.lock().generation().next(), input),
+            Input::ArbiterAsked { .. } => self.answered(node.generation().next(), input),
             Input::Message { path, bytes } => {
                 let (path, message) = (*path, Message::decode(bytes));
                 match message {
-                    Ok(message) => Some(self.heard(input, path, message, protocol)),
+                    Ok(message) => Some(self.heard(input, path, message, node)),
                     Err(_) => Some(input),
                 }
             }
@@ -120,35 +90,27 @@ impl Holding {
     /// The arbiter's answer about a generation that was asked for.
     fn answered(&mut self, generation: Generation, input: Input) -> Option<Input> {
         if generation > Generation::FIRST
-            && let Some((id, action)) = failpoints::pass(Point::AfterAsk, None, generation.0)
+            && let Some(gate) = failpoints::gate(Point::AfterAsk, None, generation.0)
         {
-            match action {
-                Action::Kill | Action::Stop => failpoints::strike(action),
-                Action::Delay(_) | Action::Block => {
-                    self.gates.push(Gate::of(id, action));
-                    self.inputs.push_back(input);
-                    return None;
-                }
-            }
+            self.gates.push(gate);
+            self.inputs.push_back(input);
+            return None;
         }
         Some(input)
     }
 
     /// A message of the peer.
-    fn heard(&mut self, input: Input, path: Path, message: Message, protocol: &Mutex<Node>) -> Input {
+    fn heard(&mut self, input: Input, path: Path, message: Message, node: &Node) -> Input {
         let Message { header, body: Body::Answer { stored, replayed, released, lacks } } = message else {
             return input;
         };
         if self.acknowledgements.is_none() && failpoints::awaited(Point::EntryAcknowledged) {
-            let known = protocol.lock().status(clock::now()).acknowledged;
+            let known = node.status(clock::now()).acknowledged;
             if stored <= known {
                 return input;
             }
-            match failpoints::pass(Point::EntryAcknowledged, None, stored.0) {
-                Some((_, action @ (Action::Kill | Action::Stop))) => failpoints::strike(action),
-                Some((id, action)) => self.acknowledgements = Some((Gate::of(id, action), known, None)),
-                None => {}
-            }
+            let gate = failpoints::gate(Point::EntryAcknowledged, None, stored.0);
+            self.acknowledgements = gate.map(|gate| (gate, known, None));
         }
         let Some((_, known, newest)) = &mut self.acknowledgements else { return input };
         let stored = stored.min(*known);

@@ -13,7 +13,7 @@ use crate::protocol::LogPosition;
 /// One encoded log entry.
 #[derive(Debug)]
 struct Held {
-    /// Shared with whoever replays it: nobody copies under the lock, which the protocol's thread waits for.
+    /// Shared with whoever replays it: nobody copies under the lock, which the node's thread waits for.
     bytes: Arc<Vec<u8>>,
     /// CLOCK_BOOTTIME when it came here.
     at_nanoseconds: u64,
@@ -25,8 +25,6 @@ struct State {
     /// Position of the entry before `entries[0]`.
     forgotten: LogPosition,
     bytes: usize,
-    /// Backup: bytes that were received, and are stored next.
-    coming: usize,
     /// Primary: the guest waits for room.
     waiting: bool,
     /// Positions that the sender may put on the wire: the vCPU flushes when an output waits or the guest idles.
@@ -39,20 +37,6 @@ struct State {
 impl State {
     fn newest(&self) -> LogPosition {
         self.forgotten.after(self.entries.len() as u64)
-    }
-}
-
-/// Room in a backup's log for what was received and is not stored yet; given back when this goes.
-#[derive(Debug)]
-pub struct Room {
-    log: Arc<LogBuffer>,
-    bytes: usize,
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.log.state.lock().coming -= self.bytes;
-        self.log.changed.notify_all();
     }
 }
 
@@ -97,12 +81,12 @@ pub struct LogBuffer {
 }
 
 impl LogBuffer {
-    /// An empty log that holds at most `bytes_max` bytes before [`LogBuffer::append`] and [`LogBuffer::room`] wait.
+    /// An empty log that holds at most `bytes_max` bytes before [`LogBuffer::append`] waits and [`LogBuffer::has_room`] says no.
     pub fn new(bytes_max: usize) -> LogBuffer {
         LogBuffer { state: Mutex::default(), changed: Condvar::new(), bytes_max }
     }
 
-    /// Primary: whether an entry of `length` bytes fits without waiting. Only [`LogBuffer::append`] takes room away.
+    /// Whether an entry, on a backup a frame of them, of `length` bytes fits. Only [`LogBuffer::append`] and [`LogBuffer::store`] take room away.
     pub fn has_room(&self, length: usize) -> bool {
         let state = self.state.lock();
         state.entries.is_empty() || state.bytes + length <= self.bytes_max
@@ -140,22 +124,9 @@ impl LogBuffer {
         }
     }
 
-    /// Backup: waits until there is room for a frame of so many bytes, and keeps it. `None` when `give_up` says so or the node stops.
-    pub fn room(self: &Arc<Self>, bytes: usize, give_up: impl Fn() -> bool) -> Option<Room> {
-        let mut state = self.state.lock();
-        while !state.stopped && !give_up() {
-            let taken = state.bytes + state.coming;
-            if taken == 0 || taken + bytes <= self.bytes_max {
-                state.coming += bytes;
-                return Some(Room { log: self.clone(), bytes });
-            }
-            self.changed.wait(&mut state);
-        }
-        None
-    }
-
     /// Backup: stores entries behind the newest one held. Returns the newest position held, or `None` when `first` is
-    /// not the next position or the log is closed (R6: only contiguous entries are held).
+    /// not the next position or the log is closed (R6: only contiguous entries are held). Replay hears of them by [`LogBuffer::wake`]: they
+    /// are acknowledged first.
     pub fn store(&self, first: LogPosition, entries: Vec<Vec<u8>>, now_nanoseconds: u64) -> Option<LogPosition> {
         let mut state = self.state.lock();
         if state.closed.is_some() || first != state.newest().next() {
@@ -165,7 +136,6 @@ impl LogBuffer {
             state.bytes += bytes.len();
             state.entries.push_back(Held { bytes: Arc::new(bytes), at_nanoseconds: now_nanoseconds });
         }
-        self.changed.notify_all();
         Some(state.newest())
     }
 
@@ -199,23 +169,14 @@ impl LogBuffer {
         }
     }
 
-    /// Primary: waits until an entry at or behind `from` is flushed or `give_up` says so, and returns the ready ones:
-    /// at most `entries_max`, and beyond the first no more than fit in `bytes_max`. `None` when there is nothing to send.
-    pub fn batch(
-        &self,
-        from: LogPosition,
-        entries_max: usize,
-        bytes_max: usize,
-        give_up: impl Fn() -> bool,
-    ) -> Option<Batch> {
-        let mut state = self.state.lock();
-        while state.flushed < from && !state.stopped && !give_up() {
-            self.changed.wait(&mut state);
-        }
-        let skip = from.since(state.forgotten).checked_sub(1)? as usize;
-        if state.stopped || give_up() {
+    /// Primary: the entries from `from` on that are flushed: at most `entries_max`, and beyond the first no more than fit in `bytes_max`.
+    /// `None` when there is nothing to send.
+    pub fn batch(&self, from: LogPosition, entries_max: usize, bytes_max: usize) -> Option<Batch> {
+        let state = self.state.lock();
+        if state.flushed < from {
             return None;
         }
+        let skip = from.since(state.forgotten).checked_sub(1)? as usize;
         let ready = state.flushed.next().since(from) as usize;
         let mut batch = Batch { first: from, count: 0, bytes: Vec::new() };
         for held in state.entries.iter().skip(skip).take(ready.min(entries_max)) {
@@ -284,7 +245,7 @@ impl LogBuffer {
         self.state.lock().entries.front().map(|held| held.at_nanoseconds)
     }
 
-    /// Wakes whoever waits, so that they look at their `give_up` again.
+    /// Replay looks at the log again.
     pub fn wake(&self) {
         let _state = self.state.lock();
         self.changed.notify_all();
@@ -325,15 +286,9 @@ pub fn split(count: u32, bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
     use super::*;
 
     const ALL: usize = usize::MAX;
-
-    fn never() -> bool {
-        false
-    }
 
     #[test]
     fn only_the_next_position_is_stored() {
@@ -362,15 +317,15 @@ mod tests {
         for byte in 1..=3 {
             assert!(log.append(vec![byte; byte as usize], 0));
         }
-        assert_eq!(log.batch(LogPosition(1), ALL, 100, || true), None);
+        assert_eq!(log.batch(LogPosition(1), ALL, 100), None);
         log.flush();
         log.append(vec![9], 0);
-        let batch = log.batch(LogPosition(2), ALL, 100, never).unwrap();
+        let batch = log.batch(LogPosition(2), ALL, 100).unwrap();
         assert_eq!((batch.first, batch.last()), (LogPosition(2), LogPosition(3)));
         assert_eq!(split(batch.count, &batch.bytes).unwrap(), vec![vec![2, 2], vec![3, 3, 3]]);
         log.truncate(LogPosition(2));
-        assert_eq!(log.batch(LogPosition(2), ALL, 100, never), None, "what was forgotten cannot be sent again");
-        assert_eq!(log.batch(LogPosition(3), ALL, 1, never).unwrap().count, 1, "one entry always fits");
+        assert_eq!(log.batch(LogPosition(2), ALL, 100), None, "what was forgotten cannot be sent again");
+        assert_eq!(log.batch(LogPosition(3), ALL, 1).unwrap().count, 1, "one entry always fits");
     }
 
     #[test]
@@ -383,7 +338,7 @@ mod tests {
         let mut firsts = Vec::new();
         let mut next = LogPosition(1);
         while next <= LogPosition(3) {
-            let batch = log.batch(next, 1, 100, never).unwrap();
+            let batch = log.batch(next, 1, 100).unwrap();
             assert_eq!(batch.count, 1);
             firsts.push(batch.first.0);
             next = batch.last().next();
@@ -399,7 +354,10 @@ mod tests {
             let log = log.clone();
             std::thread::spawn(move || log.append(vec![1; 8], 0))
         };
-        let batch = log.batch(LogPosition(1), ALL, 100, never).unwrap();
+        while !log.stalls() {
+            std::thread::yield_now();
+        }
+        let batch = log.batch(LogPosition(1), ALL, 100).unwrap();
         assert_eq!(batch.last(), LogPosition(1), "a waiting primary flushes what it has");
         assert_eq!((log.newest(), log.bytes()), (LogPosition(1), 8));
         log.truncate(LogPosition(1));
@@ -409,34 +367,14 @@ mod tests {
 
     #[test]
     fn a_backup_takes_no_more_than_its_bound_until_replay_has_made_room() {
-        let log = Arc::new(LogBuffer::new(8));
-        let first = log.room(6, never).unwrap();
-        assert!(has_room(&log, 2) && !has_room(&log, 3), "what was received takes up room before it is stored");
+        let log = LogBuffer::new(8);
         assert_eq!(log.store(LogPosition(1), vec![vec![0; 3], vec![0; 3]], 0), Some(LogPosition(2)));
-        drop(first);
-        assert!(has_room(&log, 2) && !has_room(&log, 3));
+        assert!(log.has_room(2) && !log.has_room(3));
         log.truncate(LogPosition(1));
-        assert!(has_room(&log, 5) && !has_room(&log, 6));
+        assert!(log.has_room(5) && !log.has_room(6));
         assert_eq!((log.newest(), log.bytes(), log.oldest_at()), (LogPosition(2), 3, Some(0)), "nothing was dropped");
         log.truncate(LogPosition(2));
-        assert!(has_room(&log, 100), "what is larger than the bound is taken once the log is empty");
-        log.stop();
-        assert!(log.room(1, never).is_none());
-    }
-
-    /// Whether a backup takes so many bytes from its socket without waiting.
-    fn has_room(log: &Arc<LogBuffer>, bytes: usize) -> bool {
-        let (looks, over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(Ordering::Acquire) {
-                    log.wake();
-                }
-            });
-            let room = log.room(bytes, || looks.fetch_add(1, Ordering::AcqRel) > 0);
-            over.store(true, Ordering::Release);
-            room.is_some()
-        })
+        assert!(log.has_room(100), "what is larger than the bound is taken once the log is empty");
     }
 
     #[test]
@@ -444,7 +382,7 @@ mod tests {
         let log = LogBuffer::new(1000);
         log.append(vec![7; 10], 0);
         log.flush();
-        let batch = log.batch(LogPosition(1), ALL, 100, never).unwrap();
+        let batch = log.batch(LogPosition(1), ALL, 100).unwrap();
         assert!(split(2, &batch.bytes).unwrap_err().contains("offset 14"));
         assert!(split(1, &batch.bytes[..13]).unwrap_err().contains("longer than its frame"));
         assert!(split(0, &batch.bytes).unwrap_err().contains("14 bytes behind"));

@@ -5,9 +5,10 @@ pub mod authentication;
 pub mod bounded_file;
 #[cfg(feature = "lab")]
 mod broken_emission;
+mod carry_out;
 pub mod config;
 pub mod cpu_control;
-pub mod emitter;
+pub mod emission;
 #[cfg(feature = "lab")]
 pub mod failpoints;
 pub mod frame;
@@ -18,6 +19,7 @@ pub mod log_buffer;
 #[cfg(feature = "lab")]
 pub mod mutants;
 pub mod outputs;
+pub mod poller;
 pub mod recording;
 pub mod runtime;
 pub mod session;

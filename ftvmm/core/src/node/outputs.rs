@@ -120,21 +120,19 @@ struct Extent {
     length: u64,
 }
 
-/// What the emitting thread does next.
-#[derive(Debug)]
-pub enum Next {
-    /// emit this one, if the protocol still allows it right before the system call
-    Release(Produced),
-    /// emit this one again: it was uncertain at a go-live
-    Reissue(Produced),
-    /// the node stops
-    Stopped,
+/// An output on its way out.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// the output
+    pub output: Produced,
+    /// it was uncertain at a go-live, and is emitted again
+    pub again: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     pending: VecDeque<Produced>,
-    /// Taken by the emitting thread and not completed yet.
+    /// Taken and not completed yet.
     in_flight: Option<Produced>,
     produced: OutputIndex,
     /// Writes that may be re-issued yet, oldest first.
@@ -145,8 +143,6 @@ struct State {
     #[cfg(feature = "lab")]
     forgotten_frames: Vec<Produced>,
     outlet: Outlet,
-    /// Raised whenever an output may have become releasable.
-    hints: u64,
     /// Bytes in `pending` and `in_flight`.
     bytes: usize,
 }
@@ -184,7 +180,6 @@ impl State {
         if !self.is_stopped() {
             self.outlet = Outlet::Releasing { reissue_through };
         }
-        self.hints += 1;
     }
 
     fn drop_while(&mut self, needless: impl Fn(&Produced) -> bool) {
@@ -203,7 +198,7 @@ impl State {
 /// A live guest waits with its next output while so many bytes of earlier ones are held or slow to leave.
 const HELD_BYTES_MAX: usize = 64 << 20;
 
-/// The queue between the vCPU and the emitting thread.
+/// The queue between the guest's thread and the node's.
 #[derive(Debug, Default)]
 pub struct OutputQueue {
     state: Mutex<State>,
@@ -288,31 +283,16 @@ impl OutputQueue {
         self.changed.notify_all();
     }
 
-    /// An acknowledgement came, a lease was renewed, a role changed: look again.
-    pub fn hint(&self) {
-        self.state.lock().hints += 1;
-        self.changed.notify_all();
-    }
-
-    /// Waits for an output that `may_release` lets go, and takes it.
-    pub fn next(&self, may_release: impl Fn(&Produced) -> bool) -> Next {
+    /// Takes the next output, if none is on its way and `may_release` lets it go.
+    pub fn take(&self, may_release: impl FnOnce(&Produced) -> bool) -> Option<Taken> {
         let mut state = self.state.lock();
-        loop {
-            if state.is_stopped() {
-                return Next::Stopped;
-            }
-            let hints = state.hints;
-            if let Outlet::Releasing { reissue_through } = state.outlet
-                && state.pending.front().is_some_and(&may_release)
-                && let Some(output) = state.pending.pop_front()
-            {
-                state.in_flight = Some(output.clone());
-                return if output.index <= reissue_through { Next::Reissue(output) } else { Next::Release(output) };
-            }
-            if state.hints == hints {
-                self.changed.wait(&mut state);
-            }
+        let Outlet::Releasing { reissue_through } = state.outlet else { return None };
+        if state.in_flight.is_some() || !state.pending.front().is_some_and(may_release) {
+            return None;
         }
+        let output = state.pending.pop_front()?;
+        state.in_flight = Some(output.clone());
+        Some(Taken { again: output.index <= reissue_through, output })
     }
 
     /// For mutants: the last frames that the primary completed, oldest first. Given once.
@@ -321,7 +301,7 @@ impl OutputQueue {
         std::mem::take(&mut self.state.lock().forgotten_frames)
     }
 
-    /// The output that `next` gave could not leave now: it goes back to the front.
+    /// The output that was taken could not leave now: it goes back to the front.
     pub fn put_back(&self) {
         let mut state = self.state.lock();
         if let Some(output) = state.in_flight.take() {
@@ -329,7 +309,7 @@ impl OutputQueue {
         }
     }
 
-    /// The output that `next` gave has completed.
+    /// The output that was taken has completed.
     pub fn complete(&self) {
         let mut state = self.state.lock();
         if let Some(output) = state.in_flight.take() {
@@ -374,12 +354,9 @@ mod tests {
         queue.produce(Fingerprint::default(), LogPosition(depends_on), 1, content);
     }
 
-    fn index(next: Next) -> (&'static str, u64) {
-        match next {
-            Next::Release(output) => ("release", output.index.0),
-            Next::Reissue(output) => ("re-issue", output.index.0),
-            Next::Stopped => ("stopped", 0),
-        }
+    /// The index of the next output that leaves, and whether that is again.
+    fn take(queue: &OutputQueue) -> Option<(u64, bool)> {
+        queue.take(|_| true).map(|taken| (taken.output.index.0, taken.again))
     }
 
     #[test]
@@ -390,11 +367,12 @@ mod tests {
         }
         queue.forget(OutputIndex(1));
         queue.reissue(OutputIndex(3), OutputIndex(3));
-        assert_eq!(index(queue.next(|_| true)), ("re-issue", 3));
+        assert_eq!(take(&queue), Some((3, true)));
+        assert_eq!(take(&queue), None, "one at a time");
         queue.complete();
-        assert_eq!(index(queue.next(|_| true)), ("release", 4));
+        assert_eq!(take(&queue), Some((4, false)));
         queue.put_back();
-        assert_eq!(index(queue.next(|_| true)), ("release", 4));
+        assert_eq!(take(&queue), Some((4, false)));
         queue.complete();
     }
 
@@ -404,9 +382,9 @@ mod tests {
         queue.release();
         let overlaps = |offset| {
             produce(&queue, 0, Content::Block { device: 1, offset, bytes: vec![0; 512] });
-            let Next::Release(output) = queue.next(|_| true) else { panic!("nothing to release") };
+            let taken = queue.take(|_| true).unwrap();
             queue.complete();
-            output.overlaps.0
+            taken.output.overlaps.0
         };
         assert_eq!([overlaps(0), overlaps(512), overlaps(256), overlaps(0)], [0, 0, 2, 3]);
         queue.forget(OutputIndex(3));
@@ -432,7 +410,7 @@ mod tests {
             produce(&queue, 0, frame(byte));
         }
         queue.release();
-        assert_eq!(index(queue.next(|_| true)), ("release", 3));
+        assert_eq!(take(&queue), Some((3, false)));
     }
 
     #[test]
@@ -446,7 +424,7 @@ mod tests {
             std::thread::spawn(move || queue.wait_for_writes(1, 1000, 512))
         };
         queue.release();
-        assert_eq!(index(queue.next(|_| true)), ("release", 1));
+        assert_eq!(take(&queue), Some((1, false)));
         assert!(!reader.is_finished(), "a write in flight still counts");
         queue.complete();
         assert!(reader.join().unwrap());
@@ -461,7 +439,7 @@ mod tests {
             std::thread::spawn(move || queue.wait_for_room())
         };
         queue.release();
-        assert_eq!(index(queue.next(|_| true)), ("release", 1));
+        assert_eq!(take(&queue), Some((1, false)));
         assert!(!guest.is_finished(), "what is on its way out still takes up room");
         queue.complete();
         assert!(guest.join().unwrap());
@@ -471,14 +449,15 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_holds_everything_and_a_stop_ends_the_wait() {
-        let queue = std::sync::Arc::new(OutputQueue::default());
+    fn a_backup_holds_everything_and_nothing_leaves_once_the_node_stops() {
+        let queue = OutputQueue::default();
         produce(&queue, 1, frame(1));
-        let emitter = {
-            let queue = queue.clone();
-            std::thread::spawn(move || index(queue.next(|_| true)))
-        };
+        assert_eq!(take(&queue), None);
+        queue.release();
+        assert!(queue.take(|_| false).is_none());
         queue.stop();
-        assert_eq!(emitter.join().unwrap(), ("stopped", 0));
+        queue.release();
+        assert_eq!(take(&queue), None);
+        assert!(!queue.wait_for_room());
     }
 }

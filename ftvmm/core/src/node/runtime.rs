@@ -1,44 +1,46 @@
-//! The protocol's thread: gathers what happened, asks the state machine, carries out what it says.
+//! The node's thread: waits for what comes, asks the state machine, carries out what it says. Nobody else steps it, and nothing here waits.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use serde_json::json;
-
-use crossbeam_channel::{Receiver, Sender, after, select_biased};
 
 use crate::devices::clock;
 use crate::lab::mutant;
-#[cfg(feature = "lab")]
-use crate::lab::rule;
 use crate::protocol::{
-    ArbiterRecord, AskResult, Generation, Incarnation, Input, Instant, Output, OutputMark, OutputResult, Path,
-    ReadResult, Role, TraceEvent, Unusable,
+    ArbiterRecord, AskResult, Generation, Incarnation, Input, Instant, Node, Path, ReadResult, Role, Unusable,
 };
 
-use super::heartbeat::{Datagram, Heartbeat};
+use super::carry_out::Announcements;
+use super::emission::{Emission, Emitted};
+#[cfg(feature = "lab")]
+use super::failpoints;
+use super::heartbeat::Heartbeat;
 #[cfg(feature = "lab")]
 use super::holding::Holding;
-#[cfg(feature = "lab")]
-use super::mutants;
-use super::session::{Channel, EntriesFrame, Session, SessionEvent};
+use super::poller::{Mailbox, Poller, Source};
+use super::session::{Channel, EntriesFrame, SessionEvent};
 use super::shared::Shared;
-use super::status;
-use super::thread;
-use super::trace_event;
+use super::status::{self, Snapshot};
+use super::thread::Urgency;
 
 /// The state machine is told the time at least so often: a late tick is how it sees that this node was paused (R7).
 const TICK_MAX: Duration = Duration::from_millis(10);
-/// How long a node that was itself paused lets its sockets' threads hand over before it judges its peer (R7).
-const DRAIN: Duration = Duration::from_millis(10);
-/// When announcements are made, in milliseconds after the go-live: a late frame of the old host flips switch tables.
-const ANNOUNCEMENTS_MS: [u64; 8] = [0, 10, 50, 150, 400, 1000, 2000, 3000];
-
+/// So much of one kind is taken in, or let out, before the other kinds have their turn.
+const A_TURN: usize = 64;
+/// As much as that is taken in of each kind before anyone is judged behind a pause: a stream that does not end must not put the judgement
+/// off for good (R7).
+const DRAINED_MAX: usize = 4096;
+/// While a failpoint holds something, it is looked at so often.
+#[cfg(feature = "lab")]
+const HELD_LOOK: Duration = Duration::from_millis(1);
 /// How often the lag is written to the trace.
 const LAG_SAMPLE: Duration = Duration::from_millis(50);
 
-/// What Python and the operator tell the protocol's thread.
+/// What Python and the operator tell the node's thread.
 #[derive(Debug)]
 pub enum Command {
     /// claim generation 1
@@ -52,6 +54,8 @@ pub enum Command {
         /// what it holds, of no generation where it holds nothing; `None`: no answer
         record: Option<ArbiterRecord>,
     },
+    /// what `ftvmm status` shows, to be sent there
+    Status(Sender<Snapshot>),
 }
 
 /// What Python carries out.
@@ -67,52 +71,45 @@ pub enum Effect {
     Exit(i32, String),
 }
 
-/// Where everything that happened arrives.
-pub struct Inbox {
-    /// from the logging channel
-    pub sessions: Receiver<SessionEvent>,
-    /// from the heartbeat sockets
-    pub datagrams: Receiver<Datagram>,
-    /// from the guest's thread
-    pub cpu: Receiver<Input>,
-    /// from the emitter
-    pub done: Receiver<(OutputMark, OutputResult)>,
+/// What other threads than the guest's tell the node's thread.
+#[derive(Debug)]
+pub enum Mail {
+    /// from the disk's thread
+    Emitted(Emitted),
     /// from the thread that checks the devices
-    pub checked: Receiver<(u64, Unusable)>,
+    Checked(u64, Unusable),
     /// from Python and the operator
-    pub commands: Receiver<Command>,
-}
-
-/// One thing that arrived.
-enum Event {
-    /// time has passed
-    Nothing,
     Command(Command),
-    Datagram(Datagram),
-    Session(SessionEvent),
-    Done((OutputMark, OutputResult)),
-    Checked((u64, Unusable)),
-    Cpu(Input),
 }
 
-/// The protocol's thread.
+/// The node's thread.
 pub struct Runtime {
+    /// the state machine
+    pub node: Node,
     /// what the threads share
     pub shared: Shared,
     /// this process's incarnation
     pub incarnation: Incarnation,
+    /// what there is to wait for
+    pub poller: Poller,
+    /// what other threads than the guest's tell
+    pub mailbox: Mailbox<Mail>,
+    /// what the guest's thread tells
+    pub cpu: Mailbox<Input>,
     /// the logging channel
     pub channel: Channel,
     /// the peer's listener
     pub peer: SocketAddr,
     /// the heartbeat sockets
     pub heartbeats: Vec<Heartbeat>,
+    /// outputs on their way out
+    pub emission: Emission,
+    /// where the VM is announced
+    pub announcements: Announcements,
     /// what Python carries out
     pub effects: Sender<Effect>,
     /// to the thread that checks the devices
     pub checks: Sender<u64>,
-    /// open connections by number
-    pub sessions: BTreeMap<u64, Session>,
     /// generations asked for, by request
     pub asked: BTreeMap<u64, Generation>,
     /// inputs that carrying out an output gave rise to
@@ -124,151 +121,204 @@ pub struct Runtime {
     pub holding: Holding,
     /// when the lag was last written to the trace
     pub lag_sampled_at: Instant,
-    /// an orderly end is under way
-    pub ended: bool,
+    /// there is more to take in, or to let out, than one turn has done
+    pub busy: bool,
+    /// the node has ended, and this is how
+    pub ended: Arc<OnceLock<Snapshot>>,
 }
 
 impl Runtime {
     /// Runs until the node ends.
-    pub fn run(mut self, inbox: &Inbox) {
-        while !self.ended {
-            let now = clock::now();
-            let due =
-                Duration::from_nanos(self.shared.protocol.lock().deadline().0.saturating_sub(now.0)).min(TICK_MAX);
-            let event = select_biased! {
-                recv(inbox.commands) -> event => event.map(Event::Command),
-                recv(inbox.datagrams) -> event => event.map(Event::Datagram),
-                recv(inbox.sessions) -> event => event.map(Event::Session),
-                recv(inbox.done) -> event => event.map(Event::Done),
-                recv(inbox.cpu) -> event => event.map(Event::Cpu),
-                recv(inbox.checked) -> event => event.map(Event::Checked),
-                recv(after(due)) -> _ => Ok(Event::Nothing),
-            };
+    pub fn run(mut self, urgency: &mut Urgency) {
+        while self.ended.get().is_none() {
+            self.wait(if self.busy { Duration::ZERO } else { self.until_deadline() });
+            self.turn();
+            urgency.look();
+        }
+    }
+
+    /// How long nothing is due.
+    fn until_deadline(&self) -> Duration {
+        let now = clock::now();
+        let due = self.announcements.due_at().map_or(self.node.deadline(), |at| at.min(self.node.deadline()));
+        let channel = self.channel.deadline().map(|at| at.saturating_duration_since(std::time::Instant::now()));
+        #[cfg(feature = "lab")]
+        let channel = if failpoints::holds() { Some(HELD_LOOK) } else { channel };
+        due.since(now).min(channel.unwrap_or(TICK_MAX)).min(TICK_MAX)
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        let (channel, heartbeats) = (&mut self.channel, &mut self.heartbeats);
+        let waited = self.poller.wait(timeout, |source, ready| match source {
+            Source::Wake => {}
+            Source::Listener => channel.may_accept(),
+            Source::Session(session) => channel.is_ready(session, ready),
+            Source::Heartbeat(index) => {
+                heartbeats.get_mut(usize::from(index)).into_iter().for_each(Heartbeat::is_ready);
+            }
+        });
+        if let Err(error) = waited {
+            self.exit(3, format!("halted: the node cannot wait for anything any more: {error}"));
+        }
+    }
+
+    /// Takes in what is there, a little of everything, and lets out what may leave.
+    fn turn(&mut self) {
+        self.busy = false;
+        self.step(Input::Tick);
+        self.take_in(A_TURN);
+        for count in 1..=A_TURN {
+            let Some(mail) = self.mailbox.next() else { break };
+            let input = self.mail(mail);
+            self.arrived(input);
+            self.busy |= count == A_TURN;
+        }
+        for count in 1..=A_TURN {
+            let Some(input) = self.cpu.next() else { break };
+            self.arrived(Some(input));
+            self.busy |= count == A_TURN;
+        }
+        #[cfg(feature = "lab")]
+        self.go_on();
+        self.follow();
+        if self.announcements.is_due(clock::now()) && self.node.may_announce(clock::now()) {
+            // Asked right before the send, as for an output: who was frozen since its go-live may have been superseded.
+            self.shared.world.announce();
+        }
+        // Behind all that may have made an output releasable.
+        self.busy |= !self.emit();
+        self.sample_lag();
+        self.write();
+    }
+
+    /// Takes in what the sockets have, at most so much of each.
+    fn take_in(&mut self, max: usize) {
+        for index in 0..self.heartbeats.len() {
+            for count in 1..=max {
+                let Some(message) = self.heartbeats[index].receive() else { break };
+                let message = message.filter(|_| index == 0 || !mutant!(DeafToManagement));
+                let path = Path::Heartbeat { network: index as u8 };
+                self.arrived(message.map(|bytes| Input::Message { path, bytes }));
+                self.busy |= count == max;
+            }
+        }
+        for count in 1..=max {
+            let Some(event) = self.channel.next_event() else { break };
             // Time first: what is due is done before anything that came later, and a pause is seen before a message
             // of before it is judged. Entries above all are stored behind it, not before: what it makes a candidate
             // of must not hold entries that it does not know of (R6, R9).
             self.step(Input::Tick);
-            if let Ok(event) = event {
-                self.take(event, inbox);
+            let input = self.session(event);
+            let stored = matches!(input, Some(Input::EntriesStored { .. }));
+            self.arrived(input);
+            if stored {
+                // Acknowledged before replay hears of them.
+                self.shared.log.wake();
             }
-            if let Some(request) = self.drain.take() {
-                self.drain(request, inbox);
-            }
-            self.sample_lag(now);
-            #[cfg(feature = "lab")]
-            self.go_on();
-            while let Some(input) = self.followed.pop_front() {
-                self.step(input);
-            }
+            self.busy |= count == max;
         }
     }
 
-    fn take(&mut self, event: Event, inbox: &Inbox) {
-        let input = match event {
-            Event::Nothing => None,
-            Event::Command(command) => self.command(command),
-            Event::Datagram(datagram) if datagram.network > 0 && mutant!(DeafToManagement) => None,
-            Event::Datagram(datagram) => {
-                let path = Path::Heartbeat { network: datagram.network as u8 };
-                Some(Input::Message { path, bytes: datagram.bytes })
-            }
-            Event::Session(event) => self.session(event),
-            Event::Done(done) => Some(self.done(done, &inbox.done)),
-            Event::Cpu(input) => Some(input),
-            Event::Checked((request, found)) => Some(Input::DevicesChecked { request, found }),
-        };
+    /// Something came.
+    fn arrived(&mut self, input: Option<Input>) {
         #[cfg(feature = "lab")]
-        let input = input.and_then(|input| self.holding.let_in(input, &self.shared.protocol));
+        let input = input.and_then(|input| self.holding.let_in(input, &self.node));
         if let Some(input) = input {
             self.step(input);
         }
+        self.follow();
     }
 
-    /// Outputs leave in order: where several have left well, the newest speaks for all.
-    fn done(
-        &mut self,
-        (mut output, result): (OutputMark, OutputResult),
-        more: &Receiver<(OutputMark, OutputResult)>,
-    ) -> Input {
-        while result == OutputResult::Completed
-            && let Ok((next, result)) = more.try_recv()
-        {
-            if result != OutputResult::Completed {
-                self.followed.push_back(Input::OutputDone { output: next, result });
-                break;
-            }
-            output = next;
+    /// What carrying out gave rise to.
+    fn follow(&mut self) {
+        while let Some(input) = self.followed.pop_front() {
+            self.step(input);
         }
-        Input::OutputDone { output, result }
-    }
-
-    /// R7: this node was paused. The sockets' threads are given the time to hand over what waits, and all of it is
-    /// taken in before anyone is judged.
-    fn drain(&mut self, request: u64, inbox: &Inbox) {
-        std::thread::sleep(DRAIN);
-        // As many as there are now: a stream that does not end must not put the judgement off for good.
-        for _ in 0..inbox.datagrams.len() {
-            let Ok(datagram) = inbox.datagrams.try_recv() else { break };
-            self.take(Event::Datagram(datagram), inbox);
+        if let Some(request) = self.drain.take() {
+            // R7: this node was paused. All that waits is taken in before anyone is judged.
+            self.wait(Duration::ZERO);
+            self.take_in(DRAINED_MAX);
+            self.step(Input::SocketsDrained { request });
         }
-        for _ in 0..inbox.sessions.len() {
-            let Ok(event) = inbox.sessions.try_recv() else { break };
-            self.take(Event::Session(event), inbox);
-        }
-        self.step(Input::SocketsDrained { request });
     }
 
     fn step(&mut self, input: Input) {
         let mut outputs = Vec::new();
-        let mut protocol = self.shared.protocol.lock();
-        protocol.step(clock::now(), input, &mut outputs);
-        #[cfg(feature = "lab")]
-        let passed = self.holding.look(&outputs, protocol.role());
-        drop(protocol);
+        self.node.step(clock::now(), input, &mut outputs);
         #[cfg(not(feature = "lab"))]
         for output in outputs {
             self.carry_out(output);
         }
         #[cfg(feature = "lab")]
-        for (place, output) in outputs.into_iter().enumerate() {
-            if let Some(output) = self.holding.let_by(&passed, place, output) {
-                self.carry_out(output);
+        {
+            let passed = self.holding.look(&outputs, self.node.role());
+            for (place, output) in outputs.into_iter().enumerate() {
+                if let Some(output) = self.holding.let_by(&passed, place, output) {
+                    self.carry_out(output);
+                }
             }
         }
+    }
+
+    /// Lets outputs leave. Returns whether all have left that may.
+    fn emit(&mut self) -> bool {
+        for _ in 0..A_TURN {
+            let Some((output, result)) = self.emission.next(&self.node) else { return true };
+            self.step(Input::OutputDone { output, result });
+            self.follow();
+        }
+        false
     }
 
     /// What failpoints held and do not hold any more.
     #[cfg(feature = "lab")]
     fn go_on(&mut self) {
-        let were_held = super::holding::outputs_are_held();
         let (outputs, inputs) = self.holding.released();
         for output in outputs {
             self.carry_out(output);
-        }
-        if were_held {
-            self.shared.outputs.hint();
         }
         self.followed.extend(inputs);
     }
 
     /// Writes how far replay is behind, for the picture and for whoever looks at the trace.
-    fn sample_lag(&mut self, now: Instant) {
+    fn sample_lag(&mut self) {
+        let now = clock::now();
         if now.since(self.lag_sampled_at) < LAG_SAMPLE {
             return;
         }
         self.lag_sampled_at = now;
-        let status = self.shared.protocol.lock().status(now);
-        if matches!(status.role, Role::Protected | Role::Backup) {
-            let (milliseconds, bytes) = status::lag(&self.shared, &status, now);
+        if matches!(self.node.role(), Role::Protected | Role::Backup) {
+            let Snapshot { status, lag_ms, lag_bytes, .. } = self.snapshot();
             let share = status::share(&status);
-            self.shared.trace.write("lag", json!({ "milliseconds": milliseconds, "bytes": bytes, "share": share }));
+            self.shared.trace.write("lag", json!({ "milliseconds": lag_ms, "bytes": lag_bytes, "share": share }));
         }
     }
 
-    fn command(&mut self, command: Command) -> Option<Input> {
+    /// What `ftvmm status` shows.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let now = clock::now();
+        Snapshot::new(self.node.status(now), &self.shared.log, now)
+    }
+
+    fn mail(&mut self, mail: Mail) -> Option<Input> {
+        match mail {
+            Mail::Emitted(emitted) => {
+                self.emission.emitted(emitted).map(|(output, result)| Input::OutputDone { output, result })
+            }
+            Mail::Checked(request, found) => Some(Input::DevicesChecked { request, found }),
+            Mail::Command(command) => self.command(command),
+        }
+    }
+
+    pub(super) fn command(&mut self, command: Command) -> Option<Input> {
         Some(match command {
             Command::Bootstrap => Input::BootstrapRequested,
             Command::Stop => Input::StopRequested,
+            Command::Status(to) => {
+                // Who asked may have gone.
+                let _ = to.try_send(self.snapshot());
+                return None;
+            }
             Command::Arbiter { request, record } => match (self.asked.remove(&request), record) {
                 (Some(_), None) => Input::ArbiterAsked { request, result: AskResult::Unreachable },
                 (Some(generation), Some(record)) => {
@@ -287,37 +337,28 @@ impl Runtime {
 
     fn session(&mut self, event: SessionEvent) -> Option<Input> {
         Some(match event {
-            SessionEvent::Opened { session, dialled } => {
-                let connection = session.number();
-                self.sessions.insert(connection, session);
-                Input::SessionOpened { connection, dialled }
-            }
+            SessionEvent::Opened { session, dialled } => Input::SessionOpened { connection: session, dialled },
             SessionEvent::DialFailed => Input::DialFailed,
             SessionEvent::Message { session, bytes } => {
                 Input::Message { path: Path::Log { connection: session }, bytes }
             }
-            SessionEvent::Entries { session, payload, room: _room } => match self.store(session, &payload) {
+            SessionEvent::Entries { session, payload } => match self.store(session, &payload) {
                 Ok(header) => Input::EntriesStored { connection: session, header },
                 Err(reason) => {
-                    let session = self.sessions.remove(&session)?;
-                    session.close();
-                    Input::SessionClosed { connection: session.number(), reason }
+                    self.channel.close(session);
+                    Input::SessionClosed { connection: session, reason }
                 }
             },
             #[cfg(feature = "lab")]
             SessionEvent::EntriesBegun { session, header } => Input::EntriesStored { connection: session, header },
-            SessionEvent::Closed { session, reason } => {
-                self.sessions.remove(&session);
-                Input::SessionClosed { connection: session, reason }
-            }
+            SessionEvent::Closed { session, reason } => Input::SessionClosed { connection: session, reason },
         })
     }
 
-    /// Backup: stores the entries that the protocol lets in. Here and not in the reader's thread, so that nothing
-    /// comes between the protocol's look and its learning that they are held (R6).
+    /// Backup: stores the entries that the protocol lets in, between its look and its learning that they are held (R6).
     fn store(&self, session: u64, payload: &[u8]) -> Result<Vec<u8>, String> {
         let frame = EntriesFrame::parse(payload)?;
-        let Some(range) = self.shared.protocol.lock().accepts_entries(session, &frame.header) else {
+        let Some(range) = self.node.accepts_entries(session, &frame.header) else {
             return Err("entries came to a node that takes none from here now".into());
         };
         if frame.first != range.first || frame.entries.len() as u64 != range.through.since(range.first).wrapping_add(1)
@@ -331,178 +372,11 @@ impl Runtime {
         }
     }
 
-    fn carry_out(&mut self, output: Output) {
-        match output {
-            Output::Send { path, bytes } => self.send(path, bytes),
-            Output::Dial => self.channel.dial(self.peer),
-            Output::CloseSession { connection } => {
-                if let Some(session) = self.sessions.get(&connection) {
-                    session.close();
-                }
-            }
-            Output::StreamEntries { connection, from } => {
-                if let Some(session) = self.sessions.get(&connection) {
-                    session.stream_entries(from);
-                }
-            }
-            Output::ReadArbiter { request } => self.ask_python(request, Effect::ReadArbiter(request)),
-            Output::CheckArbiter { request } => self.ask_python(request, Effect::CheckArbiter(request)),
-            Output::AskArbiter { request, generation } => self.ask(request, generation),
-            Output::StartGuest => self.start_guest(),
-            Output::StartReplay => self.shared.cpu.replay(),
-            Output::CloseLog { position } => {
-                if mutant!(AnnounceEarly) && self.shared.world.attach().is_ok() {
-                    self.shared.world.announce();
-                    self.shared.world.detach();
-                }
-                self.shared.log.close(position);
-            }
-            Output::ReopenLog { .. } => {
-                self.shared.log.reopen();
-                self.shared.cpu.replay();
-            }
-            Output::CheckDevices { request } => {
-                // One at a time, and the thread lives as long as this one.
-                let _ = self.checks.try_send(request);
-            }
-            Output::Attach { .. } => self.attach(),
-            Output::Announce => self.announce(),
-            Output::Reissue { from, through } => self.shared.outputs.reissue(from, through),
-            Output::GoLive => self.go_live(),
-            Output::RunAlone => self.run_alone(),
-            Output::TryRelease => self.shared.outputs.hint(),
-            Output::TruncateLog { through } => self.shared.log.truncate(through),
-            Output::ForgetOutputs { through } => self.shared.outputs.forget(through),
-            Output::ThrottleGuest { share } if !mutant!(NeverSlowed) => self.shared.cpu.throttle(share),
-            Output::ThrottleGuest { .. } => {}
-            Output::DrainSockets { request } => self.drain = Some(request),
-            Output::Halt { reason } => self.exit(3, format!("halted: {reason}")),
-            Output::Stop { exit_status } => self.exit(exit_status, String::new()),
-            Output::Trace(event) => self.trace(event),
-        }
-    }
-
-    fn trace(&self, event: TraceEvent) {
-        #[cfg(feature = "lab")]
-        if let TraceEvent::Role { from, to, generation, reason } = &event {
-            mutants::remember(*to, *generation);
-            if mutant!(HaltLate) && *from == Role::Protected && *to == Role::Alone && reason.starts_with("lost") {
-                mutants::die_after(Duration::from_millis(50));
-            }
-        }
-        let released = self.shared.protocol.lock().released();
-        trace_event::write(&self.shared.trace, event, released);
-    }
-
-    fn send(&self, path: Path, bytes: Vec<u8>) {
-        match path {
-            Path::Log { connection } => {
-                if let Some(session) = self.sessions.get(&connection) {
-                    session.send(bytes);
-                }
-            }
-            Path::Heartbeat { network } => {
-                if let Some(heartbeat) = self.heartbeats.get(usize::from(network)) {
-                    heartbeat.send(bytes);
-                }
-            }
-        }
-    }
-
-    /// Has the arbiter asked. Where that much is waiting to be asked already, the arbiter is out of reach.
-    fn ask_python(&mut self, request: u64, effect: Effect) {
-        if self.effects.try_send(effect).is_err() {
-            let unanswered = self.command(Command::Arbiter { request, record: None });
-            self.followed.extend(unanswered);
-        }
-    }
-
-    fn ask(&mut self, request: u64, generation: Generation) {
-        if mutant!(SkipArbiter) && generation > Generation::FIRST {
-            self.followed.push_back(Input::ArbiterAsked { request, result: AskResult::Won });
-            return;
-        }
-        self.asked.insert(request, generation);
-        self.ask_python(request, Effect::AskArbiter(request, generation));
-    }
-
-    fn start_guest(&mut self) {
-        match self.shared.world.attach() {
-            Ok(()) => {
-                self.shared.outputs.release();
-                self.shared.cpu.run_logging();
-            }
-            Err(error) => self.exit(2, error.to_string()),
-        }
-    }
-
-    fn attach(&mut self) {
-        if mutant!(SlowGoLive) {
-            std::thread::sleep(Duration::from_secs(1));
-        }
-        match self.shared.world.attach() {
-            Ok(()) => self.followed.push_back(Input::Attached),
-            Err(error) => self.exit(3, format!("halted: the VM's devices cannot be attached: {error}")),
-        }
-    }
-
-    fn announce(&self) {
-        if mutant!(AnnounceNothing) {
-            return;
-        }
-        let shared = self.shared.clone();
-        thread::start("announce", move || {
-            let mut waited_ms = 0;
-            for at_ms in ANNOUNCEMENTS_MS {
-                std::thread::sleep(Duration::from_millis(at_ms - waited_ms));
-                waited_ms = at_ms;
-                // Right before the send, as an output is looked at: who was frozen since its go-live may have been superseded.
-                if shared.protocol.lock().may_announce(clock::now()) {
-                    shared.world.announce();
-                }
-            }
-        });
-    }
-
-    fn go_live(&self) {
-        #[cfg(feature = "lab")]
-        mutants::note_go_live();
-        #[cfg(feature = "lab")]
-        if mutant!(DieAfterGoLive) {
-            mutants::die_after(Duration::from_secs(2));
-        }
-        #[cfg(feature = "lab")]
-        if mutant!(LoseLogTail) || mutant!(LoseLastEntry) {
-            self.shared.outputs.forget_nothing();
-        }
-        #[cfg(feature = "lab")]
-        if !rule!(reissue) {
-            // What may not have left is lost here; left in the queue it would hold up all that follows.
-            self.shared.outputs.forget(self.shared.outputs.produced());
-        }
-        self.shared.outputs.release();
-        // Nobody sends or replays what is left of the log.
-        self.run_alone();
-    }
-
-    fn run_alone(&self) {
-        self.shared.cpu.run_alone();
-        self.shared.log.restart_at(self.shared.cpu.position());
-    }
-
-    fn exit(&mut self, status: i32, reason: String) {
-        self.ended = true;
-        self.shared.outputs.stop();
-        self.shared.cpu.stop();
-        self.shared.log.stop();
-        // First, so that the process ends even where letting go of a disk hangs on a dead share.
-        if self.effects.try_send(Effect::Exit(status, reason)).is_err() {
-            // Python does not listen any more.
-            std::process::exit(status);
-        }
-        for session in self.sessions.values() {
-            session.close();
-        }
-        self.shared.world.detach();
+    /// Hands to the kernel what waits for the logging channel.
+    pub(super) fn write(&mut self) {
+        let node = &mut self.node;
+        self.busy |= self
+            .channel
+            .write(&mut |session, first, through| node.stamp_entries(session, first, through, clock::now()));
     }
 }

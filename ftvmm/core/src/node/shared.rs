@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::lock::Mutex;
-use crate::protocol::Node;
-
 use super::cpu_control::CpuControl;
 use super::log_buffer::LogBuffer;
 use super::outputs::OutputQueue;
@@ -14,8 +11,6 @@ use super::world::World;
 /// Everything that more than one thread of a node looks at.
 #[derive(Clone)]
 pub struct Shared {
-    /// The state machine: stepped by the protocol's thread alone, looked at by the emitter right before each send.
-    pub protocol: Arc<Mutex<Node>>,
     /// the log
     pub log: Arc<LogBuffer>,
     /// outputs on their way out

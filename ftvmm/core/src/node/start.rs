@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::os::fd::AsFd;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use serde_json::json;
 use thiserror::Error;
 
@@ -15,16 +16,15 @@ use crate::image::{Image, ImageError};
 use crate::lock::Mutex;
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
-use crate::protocol::{
-    Config, Incarnation, Input, LogPosition, Node, OutputMark, OutputResult, Timing, TimingError, Unusable,
-};
+use crate::protocol::{Config, Incarnation, Input, LogPosition, Node, Timing, TimingError};
 use crate::remark::remark;
 
 use super::authentication::{Key, KeyError};
 use super::bounded_file::BoundedFile;
+use super::carry_out::Announcements;
 use super::config::{BUILD, NodeConfig};
 use super::cpu_control::{CpuControl, Throttle};
-use super::emitter::{self, Emitter};
+use super::emission::{Emission, Emitter, Job};
 #[cfg(feature = "lab")]
 use super::failpoints;
 use super::heartbeat::Heartbeat;
@@ -33,11 +33,13 @@ use super::holding;
 use super::log_buffer::LogBuffer;
 #[cfg(feature = "lab")]
 use super::mutants;
-use super::outputs::{OutputQueue, Produced};
+use super::outputs::OutputQueue;
+use super::poller::{Poller, Source, Teller};
 use super::recording::{self, Recording};
-use super::runtime::{Command, Effect, Inbox, Runtime};
+use super::runtime::{Command, Effect, Mail, Runtime};
 use super::session::Channel;
 use super::shared::Shared;
+use super::status::Snapshot;
 use super::thread;
 use super::trace::Trace;
 #[cfg(feature = "lab")]
@@ -45,10 +47,17 @@ use super::virtual_cpu::Rebuild;
 use super::virtual_cpu::VirtualCpu;
 use super::world::World;
 
-/// So much waits in a queue to or from the protocol's thread, which itself waits for none. Of what comes beyond that, a datagram is dropped,
-/// as on any network; a question to the arbiter counts as unanswered; and every other sender waits: a connection's reader (TCP then holds
-/// the peer's bytes), the guest, the emitter, Python.
+/// So much waits in a queue to or from the node's thread, which itself waits for none. Beyond that a question to the arbiter counts as
+/// unanswered, and who tells the node's thread something waits: the guest, the disk's thread, Python. What comes from outside waits with the
+/// kernel, which drops datagrams and holds the peer's bytes.
 const QUEUED_MAX: usize = 4096;
+
+/// For how much of the time, in thousandths, the urgent threads may come before all others: together for 800 of the 950 at which the kernel
+/// stops all such threads of a processor.
+const NODE_SHARE: u32 = 600;
+const DISK_SHARE: u32 = 200;
+/// How often who asks for the status looks whether the node has ended meanwhile.
+const END_LOOK: Duration = Duration::from_millis(10);
 
 /// Why a node cannot start.
 #[derive(Debug, Error)]
@@ -107,10 +116,10 @@ pub struct RunningNode {
     pub config: NodeConfig,
     /// this process's incarnation (R1)
     pub incarnation: Incarnation,
-    /// what the threads share
-    pub shared: Shared,
-    /// to the protocol's thread
-    pub commands: Sender<Command>,
+    /// to the node's thread
+    pub mail: Teller<Mail>,
+    /// how the node was when it ended
+    pub ended: Arc<OnceLock<Snapshot>>,
     /// what Python carries out
     pub effects: Receiver<Effect>,
 }
@@ -154,14 +163,13 @@ impl RunningNode {
         let heartbeats = heartbeats.map_err(file("heartbeat"))?;
 
         #[cfg(not(feature = "lab"))]
-        let protocol = Node::new(protocol_config, incarnation);
+        let node = Node::new(protocol_config, incarnation);
         #[cfg(feature = "lab")]
-        let protocol = match mutants::remembered(directory.join("remembered")) {
+        let node = match mutants::remembered(directory.join("remembered")) {
             Some(remembered) => Node::restarted(protocol_config, incarnation, remembered),
             None => Node::new(protocol_config, incarnation),
         };
         let shared = Shared {
-            protocol: Arc::new(Mutex::new(protocol)),
             log: Arc::new(LogBuffer::new((config.logging.buffer_mib as usize) << 20)),
             outputs: Arc::new(OutputQueue::default()),
             cpu: Arc::new(CpuControl::default()),
@@ -185,31 +193,21 @@ impl RunningNode {
                 .map_err(file(socket.display()))?;
         }
 
-        let (session_events, sessions) = bounded(QUEUED_MAX);
-        let (datagram_events, datagrams) = bounded(QUEUED_MAX);
-        let (cpu_inputs, cpu) = bounded(QUEUED_MAX);
-        let (done_events, done) = bounded(QUEUED_MAX);
-        let (checks, requested_checks) = bounded(1);
-        let (checked_events, checked) = bounded(1);
-        let (commands, command_events) = bounded(QUEUED_MAX);
-        let (effect_events, effects) = bounded(QUEUED_MAX);
-        let protocol = shared.protocol.clone();
-        let channel = Channel {
-            key: key.clone(),
-            log: shared.log.clone(),
-            events: session_events,
-            stamp: Arc::new(move |session, first, through| {
-                protocol.lock().stamp_entries(session, first, through, clock::now())
-            }),
-            entries_per_message: config.logging.entries_per_message.unwrap_or(usize::MAX),
-            numbers: Arc::new(AtomicU64::new(0)),
-        };
-        channel.listen(listener);
+        let poller = Poller::new().map_err(file("epoll"))?;
         for (index, heartbeat) in heartbeats.iter().enumerate() {
-            heartbeat.receive(index, datagram_events.clone());
+            let source = Source::Heartbeat(index as u8);
+            poller.registry().add(heartbeat.as_fd(), source).map_err(file("epoll"))?;
         }
-        start_emitter(&config, &shared, console, done_events);
-        start_checks(world, requested_checks, checked_events);
+        let entries_max = config.logging.entries_per_message.unwrap_or(usize::MAX);
+        let channel = Channel::new(key, shared.log.clone(), entries_max, poller.registry(), listener);
+        let channel = channel.map_err(file("the logging channel"))?;
+        let (mail, mailbox) = poller.mailbox(QUEUED_MAX);
+        let (cpu_inputs, cpu) = poller.mailbox(QUEUED_MAX);
+        let (checks, requested_checks) = bounded(1);
+        let (effect_events, effects) = bounded(QUEUED_MAX);
+        let ended = Arc::new(OnceLock::new());
+        let emission = start_disk(&config, &shared, console, mail.clone());
+        start_checks(world, requested_checks, mail.clone());
         start_cpu(
             &shared,
             machine,
@@ -218,34 +216,57 @@ impl RunningNode {
             #[cfg(feature = "lab")]
             Box::new(move || Machine::new(&image, &machine_config)),
         );
-        let runtime = Runtime {
-            shared: shared.clone(),
-            incarnation,
-            channel,
-            peer: config.logging.peer,
-            heartbeats,
-            effects: effect_events,
-            checks,
-            sessions: BTreeMap::new(),
-            asked: BTreeMap::new(),
-            followed: VecDeque::new(),
-            drain: None,
-            #[cfg(feature = "lab")]
-            holding: holding::Holding::default(),
-            lag_sampled_at: clock::now(),
-            ended: false,
-        };
         #[cfg(feature = "lab")]
-        if shared.protocol.lock().role().is_primary() {
+        if node.role().is_primary() {
             // R1 switched off: it was the primary, and goes on as one.
             shared.world.check();
             shared.world.attach()?;
             shared.outputs.release();
             shared.cpu.run_alone();
         }
-        let inbox = Inbox { sessions, datagrams, cpu, done, checked, commands: command_events };
-        thread::urgent("protocol", move || runtime.run(&inbox));
-        Ok(RunningNode { config, incarnation, shared, commands, effects })
+        let runtime = Runtime {
+            node,
+            shared,
+            incarnation,
+            poller,
+            mailbox,
+            cpu,
+            channel,
+            peer: config.logging.peer,
+            heartbeats,
+            emission,
+            announcements: Announcements::default(),
+            effects: effect_events,
+            checks,
+            asked: BTreeMap::new(),
+            followed: VecDeque::new(),
+            drain: None,
+            #[cfg(feature = "lab")]
+            holding: holding::Holding::default(),
+            lag_sampled_at: clock::now(),
+            busy: false,
+            ended: ended.clone(),
+        };
+        thread::urgent("node", NODE_SHARE, move |urgency| runtime.run(urgency));
+        Ok(RunningNode { config, incarnation, mail, ended, effects })
+    }
+
+    /// How the node is now, or was when it ended.
+    pub fn snapshot(&self) -> Snapshot {
+        let (to, snapshot) = bounded(1);
+        // Where nobody listens any more the node has ended, and has said before how it was.
+        let _ = self.mail.tell(Mail::Command(Command::Status(to)));
+        loop {
+            // It may end, and take its time to let go of a disk, with the question unread.
+            match self.ended.get() {
+                Some(ended) => return ended.clone(),
+                None => {
+                    if let Ok(snapshot) = snapshot.recv_timeout(END_LOOK) {
+                        return snapshot;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -290,33 +311,33 @@ fn start_recording(
     })
 }
 
-fn start_emitter(config: &NodeConfig, shared: &Shared, console: BoundedFile, done: Sender<(OutputMark, OutputResult)>) {
-    let emitter = Emitter {
-        queue: shared.outputs.clone(),
+/// Starts the thread that lets out what may take time.
+fn start_disk(config: &NodeConfig, shared: &Shared, console: BoundedFile, mail: Teller<Mail>) -> Emission {
+    let emitter = Arc::new(Emitter {
         devices: shared.world.attached(),
         console: Mutex::new(console),
         trace: shared.trace.clone(),
         policy: config.output.policy,
         #[cfg(feature = "lab")]
         waiting: Mutex::new(None),
-    };
-    let protocol = shared.protocol.clone();
-    let may_release = move |output: &Produced| emitter::may_release(&protocol, output, clock::now);
-    let protocol = shared.protocol.clone();
-    let completed = move |output| protocol.lock().output_completed(output);
-    thread::urgent("emitter", move || {
-        emitter.run(may_release, completed, |output, emitted| {
-            // The protocol's thread lives as long as this one.
-            let _ = done.send((output, emitted));
+    });
+    let (disk, jobs) = bounded::<Job>(1);
+    let emission = Emission::new(shared.outputs.clone(), emitter.clone(), disk);
+    thread::urgent("disk", DISK_SHARE, move |urgency| {
+        emitter.run(&jobs, |emitted| {
+            // The node's thread lives as long as this one.
+            let _ = mail.tell(Mail::Emitted(emitted));
+            urgency.look();
         });
     });
+    emission
 }
 
-/// A check may hang on a dead share: nobody but this thread waits for it.
-fn start_checks(world: Arc<World>, requests: Receiver<u64>, checked: Sender<(u64, Unusable)>) {
+/// A check may hang on a dead share: nobody but this thread waits for it, and no write.
+fn start_checks(world: Arc<World>, requests: Receiver<u64>, mail: Teller<Mail>) {
     thread::start("checks", move || {
         for request in requests {
-            if checked.send((request, world.check())).is_err() {
+            if mail.tell(Mail::Checked(request, world.check())).is_err() {
                 return;
             }
         }
@@ -327,7 +348,7 @@ fn start_cpu(
     shared: &Shared,
     machine: Machine,
     recording: Recording,
-    inputs: Sender<Input>,
+    inputs: Teller<Input>,
     #[cfg(feature = "lab")] rebuild: Box<Rebuild>,
 ) {
     let cpu = VirtualCpu {
@@ -339,8 +360,8 @@ fn start_cpu(
         trace: shared.trace.clone(),
         recording,
         tell: move |input| {
-            // The protocol's thread lives as long as this one.
-            let _ = inputs.send(input);
+            // The node's thread lives as long as this one.
+            let _ = inputs.tell(input);
         },
         clock: GuestClock::starting_at(clock::boottime_nanoseconds()),
         throttle: Throttle::default(),

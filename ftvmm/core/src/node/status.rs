@@ -4,26 +4,39 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::devices::clock;
 use crate::protocol::{Instant, Share, Status};
 
 use super::config::BUILD;
-use super::shared::Shared;
+use super::log_buffer::LogBuffer;
 use super::start::RunningNode;
+
+/// How a node is at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// what the protocol says
+    pub status: Status,
+    /// how far replay is behind, as this node knows it: for how long the backup has held the oldest entry that it has not replayed
+    pub lag_ms: f64,
+    /// the bytes of this node's log: on the primary what is not acknowledged, on the backup what is not replayed
+    pub lag_bytes: usize,
+    /// the guest waits for room in the log
+    pub stalls: bool,
+}
+
+impl Snapshot {
+    /// As it is `now`.
+    pub fn new(status: Status, log: &LogBuffer, now: Instant) -> Snapshot {
+        let age = if status.role.is_primary() {
+            status.lag
+        } else {
+            log.oldest_at().map_or(Duration::ZERO, |at| now.since(Instant(at)))
+        };
+        Snapshot { status, lag_ms: age.as_secs_f64() * 1000.0, lag_bytes: log.bytes(), stalls: log.stalls() }
+    }
+}
 
 fn milliseconds(age: Option<Duration>) -> Value {
     age.map_or(Value::Null, |age| (age.as_secs_f64() * 1000.0).into())
-}
-
-/// How far replay is behind, as this node knows it: for how long the backup has held the oldest entry that it has not replayed, in
-/// milliseconds; and the bytes of this node's log, which is what is not acknowledged on the primary, and not replayed on the backup.
-pub fn lag(shared: &Shared, status: &Status, now: Instant) -> (f64, usize) {
-    let age = if status.role.is_primary() {
-        status.lag
-    } else {
-        shared.log.oldest_at().map_or(Duration::ZERO, |at| now.since(Instant(at)))
-    };
-    (age.as_secs_f64() * 1000.0, shared.log.bytes())
 }
 
 /// For how much of its time the guest may run: 1 is all of it.
@@ -33,14 +46,12 @@ pub fn share(status: &Status) -> f64 {
 
 /// The status of a node; `docs/architecture.md` has its fields.
 pub fn json(node: &RunningNode) -> Value {
-    let now = clock::now();
-    let status = node.shared.protocol.lock().status(now);
+    let Snapshot { status, lag_ms, lag_bytes, stalls } = node.snapshot();
     let mut heard = Map::new();
     heard.insert("log".into(), milliseconds(status.heard_log));
     for (heartbeat, age) in node.config.heartbeat.iter().zip(&status.heard_heartbeat) {
         heard.insert(format!("heartbeat-{}", heartbeat.network), milliseconds(*age));
     }
-    let (lag_ms, lag_bytes) = lag(&node.shared, &status, now);
     json!({
         "node": node.config.node.name,
         "vm": node.config.vm.uuid,
@@ -56,7 +67,7 @@ pub fn json(node: &RunningNode) -> Value {
         "lag_bytes": lag_bytes,
         "guest_share": share(&status),
         "may_speak": status.may_speak,
-        "stalled": status.share == Share::NONE || node.shared.log.stalls(),
+        "stalled": status.share == Share::NONE || stalls,
         "suspicion": status.suspicion,
         "not_protected": status.not_protected,
         "peer": { "name": node.config.node.peer, "heard_ms": heard, "session": status.session },

@@ -43,17 +43,17 @@ pub struct VirtualCpu<Tell: Fn(Input)> {
     pub trace: Arc<Trace>,
     /// what the guest is told live
     pub recording: Recording,
-    /// tells the protocol's thread
+    /// tells the node's thread
     pub tell: Tell,
     /// the guest's time
     pub clock: GuestClock,
     /// what the guest waits for where it is slowed
     pub throttle: Throttle,
-    /// newest position that the log's sender and the protocol's thread know of
+    /// newest position that the node's thread knows of
     pub flushed: LogPosition,
     /// primary: when the first entry behind that was appended, in nanoseconds of CLOCK_BOOTTIME
     pub unflushed_since: u64,
-    /// backup: when the protocol's thread was last told how far replay is, on the same clock
+    /// backup: when the node's thread was last told how far replay is, on the same clock
     pub replay_told_at: u64,
     /// builds the guest's initial state anew, for the mutant `reset-on-go-live`
     #[cfg(feature = "lab")]

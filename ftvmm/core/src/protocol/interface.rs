@@ -264,7 +264,7 @@ pub enum Output {
     },
     /// Winner: gratuitous ARP and RARP, repeated for some seconds.
     Announce,
-    /// Winner: outputs of replay with these indices are to be emitted (through `may_release` and `OutputDone`, like any other). Empty
+    /// Winner: outputs of replay with these indices are to be emitted (through `released_until` and `OutputDone`, like any other). Empty
     /// ranges are not given. Under the policy `drop`, frames in the range are reported `Completed` without being emitted (R17).
     Reissue {
         /// First index.
@@ -276,7 +276,7 @@ pub enum Output {
     GoLive,
     /// Primary: the guest runs on without a backup, and nothing more is logged for one.
     RunAlone,
-    /// Held outputs may have become releasable: look with `may_release`.
+    /// Held outputs may have become releasable: ask `released_until`.
     TryRelease,
     /// Primary: entries up to this position will not be asked for again.
     TruncateLog {

@@ -50,9 +50,9 @@ impl Lease {
         self.echo_at.min(Instant(self.echo).after(timing.lease))
     }
 
-    /// The backup has echoed a stamp of ours younger than LEASE: it cannot have won by now (R5, R10).
-    fn is_valid(&self, now: Instant, timing: &Timing) -> bool {
-        self.echo != 0 && now.since(Instant(self.echo)) < timing.lease
+    /// Before this moment the stamp of ours that the backup has echoed is younger than LEASE: it cannot have won (R5, R10).
+    fn valid_until(&self, timing: &Timing) -> Option<Instant> {
+        (self.echo != 0).then(|| Instant(self.echo).after(timing.lease))
     }
 
     /// When what this node has granted is over by any clock (R10).
@@ -73,14 +73,15 @@ impl Lease {
 }
 
 impl Node {
-    /// Whether outputs may leave here now, for all that their order and the log say (R5).
-    pub(super) fn may_speak(&self, now: Instant) -> bool {
+    /// Before which moment outputs may leave here, for all that their order and the log say; `None`: not at all (R5).
+    pub(super) fn may_speak_until(&self) -> Option<Instant> {
         match &self.state {
-            State::Alone(Alone::Reissuing { .. } | Alone::Live | Alone::LiveUnheld(_)) => true,
-            State::Alone(Alone::SeeksBackup(_) | Alone::AwaitsOldWrites { .. }) => false,
-            State::Protected(_) => self.lease_is_valid(now) || !self.config.rules.output_lease,
-            State::Spare | State::Joining { .. } | State::Backup(_) | State::Candidate { .. } => false,
-            State::Won | State::Halted { .. } => false,
+            State::Alone(Alone::Reissuing { .. } | Alone::Live | Alone::LiveUnheld(_)) => Some(Instant(u64::MAX)),
+            State::Protected(_) if !self.config.rules.output_lease => Some(Instant(u64::MAX)),
+            State::Protected(_) => self.hearing.lease.valid_until(&self.config.timing),
+            State::Alone(Alone::SeeksBackup(_) | Alone::AwaitsOldWrites { .. }) => None,
+            State::Spare | State::Joining { .. } | State::Backup(_) | State::Candidate { .. } => None,
+            State::Won | State::Halted { .. } => None,
         }
     }
 
@@ -89,7 +90,7 @@ impl Node {
     pub fn may_announce(&self, now: Instant) -> bool {
         match &self.state {
             State::Alone(alone) => !matches!(alone, Alone::SeeksBackup(_)),
-            State::Protected(_) => self.lease_is_valid(now),
+            State::Protected(_) => self.hearing.lease.valid_until(&self.config.timing).is_some_and(|until| now < until),
             State::Spare | State::Joining { .. } | State::Backup(_) | State::Candidate { .. } => false,
             State::Won | State::Halted { .. } => false,
         }
@@ -102,9 +103,5 @@ impl Node {
         } else {
             self.now
         }
-    }
-
-    fn lease_is_valid(&self, now: Instant) -> bool {
-        self.hearing.lease.is_valid(now, &self.config.timing)
     }
 }

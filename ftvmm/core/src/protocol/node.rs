@@ -14,7 +14,7 @@ use super::takeover::Arbitration;
 use super::time::{Instant, Number};
 use super::wire::{Body, Header, Message, OutputMark};
 
-/// One node's protocol state. One thread owns it; the looks (`may_release`, `accepts_entries`, `status`) take `&self`.
+/// One node's protocol state. One thread owns it; the looks (`released_until`, `accepts_entries`, `status`) take `&self`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Node {
     pub(super) config: Config,
@@ -41,8 +41,6 @@ pub struct Node {
     pub(super) log: LogState,
     /// The last output that completed (R): on the primary its own, on the backup what it heard.
     pub(super) released: OutputMark,
-    /// Index of the newest output whose completion is in the trace; never behind R but for what the emitter has just completed.
-    pub(super) traced_done: OutputIndex,
     /// Index of the newest output produced, live or in replay.
     pub(super) produced: OutputIndex,
     /// Frames that the network interface refused while there was no backup: lost.
@@ -87,7 +85,6 @@ impl Node {
             readiness: Readiness::default(),
             log: LogState::default(),
             released: OutputMark::default(),
-            traced_done: OutputIndex::NONE,
             produced: OutputIndex::NONE,
             frames_lost: 0,
             throttled_to: Share::WHOLE,
@@ -104,7 +101,6 @@ impl Node {
             node.state = State::Alone(Alone::Live);
             node.generation = remembered.generation;
             node.released.index = remembered.released;
-            node.traced_done = remembered.released;
             node.produced = remembered.released;
             node.first_output_traced = true;
         }
@@ -184,7 +180,6 @@ impl Node {
             (may_ask || !self.arbitration.is_committed(), "only SPARE, CANDIDATE and PROTECTED ask for a generation"),
             (follows_well, "a backup has replayed no more than it holds, and keeps only outputs after R"),
             (protects_well, "a backup was told of no output after R, and writes wait for older ones"),
-            (!role.is_primary() || self.traced_done <= released, "R has reached every output that is traced as done"),
         ];
         invariants.into_iter().find(|(holds, _)| !holds).map(|(_, invariant)| invariant)
     }
@@ -380,8 +375,7 @@ impl Node {
 
     /// Guest halted and everything emitted: the VM is over, and the backup need not take over.
     fn stop_when_finished(&mut self, outputs: &mut Vec<Output>) {
-        let all_done = self.released.index >= self.produced && self.traced_done >= self.released.index;
-        if !(self.state.is_live() && all_done) {
+        if !self.state.is_live() || self.released.index < self.produced {
             return;
         }
         let Some((exit_status, trap)) = self.guest_end.clone() else { return };
@@ -422,12 +416,12 @@ mod tests {
         let mut outputs = Vec::new();
         node.step(Instant(1), Input::Tick, &mut outputs);
         assert_eq!(node.role(), Role::Alone);
-        node.released.index = OutputIndex(2);
-        let (output, overlaps) = (OutputMark { index: OutputIndex(3), ..OutputMark::default() }, OutputIndex::NONE);
+        node.generation = Generation::NONE;
+        let (output, overlaps) = (OutputMark { index: OutputIndex(4), ..OutputMark::default() }, OutputIndex::NONE);
         let produced = Input::OutputProduced { output, depends_on: LogPosition::START, overlaps };
         outputs.clear();
         node.step(Instant(2), produced, &mut outputs);
-        let reason = HaltReason::Broken { invariant: "R has reached every output that is traced as done" };
+        let reason = HaltReason::Broken { invariant: "every role but SPARE has a generation" };
         assert_eq!((node.role(), outputs.pop()), (Role::Halted, Some(Output::Halt { reason })));
         assert!(outputs.iter().all(|output| matches!(output, Output::Trace(_))), "{outputs:?}");
     }

@@ -10,20 +10,21 @@ use super::time::Instant;
 use super::wire::{Body, OutputMark};
 
 impl Node {
-    /// Whether this output may leave now (R5): looked at right before the system call, with a fresh clock reading. Only the output after
-    /// the last completed one may; so emit, report `OutputDone`, then look at the next. A write that `overlaps` an older one would be
-    /// undone for a while if the backup re-issued that (R23).
-    pub fn may_release(
+    /// Until when this output may leave, not including that moment; `None`: not now (R5). Asked right before the system call, with a fresh
+    /// clock reading, or handed on to whoever looks at the clock there. Only the output after the last completed one may; so emit, report
+    /// `OutputDone`, then ask for the next. A write that `overlaps` an older one would be undone for a while if the backup re-issued that
+    /// (R23).
+    pub fn released_until(
         &self,
         output_index: OutputIndex,
         depends_on: LogPosition,
         overlaps: OutputIndex,
         now: Instant,
-    ) -> bool {
+    ) -> Option<Instant> {
         let rules = &self.config.rules;
         let released = self.released.index;
         if output_index <= released || (rules.output_order && output_index != released.next()) {
-            return false;
+            return None;
         }
         let acknowledged = self.log.acknowledged >= depends_on || !rules.output_acknowledged;
         let follows = match &self.state {
@@ -31,15 +32,7 @@ impl Node {
             State::Protected(protection) => acknowledged && overlaps <= protection.confirmed,
             _ => false,
         };
-        follows && self.may_speak(now)
-    }
-
-    /// R moves as soon as an output has left, so that the next one need not wait for a step. Called by the sender right behind the system
-    /// call that completed well; `OutputDone` follows, for this output or for a later one.
-    pub fn output_completed(&mut self, output: OutputMark) {
-        if self.role().is_primary() && output.index == self.released.index.next() {
-            self.released = output;
-        }
+        self.may_speak_until().filter(|until| follows && now < *until)
     }
 
     /// An output that waits for its acknowledgement is looked at when that comes, and not before.
@@ -71,7 +64,7 @@ impl Node {
 
     pub(super) fn output_done(&mut self, output: OutputMark, result: OutputResult, outputs: &mut Vec<Output>) {
         let index = output.index;
-        if !self.role().is_primary() || index <= self.traced_done {
+        if !self.role().is_primary() || index <= self.released.index {
             return;
         }
         let failed = match result {
@@ -85,11 +78,8 @@ impl Node {
             return;
         }
         self.frames_lost += u64::from(result == OutputResult::Refused);
-        let first = self.traced_done.next();
-        if index > self.released.index {
-            self.released = output;
-        }
-        self.traced_done = index;
+        let first = self.released.index.next();
+        self.released = output;
         outputs.push(Output::Trace(TraceEvent::OutputDone { through: index }));
         if self.state.is_live() && !std::mem::replace(&mut self.first_output_traced, true) {
             outputs.push(Output::Trace(TraceEvent::FirstOutput { index: first }));
@@ -149,7 +139,7 @@ impl Node {
             suspicion: self.state.suspicion().map(|suspicion| suspicion.reason.to_owned()),
             not_protected: self.not_protected(),
             arbiter_last: self.arbitration.last.clone(),
-            may_speak: self.may_speak(now),
+            may_speak: self.may_speak_until().is_some_and(|until| now < until),
             lag: self.state.protection().map_or(Duration::ZERO, |protection| protection.lag.age(now)),
             share: self.share(),
             halt_reason: match &self.state {

@@ -311,7 +311,6 @@ impl Node {
             && until <= self.now
         {
             let (from, through) = (self.released.index.next(), self.produced);
-            self.traced_done = self.released.index;
             if from <= through && self.config.rules.reissue {
                 outputs.push(Output::Reissue { from, through });
                 outputs.push(Output::TryRelease);
@@ -320,7 +319,6 @@ impl Node {
                 }
             } else {
                 self.released.index = self.produced;
-                self.traced_done = self.produced;
             }
             self.state = State::Alone(Alone::Reissuing { through });
         }

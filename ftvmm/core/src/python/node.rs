@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::node::runtime::{Command, Effect};
+use crate::node::runtime::{Command, Effect, Mail};
 use crate::node::start::RunningNode;
 use crate::node::status;
 use crate::protocol::{ArbiterRecord, Generation, Incarnation};
@@ -21,7 +21,7 @@ pub struct Node(RunningNode);
 
 impl Node {
     fn command(&self, command: Command) -> PyResult<()> {
-        self.0.commands.send(command).map_err(|_| PyRuntimeError::new_err("the node has ended"))
+        self.0.mail.tell(Mail::Command(command)).map_err(|_| PyRuntimeError::new_err("the node has ended"))
     }
 }
 

@@ -312,7 +312,7 @@ impl World {
             process.held.values().next_back()
         };
         let Some(output) = next.copied() else { return };
-        if !process.node.may_release(output.index, output.depends_on, output.overlaps, clock) {
+        if process.node.released_until(output.index, output.depends_on, output.overlaps, clock).is_none() {
             let status = process.node.status(clock);
             if status.role == Role::Protected && status.acknowledged >= output.depends_on && !status.may_speak {
                 self.coverage.lease_expired += 1;
@@ -374,29 +374,27 @@ impl World {
                 let slow = self.hosts[host].slow_writes_until > self.now;
                 let delay = if slow { room - 1 } else { self.random.between(20_000, 300_000).min(room - 1) };
                 self.at(self.now + delay, Event::DiskLand { host, block, value: output.content, index });
-                self.local_now(host, delay, Local::Completed { index });
+                let told_after = if self.schedule.explored.is_some() { 0 } else { TOLD_AFTER };
+                self.local_now(host, delay + told_after, Local::Completed { index });
             }
         }
     }
 
-    /// Behind the system call: R moves at once and the next output is looked at, before the state machine is stepped with the news.
+    /// Behind the system call, for a write when the disk's thread has told: R moves, and the next output is looked at.
     pub(super) fn completed(&mut self, host: usize, index: OutputIndex) {
-        let told_after = if self.schedule.explored.is_some() { 0 } else { TOLD_AFTER };
         let Some(process) = self.hosts[host].process.as_mut() else { return };
         let Some(output) = process.held.remove(&index) else { return };
         process.emitting = false;
-        process.node.output_completed(output.mark());
-        let (primary, released) = (process.node.role().is_primary(), process.node.released());
-        if primary {
-            let verdict = self.released_mark.check(released);
+        self.step(host, Input::OutputDone { output: output.mark(), result: OutputResult::Completed });
+        let Some(process) = self.hosts[host].process.as_ref() else { return };
+        if process.node.role().is_primary() {
+            let verdict = self.released_mark.check(process.node.released());
             self.verdict(verdict);
         }
-        let done = Input::OutputDone { output: output.mark(), result: OutputResult::Completed };
-        self.local_now(host, told_after, Local::Input(done));
         self.local_now(host, 0, Local::Release);
     }
 
-    /// What the guest's thread tells the state machine: in its order and a little later, for neither the log's sender nor the emitter waits
+    /// What the guest's thread tells the state machine: in its order and a little later, for what sends the log and lets outputs leave does not wait
     /// for that. A walk has it at once: when the rest follows is already any order there.
     pub(super) fn told_by_guest(&mut self, host: usize, input: Input) {
         if self.schedule.explored.is_some() {

@@ -315,7 +315,7 @@ fn is_received(event: &Event) -> bool {
     matches!(what, Local::Input(Input::Message { .. }) | Local::Entries { .. } | Local::PeerClosed { .. })
 }
 
-/// What the emitter tells the state machine.
+/// What the state machine is told of an output on its way out.
 fn is_done(event: &Event) -> bool {
     matches!(event, Event::Local { what: Local::Input(Input::OutputDone { .. }), .. })
 }

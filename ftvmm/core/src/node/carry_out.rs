@@ -70,10 +70,10 @@ impl Runtime {
                     self.shared.world.announce();
                     self.shared.world.detach();
                 }
-                self.shared.log.close(position);
+                self.shared.replay_log.close(position);
             }
             Output::ReopenLog { .. } => {
-                self.shared.log.reopen();
+                self.shared.replay_log.reopen();
                 self.shared.cpu.replay();
             }
             Output::CheckDevices { request } => {
@@ -88,7 +88,7 @@ impl Runtime {
             Output::RunAlone => self.run_alone(),
             // All that may leave does at the end of the turn.
             Output::TryRelease => {}
-            Output::TruncateLog { through } => self.shared.log.truncate(through),
+            Output::TruncateLog { through } => self.shared.send_log.truncate(through),
             Output::ForgetOutputs { through } => self.shared.outputs.forget(through),
             Output::ThrottleGuest { share } if !mutant!(NeverSlowed) => self.shared.cpu.throttle(share),
             Output::ThrottleGuest { .. } => {}
@@ -184,7 +184,9 @@ impl Runtime {
 
     fn run_alone(&self) {
         self.shared.cpu.run_alone();
-        self.shared.log.restart_at(self.shared.cpu.position());
+        let position = self.shared.cpu.position();
+        self.shared.send_log.restart_at(position);
+        self.shared.replay_log.restart_at(position);
     }
 
     pub(super) fn exit(&mut self, status: i32, reason: String) {
@@ -192,7 +194,8 @@ impl Runtime {
         let _ = self.ended.set(self.snapshot());
         self.shared.outputs.stop();
         self.shared.cpu.stop();
-        self.shared.log.stop();
+        self.shared.send_log.stop();
+        self.shared.replay_log.stop();
         // First, so that the process ends even where letting go of a disk hangs on a dead share.
         if self.effects.try_send(Effect::Exit(status, reason)).is_err() {
             // Python does not listen any more.

@@ -213,7 +213,7 @@ impl Runtime {
             self.arrived(input);
             if stored {
                 // Acknowledged before replay hears of them.
-                self.shared.log.wake();
+                self.shared.replay_log.wake();
             }
             self.busy |= count == max;
         }
@@ -297,7 +297,7 @@ impl Runtime {
     /// What `ftvmm status` shows.
     pub(super) fn snapshot(&self) -> Snapshot {
         let now = clock::now();
-        Snapshot::new(self.node.status(now), &self.shared.log, now)
+        Snapshot::new(self.node.status(now), &self.shared, now)
     }
 
     fn mail(&mut self, mail: Mail) -> Option<Input> {
@@ -365,8 +365,8 @@ impl Runtime {
         {
             return Err(format!("a frame's header speaks of other entries than the {} in it", frame.entries.len()));
         }
-        let newest = self.shared.log.newest();
-        match self.shared.log.store(frame.first, frame.entries, clock::boottime_nanoseconds()) {
+        let newest = self.shared.replay_log.newest();
+        match self.shared.replay_log.store(frame.first, frame.entries, clock::boottime_nanoseconds()) {
             Some(_) => Ok(frame.header),
             None => Err(format!("entries from position {} do not follow {newest}", frame.first)),
         }

@@ -18,7 +18,7 @@ use super::authentication::Key;
 #[cfg(feature = "lab")]
 use super::failpoints::{self, Gate, Point};
 use super::frame::{Decoder, Encoder, FrameError, Greeter, Incoming, Kind, PAYLOAD_BYTES_MAX};
-use super::log_buffer::{self, Batch, LogBuffer};
+use super::log_buffer::{self, Batch, ReplayLog, SendLog};
 use super::poller::{Ready, Registry, Source};
 
 /// A greeting is over by then, however the peer spreads its bytes: without the key nobody keeps the peer from being heard for longer.
@@ -184,7 +184,7 @@ impl Session {
     ///
     /// # Errors
     /// A sentence that says why the connection is over.
-    fn next(&mut self, number: u64, key: &Key, log: &LogBuffer) -> Result<Option<SessionEvent>, String> {
+    fn next(&mut self, number: u64, key: &Key, log: &ReplayLog) -> Result<Option<SessionEvent>, String> {
         loop {
             if let Some(event) = self.take(number, key, log).map_err(|error| error.to_string())? {
                 return Ok(Some(event));
@@ -220,7 +220,7 @@ impl Session {
     }
 
     /// Takes what was read.
-    fn take(&mut self, number: u64, key: &Key, log: &LogBuffer) -> Result<Option<SessionEvent>, FrameError> {
+    fn take(&mut self, number: u64, key: &Key, log: &ReplayLog) -> Result<Option<SessionEvent>, FrameError> {
         match &mut self.stage {
             Stage::Dialling => Ok(None),
             Stage::Greeting(greeter) => {
@@ -269,7 +269,7 @@ impl Session {
     }
 
     /// Hands to the kernel what waits, and the log's entries as they are ready. Returns whether there is more that could be sent now.
-    fn write(&mut self, number: u64, log: &LogBuffer, entries_max: usize, stamp: &mut Stamp<'_>) -> io::Result<bool> {
+    fn write(&mut self, number: u64, log: &SendLog, entries_max: usize, stamp: &mut Stamp<'_>) -> io::Result<bool> {
         for _ in 0..BATCHES_A_TURN {
             #[cfg(feature = "lab")]
             if is_closed(&mut self.points.half) {
@@ -391,7 +391,8 @@ fn entries_fields(payload: &[u8]) -> Option<(&[u8], LogPosition, u32, &[u8])> {
 /// The listener and every connection of this node.
 pub struct Channel {
     key: Key,
-    log: Arc<LogBuffer>,
+    send_log: Arc<SendLog>,
+    replay_log: Arc<ReplayLog>,
     /// At most so many log entries go into one frame.
     entries_max: usize,
     registry: Registry,
@@ -412,7 +413,7 @@ impl Channel {
     /// The operating system's.
     pub fn new(
         key: Key,
-        log: Arc<LogBuffer>,
+        (send_log, replay_log): (Arc<SendLog>, Arc<ReplayLog>),
         entries_max: usize,
         registry: Registry,
         listener: TcpListener,
@@ -421,7 +422,8 @@ impl Channel {
         registry.add(listener.as_fd(), Source::Listener)?;
         Ok(Channel {
             key,
-            log,
+            send_log,
+            replay_log,
             entries_max,
             registry,
             listener,
@@ -494,7 +496,7 @@ impl Channel {
             let behind = self.sessions.range(self.turn + 1..).next().or_else(|| self.sessions.first_key_value());
             self.turn = *behind?.0;
             let session = self.sessions.get_mut(&self.turn)?;
-            let reason = match session.next(self.turn, &self.key, &self.log) {
+            let reason = match session.next(self.turn, &self.key, &self.replay_log) {
                 Ok(Some(event)) => return Some(event),
                 Ok(None) if session.is_open() || Instant::now() < session.until => continue,
                 Ok(None) => "it has not greeted in time".to_owned(),
@@ -539,7 +541,7 @@ impl Channel {
     pub fn write(&mut self, stamp: &mut Stamp<'_>) -> bool {
         let mut more = false;
         for (number, session) in &mut self.sessions {
-            match session.write(*number, &self.log, self.entries_max, stamp) {
+            match session.write(*number, &self.send_log, self.entries_max, stamp) {
                 Ok(left) => more |= left,
                 Err(_) => session.stop_writing(),
             }
@@ -580,7 +582,8 @@ mod tests {
         poller: Poller,
         channel: Channel,
         address: SocketAddr,
-        log: Arc<LogBuffer>,
+        send_log: Arc<SendLog>,
+        replay_log: Arc<ReplayLog>,
     }
 
     impl Side {
@@ -588,10 +591,11 @@ mod tests {
             let poller = Poller::new().unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
-            let log = Arc::new(LogBuffer::new(log_bytes));
+            let (send_log, replay_log) = (Arc::new(SendLog::new(log_bytes)), Arc::new(ReplayLog::new(log_bytes)));
+            let logs = (send_log.clone(), replay_log.clone());
             let key = Key::from_hexadecimal(&"5a".repeat(32)).unwrap();
-            let channel = Channel::new(key, log.clone(), usize::MAX, poller.registry(), listener).unwrap();
-            Side { poller, channel, address, log }
+            let channel = Channel::new(key, logs, usize::MAX, poller.registry(), listener).unwrap();
+            Side { poller, channel, address, send_log, replay_log }
         }
 
         /// One turn of the node's loop: what came.
@@ -636,8 +640,8 @@ mod tests {
     #[test]
     fn messages_and_entries_come_in_the_order_that_they_were_sent_in() {
         let (mut left, mut right) = connected(1 << 20);
-        left.log.append(vec![7; 10], 0);
-        left.log.flush();
+        left.send_log.append(vec![7; 10]);
+        left.send_log.flush();
         left.channel.send(1, b"welcome");
         left.channel.stream_entries(1, LogPosition(1));
         let came = come(&mut right, &mut left, 2);
@@ -653,9 +657,9 @@ mod tests {
     #[test]
     fn a_backup_without_room_leaves_the_entries_with_the_primary() {
         let (mut left, mut right) = connected(1 << 16);
-        right.log.store(LogPosition(1), vec![vec![0; 1 << 16]], 0);
-        left.log.append(vec![7; 10], 0);
-        left.log.flush();
+        right.replay_log.store(LogPosition(1), vec![vec![0; 1 << 16]], 0);
+        left.send_log.append(vec![7; 10]);
+        left.send_log.flush();
         left.channel.stream_entries(1, LogPosition(1));
         left.turn();
         left.channel.send(1, b"behind them");
@@ -663,7 +667,7 @@ mod tests {
             left.turn();
             assert_eq!(right.turn(), [], "no room, and nothing overtakes");
         }
-        right.log.truncate(LogPosition(1));
+        right.replay_log.truncate(LogPosition(1));
         let came = come(&mut right, &mut left, 2);
         assert!(matches!(&came[..], [SessionEvent::Entries { .. }, SessionEvent::Message { .. }]), "{came:?}");
     }

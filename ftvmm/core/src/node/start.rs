@@ -30,7 +30,7 @@ use super::failpoints;
 use super::heartbeat::Heartbeat;
 #[cfg(feature = "lab")]
 use super::holding;
-use super::log_buffer::LogBuffer;
+use super::log_buffer::{ReplayLog, SendLog};
 #[cfg(feature = "lab")]
 use super::mutants;
 use super::outputs::OutputQueue;
@@ -169,8 +169,10 @@ impl RunningNode {
             Some(remembered) => Node::restarted(protocol_config, incarnation, remembered),
             None => Node::new(protocol_config, incarnation),
         };
+        let log_bytes = (config.logging.buffer_mib as usize) << 20;
         let shared = Shared {
-            log: Arc::new(LogBuffer::new((config.logging.buffer_mib as usize) << 20)),
+            send_log: Arc::new(SendLog::new(log_bytes)),
+            replay_log: Arc::new(ReplayLog::new(log_bytes)),
             outputs: Arc::new(OutputQueue::default()),
             cpu: Arc::new(CpuControl::default()),
             world: world.clone(),
@@ -198,8 +200,9 @@ impl RunningNode {
             let source = Source::Heartbeat(index as u8);
             poller.registry().add(heartbeat.as_fd(), source).map_err(file("epoll"))?;
         }
+        let logs = (shared.send_log.clone(), shared.replay_log.clone());
         let entries_max = config.logging.entries_per_message.unwrap_or(usize::MAX);
-        let channel = Channel::new(key, shared.log.clone(), entries_max, poller.registry(), listener);
+        let channel = Channel::new(key, logs, entries_max, poller.registry(), listener);
         let channel = channel.map_err(file("the logging channel"))?;
         let (mail, mailbox) = poller.mailbox(QUEUED_MAX);
         let (cpu_inputs, cpu) = poller.mailbox(QUEUED_MAX);
@@ -354,7 +357,8 @@ fn start_cpu(
     let cpu = VirtualCpu {
         machine,
         control: shared.cpu.clone(),
-        log: shared.log.clone(),
+        send_log: shared.send_log.clone(),
+        replay_log: shared.replay_log.clone(),
         outputs: shared.outputs.clone(),
         devices: shared.world.attached(),
         trace: shared.trace.clone(),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::protocol::{Instant, Share, Status};
 
 use super::config::BUILD;
-use super::log_buffer::LogBuffer;
+use super::shared::Shared;
 use super::start::RunningNode;
 
 /// How a node is at one moment.
@@ -25,13 +25,15 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// As it is `now`.
-    pub fn new(status: Status, log: &LogBuffer, now: Instant) -> Snapshot {
-        let age = if status.role.is_primary() {
-            status.lag
+    pub fn new(status: Status, shared: &Shared, now: Instant) -> Snapshot {
+        let (lag, lag_bytes) = if status.role.is_primary() {
+            (status.lag, shared.send_log.bytes())
         } else {
-            log.oldest_at().map_or(Duration::ZERO, |at| now.since(Instant(at)))
+            let oldest_at = shared.replay_log.oldest_at();
+            (oldest_at.map_or(Duration::ZERO, |at| now.since(Instant(at))), shared.replay_log.bytes())
         };
-        Snapshot { status, lag_ms: age.as_secs_f64() * 1000.0, lag_bytes: log.bytes(), stalls: log.stalls() }
+        let stalls = shared.send_log.stalls();
+        Snapshot { status, lag_ms: lag.as_secs_f64() * 1000.0, lag_bytes, stalls }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::protocol::{Input, LogPosition, Share};
 use crate::remark::remark;
 
 use super::cpu_control::{CpuControl, Mode, Throttle};
-use super::log_buffer::{LogBuffer, Next};
+use super::log_buffer::{Next, ReplayLog, SendLog};
 #[cfg(feature = "lab")]
 use super::mutants;
 use super::outputs::{Content, OutputQueue};
@@ -33,8 +33,10 @@ pub struct VirtualCpu<Tell: Fn(Input)> {
     pub machine: Machine,
     /// commands
     pub control: Arc<CpuControl>,
-    /// the log
-    pub log: Arc<LogBuffer>,
+    /// the log of what the guest takes live
+    pub send_log: Arc<SendLog>,
+    /// the log that it replays
+    pub replay_log: Arc<ReplayLog>,
     /// outputs on their way out
     pub outputs: Arc<OutputQueue>,
     /// the world; `None` until attached
@@ -203,7 +205,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         let through = self.position();
         if through > self.flushed && self.control.mode() == Mode::Logging {
             self.flushed = through;
-            self.log.flush();
+            self.send_log.flush();
             (self.tell)(Input::EntriesAppended { through });
         }
     }
@@ -230,7 +232,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             self.recording.append(position, &bytes);
         }
         if logging {
-            if !self.log.has_room(bytes.len()) {
+            if !self.send_log.has_room(bytes.len()) {
                 // The protocol lets go only of what it knows of: without this it would never make room.
                 self.flush();
             }
@@ -239,7 +241,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
                 self.unflushed_since = now;
             }
             flush_due |= is_due(self.unflushed_since, now);
-            if !self.log.append(bytes, now) {
+            if !self.send_log.append(bytes) {
                 return Err(None);
             }
         }
@@ -286,9 +288,9 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         }
         self.control.come_to(position);
         let due = position.0.is_multiple_of(REPLAYED_EVERY) || is_due(self.replay_told_at, now);
-        if due || position == self.log.newest() {
+        if due || position == self.replay_log.newest() {
             self.replay_told_at = now;
-            self.log.truncate(position);
+            self.replay_log.truncate(position);
             (self.tell)(Input::EntriesReplayed { through: position });
         }
         Ok(Some(entry.answer))
@@ -297,11 +299,11 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
     fn next_entry(&self, position: LogPosition) -> Next {
         let lost = if mutant!(LoseLogTail) { 40 } else { u64::from(mutant!(LoseLastEntry)) };
         if lost > 0
-            && let ended @ (Next::Drained { .. } | Next::Stopped) = self.log.wait_for(position.after(lost))
+            && let ended @ (Next::Drained { .. } | Next::Stopped) = self.replay_log.wait_for(position.after(lost))
         {
             return ended;
         }
-        self.log.wait_for(position)
+        self.replay_log.wait_for(position)
     }
 
     fn devices(&self) -> Ended<Arc<Devices>> {

@@ -6,6 +6,7 @@ pub mod bounded_file;
 #[cfg(feature = "lab")]
 mod broken_emission;
 mod carry_out;
+pub mod channel;
 pub mod config;
 pub mod cpu_control;
 pub mod emission;

@@ -15,6 +15,7 @@ use crate::protocol::{
 };
 
 use super::carry_out::Announcements;
+use super::channel::Channel;
 use super::emission::{Emission, Emitted};
 #[cfg(feature = "lab")]
 use super::failpoints;
@@ -22,7 +23,7 @@ use super::heartbeat::Heartbeat;
 #[cfg(feature = "lab")]
 use super::holding::Holding;
 use super::poller::{Mailbox, Poller, Source};
-use super::session::{Channel, EntriesFrame, SessionEvent};
+use super::session::{EntriesFrame, SessionEvent};
 use super::shared::Shared;
 use super::status::{self, Snapshot};
 use super::thread::Urgency;

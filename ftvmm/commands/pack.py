@@ -17,7 +17,7 @@ from ftvmm.commands.outcome import failure_of
 from ftvmm.failure import Failure
 from ftvmm.packing.guest_files import GuestFiles, HostFile, Link, add_default_files
 from ftvmm.packing.libraries import SEARCHED, Library, Loader, MissingLibrary
-from ftvmm.packing.tracing import trace
+from ftvmm.packing.tracing import Trace, trace
 
 PERSONALITY = Path(__file__).parents[1] / "guests" / "images" / "linux.hvt"
 """Where `make -C ftvmm/guests` puts the guest that serves a program's system calls."""
@@ -103,7 +103,25 @@ def _add(files: GuestFiles, libraries: list[Library]) -> list[str]:
     return [files.add_host(library.path) for library in libraries]
 
 
-def _add_files(files: GuestFiles, given: tuple[str, ...], trees: tuple[str, ...], traced: list[str]) -> None:
+def _traced(program: _Program, arguments: tuple[str, ...], environment: dict[str, str]) -> tuple[str, ...]:
+    """The files that the program opens or looks at.
+
+    Raises:
+        Failure: it cannot be traced, or it does what it cannot do in the VM.
+    """
+    done: Trace = trace(program.path, arguments, environment)
+    if done.processes or done.programs:
+        others = [f"processes: {done.processes}"] if done.processes else []
+        others += [f"programs: {', '.join(done.programs)}"] if done.programs else []
+        raise Failure(
+            f"{program.path} started others while it was traced ({'; '.join(others)}); in the VM it can start none. "
+            "Give it options under which it needs none, as `master_process off;` in nginx's configuration. Without "
+            "--trace it is packed all the same."
+        )
+    return done.files
+
+
+def _add_files(files: GuestFiles, given: tuple[str, ...], trees: tuple[str, ...], traced: tuple[str, ...]) -> None:
     for path in traced:
         files.add_host(path)
     for tree in trees:
@@ -165,7 +183,7 @@ def pack(
     environment = _environment(variables)
     try:
         program = _find_program(name)
-        traced = trace(program.path, trace_arguments or arguments, environment) if is_traced else []
+        traced = _traced(program, trace_arguments or arguments, environment) if is_traced else ()
         files = GuestFiles()
         program_file = files.add_host(program.path)
         _add_files(files, given, trees, traced)
@@ -191,7 +209,7 @@ def pack(
         click.echo(f"ftvmm: note: {note}", err=True)
 
 
-def _tell(image: str, report: _core.PackReport, traced: list[str], seconds: float) -> None:
+def _tell(image: str, report: _core.PackReport, traced: tuple[str, ...], seconds: float) -> None:
     mebibytes = report["end"] / (1 << 20)
     click.echo(f"{image}: {report['image_bytes'] / _MEGABYTE:.1f} MB, for a VM with more than {mebibytes:.0f} MiB")
     click.echo(f"  objects (program, loader, libraries): {report['objects']}")

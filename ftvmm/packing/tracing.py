@@ -1,4 +1,5 @@
-"""Which files a program opens or looks at: it is run on this host, under strace(1), until it ends or is interrupted."""
+"""What a program does that is run on this host under strace(1), until it ends or is interrupted: which files it opens
+or looks at, which other programs it starts."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ftvmm.failure import Failure
@@ -20,6 +22,8 @@ _LOOKING = ("access", "faccessat", "faccessat2", "lstat", "newfstatat", "stat", 
 _MAKING = (
     "link", "linkat", "mkdir", "mkdirat", "mknod", "mknodat", "rename", "renameat", "renameat2", "symlink", "symlinkat",
 )  # fmt: skip
+_STARTING = ("clone", "clone3", "fork", "vfork")
+_RUNNING = ("execve", "execveat")
 # With -xx every string is written in hexadecimal, and so never ends early.
 _STRING = r"(?:\\x[0-9a-f]{2})*"
 _CALL = re.compile(r"(?P<call>\w+)\((?P<arguments>.*)\) += (?P<result>\d+)")
@@ -29,17 +33,29 @@ _LEFT_OUT = ("/proc", "/sys", "/dev", "/etc/ld.so.cache", "/etc/ld.so.preload")
 _SECONDS_TO_END = 5
 
 
-def trace(program: str, arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Runs a program and tells what it opened or looked at.
+@dataclass(frozen=True)
+class Trace:
+    """What a program did.
+
+    Args:
+        files: absolute paths of files and directories that were opened for reading or looked at, that the program did
+            not make itself, and that are there still; in order.
+        processes: how many others it started, threads left aside.
+        programs: the names of the other programs that it or they ran, in order.
+    """
+
+    files: tuple[str, ...]
+    processes: int
+    programs: tuple[str, ...]
+
+
+def trace(program: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Trace:
+    """Runs a program and tells what it did.
 
     Args:
         program: the path of the program.
         arguments: its arguments, without its own name.
         environment: its environment, which has to be the one in the guest: locales, for one, hang on it.
-
-    Returns:
-        Absolute paths of files and directories that were opened for reading or looked at, that the program did not make
-        itself, and that are there still; in order.
 
     Raises:
         Failure: strace is not installed, or did not run the program.
@@ -49,7 +65,7 @@ def trace(program: str, arguments: Sequence[str], environment: Mapping[str, str]
         raise Failure("--trace needs strace, which is not installed: apt-get install strace")
     with tempfile.TemporaryDirectory(prefix="ftvmm-trace-") as directory:
         prefix = Path(directory, "trace")
-        calls = ",".join((*_OPENING, *_LOOKING, *_MAKING))
+        calls = ",".join((*_OPENING, *_LOOKING, *_MAKING, *_STARTING, *_RUNNING))
         options = ("-ff", "-y", "-xx", "-qq", "-e", f"trace={calls}", "-e", "signal=none", "-o", str(prefix))
         process = subprocess.Popen(
             [strace, *options, "--", program, *arguments],
@@ -63,7 +79,27 @@ def trace(program: str, arguments: Sequence[str], environment: Mapping[str, str]
         lines = [line for file in sorted(Path(directory).iterdir()) for line in file.read_text().splitlines()]
     if not lines:
         raise Failure(f"strace did not run {program} (status {process.returncode}).")
-    return sorted(path for path in opened(lines) if os.path.isfile(path) or os.path.isdir(path))
+    files = tuple(sorted(path for path in opened(lines) if os.path.isfile(path) or os.path.isdir(path)))
+    processes, programs = started(lines)
+    with suppress(ValueError):
+        # Once strace itself has run it.
+        programs.remove(os.path.basename(program))
+    return Trace(files, processes, tuple(sorted(set(programs))))
+
+
+def started(lines: Iterable[str]) -> tuple[int, list[str]]:
+    """How many processes a trace says were started, threads left aside, and the names of the programs that were run."""
+    processes = 0
+    programs: list[str] = []
+    for line in lines:
+        call = _CALL.match(line)
+        if call is None:
+            continue
+        if call["call"] in _STARTING:
+            processes += "CLONE_THREAD" not in call["arguments"]
+        elif call["call"] in _RUNNING and (path := _PATH.search(call["arguments"])):
+            programs.append(os.path.basename(_decoded(path["path"])))
+    return processes, programs
 
 
 def opened(lines: Iterable[str]) -> set[str]:
@@ -72,7 +108,7 @@ def opened(lines: Iterable[str]) -> set[str]:
     made: set[str] = set()
     for line in lines:
         call = _CALL.match(line)
-        if call is None:
+        if call is None or call["call"] in (*_STARTING, *_RUNNING):
             continue
         # Without a path it is about an open file.
         paths = [_absolute(found) for found in _PATH.finditer(call["arguments"]) if found["path"]]

@@ -187,6 +187,7 @@ def test_a_trace_tells_what_was_read_and_what_was_made() -> None:
         _line("access", '"/etc/allowed", R_OK', "0"),
         _line("access", '"/etc/forbidden", R_OK', "-1 EACCES (Permission denied)"),
         _line("stat", '"/var/made", {st_mode=S_IFREG|0644, st_size=3, ...}', "0"),
+        _line("execve", '"/usr/bin/other", ["other"], 0x7ffc /* 3 vars */', "0"),
         "+++ exited with 0 +++",
     ]
     assert opened(lines) == {

@@ -235,6 +235,31 @@ def test_a_program_that_starts_others_is_packed_with_a_note(compile_program: Com
     assert f"note: {program} asks for execv, fork" in process.stderr
 
 
+@needs_strace
+@pytest.mark.parametrize(
+    ("does", "words"),
+    [
+        ("if (fork() == 0) _exit(0);", ("processes: 1",)),
+        ('system("exit 3");', ("processes: 1", "programs: sh")),
+        ('execl("/bin/true", "true", (char *)0);', ("programs: true",)),
+    ],
+)
+def test_a_program_that_starts_others_while_it_is_traced_is_refused(
+    compile_program: Compile, pack: Pack, does: str, words: tuple[str, ...]
+) -> None:
+    text = f"#include <stdlib.h>\n#include <unistd.h>\nint main(void) {{ {does} return 0; }}"
+    assert_refused(pack(compile_program("starts", text), "--trace"), *words, "can start none", "Without --trace")
+
+
+@needs_strace
+def test_a_traced_program_may_start_threads(compile_program: Compile, pack: Pack) -> None:
+    text = (
+        "#include <pthread.h>\nstatic void *run(void *none) { return none; }\n"
+        "int main(void) { pthread_t one; return pthread_create(&one, 0, run, 0) + pthread_join(one, 0); }"
+    )
+    assert pack(compile_program("threads", text), "--trace").returncode == 0
+
+
 def test_what_is_no_program_is_refused(pack: Pack, image: Path, tmp_path: Path) -> None:
     for name, content, words in [
         ("script", "#!/bin/sh -e\necho\n", ("script for /bin/sh", "--file")),

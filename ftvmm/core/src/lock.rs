@@ -1,7 +1,7 @@
 //! Locks between a thread that the peer waits for and one of ordinary priority.
 //!
 //! Who holds such a lock runs at the priority of whoever waits for it (priority inheritance, FUTEX_LOCK_PI in futex(2)).
-//! Without that the guest's thread, which every other program on the host may keep from running, keeps the protocol's
+//! Without that the guest's thread, which every other program on the host may keep from running, keeps the node's
 //! thread from running as well. `parking_lot` even hands a lock over to a thread that sleeps, so as to be fair: the
 //! thread that steps the protocol of a healthy backup was seen to wait 77 ms for a lock that nobody was using.
 //!

@@ -104,14 +104,15 @@ impl Emitter {
 
     /// Outputs of which some change places with their neighbours.
     fn deliver_in_turn(&self, output: &Produced) -> OutputResult {
-        let is_write = matches!(output.content, Content::Block { .. });
+        // A frame with frames and a write with writes: each kind leaves from a thread of its own.
+        let kind = output.content.kind();
         let mut waiting = self.waiting.lock();
-        if let Some(earlier) = waiting.take_if(|_| is_write || !rule!(output_order)) {
+        if let Some(earlier) = waiting.take_if(|earlier| earlier.content.kind() == kind) {
             let emitted = self.deliver(output);
             return if self.deliver(&earlier) == OutputResult::Completed { emitted } else { OutputResult::Failed };
         }
-        let waits = (is_write && mutant!(SwapWrites, once after_go_live))
-            || (!rule!(output_order) && output.index.0.is_multiple_of(20));
+        let waits = (kind == "block" && mutant!(SwapWrites, once after_go_live))
+            || (kind == "frame" && !rule!(output_order) && output.index.0.is_multiple_of(20));
         if waits {
             *waiting = Some(output.clone());
             return OutputResult::Completed;

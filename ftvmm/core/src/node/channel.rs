@@ -84,8 +84,8 @@ impl Channel {
         self.accept_at.get_or_insert_with(Instant::now);
     }
 
-    /// Connections that came and greet now. Strangers are turned away without a word: port scanners would fill the trace.
-    fn accept(&mut self) {
+    /// Lets those greet who have connected. Strangers are turned away without a word: port scanners would fill the trace.
+    pub fn accept(&mut self) {
         for _ in 0..ACCEPTED_A_TURN {
             if self.accept_at.is_none_or(|at| at > Instant::now()) {
                 return;
@@ -114,7 +114,6 @@ impl Channel {
 
     /// What came next, on any connection: each has its turn.
     pub fn next_event(&mut self) -> Option<SessionEvent> {
-        self.accept();
         for _ in 0..self.sessions.len() {
             let behind = self.sessions.range(self.turn + 1..).next().or_else(|| self.sessions.first_key_value());
             self.turn = *behind?.0;
@@ -172,7 +171,6 @@ impl Channel {
 
     /// The node ends: the peer is told so on each connection, behind what was sent before.
     pub fn shut_down(&self) {
-        // Not closed: with something unread that would take back what is on its way.
         self.sessions.values().for_each(Session::shut_down);
     }
 
@@ -223,6 +221,7 @@ mod tests {
                 Source::Wake | Source::Heartbeat(_) => {}
             };
             self.poller.wait(Duration::from_millis(1), look).unwrap();
+            self.channel.accept();
             let events = std::iter::from_fn(|| self.channel.next_event()).collect();
             self.channel.write(&mut |_, first, through| Some(vec![first.0 as u8, through.0 as u8]));
             events

@@ -24,6 +24,7 @@ use super::failpoints::{self, Gate, Point};
 #[cfg(feature = "lab")]
 use super::holding;
 use super::outputs::{Content, OutputQueue, Produced, Taken};
+use super::thread::Urgency;
 use super::trace::Trace;
 
 /// Until when the protocol lets an output leave; `None`: not now (R5).
@@ -79,8 +80,11 @@ pub struct Emitter {
 
 impl Emitter {
     /// The disk's thread: lets outputs leave until there are no more, and tells what became of each.
-    pub fn run(&self, jobs: &Receiver<Job>, mut tell: impl FnMut(Emitted)) {
-        for Job { taken, until } in jobs {
+    pub fn run(&self, jobs: &Receiver<Job>, urgency: &mut Urgency, mut tell: impl FnMut(Emitted)) {
+        loop {
+            urgency.rest();
+            let Ok(Job { taken, until }) = jobs.recv() else { return };
+            urgency.look();
             let emitted = self.emit_until(&taken, until, &mut tell);
             tell(emitted);
         }

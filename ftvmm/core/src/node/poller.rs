@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -87,8 +87,12 @@ impl Registry {
     /// # Errors
     /// The operating system's.
     pub fn add(&self, descriptor: BorrowedFd<'_>, source: Source) -> io::Result<()> {
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(&*self.0, descriptor, source.data(), flags)?)
+        let wanted = match source {
+            Source::Session(_) => EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP,
+            // A datagram that has left makes room for another: that would wake the thread for nothing.
+            Source::Wake | Source::Listener | Source::Heartbeat(_) => EventFlags::IN,
+        };
+        Ok(epoll::add(&*self.0, descriptor, source.data(), wanted | EventFlags::ET)?)
     }
 }
 
@@ -107,8 +111,11 @@ impl Poller {
     pub fn new() -> io::Result<Poller> {
         let registry = Registry(Arc::new(epoll::create(CreateFlags::CLOEXEC)?));
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        epoll::add(&*registry.0, &*wake, Source::Wake.data(), EventFlags::IN | EventFlags::ET)?;
-        Ok(Poller { registry, wake })
+        registry.add(wake.as_fd(), Source::Wake)?;
+        let poller = Poller { registry, wake };
+        // A kernel that cannot wait like this (before 5.11) says so here.
+        poller.wait(Duration::ZERO, |_, _| {})?;
+        Ok(poller)
     }
 
     /// Where sources are added.
@@ -192,7 +199,6 @@ impl<T> Mailbox<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
     use super::*;

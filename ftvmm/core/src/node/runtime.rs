@@ -132,9 +132,14 @@ impl Runtime {
     /// Runs until the node ends.
     pub fn run(mut self, urgency: &mut Urgency) {
         while self.ended.get().is_none() {
-            self.wait(if self.busy { Duration::ZERO } else { self.until_deadline() });
-            self.turn();
+            if self.busy {
+                self.wait(Duration::ZERO);
+            } else {
+                urgency.rest();
+                self.wait(self.until_deadline());
+            }
             urgency.look();
+            self.turn();
         }
     }
 
@@ -203,6 +208,7 @@ impl Runtime {
                 self.busy |= count == max;
             }
         }
+        self.channel.accept();
         for count in 1..=max {
             let Some(event) = self.channel.next_event() else { break };
             // Time first: what is due is done before anything that came later, and a pause is seen before a message

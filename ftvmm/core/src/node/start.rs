@@ -47,12 +47,12 @@ use super::virtual_cpu::Rebuild;
 use super::virtual_cpu::VirtualCpu;
 use super::world::World;
 
-/// So much waits in a queue to or from the node's thread, which itself waits for none. Beyond that a question to the arbiter counts as
+/// So much waits in each queue to or from the node's thread, which itself waits for none. Beyond that a question to the arbiter counts as
 /// unanswered, and who tells the node's thread something waits: the guest, the disk's thread, Python. What comes from outside waits with the
 /// kernel, which drops datagrams and holds the peer's bytes.
 const QUEUED_MAX: usize = 4096;
 
-/// For how much of the time, in thousandths, the urgent threads may come before all others: together for 800 of the 950 at which the kernel
+/// For how much of the time, in thousandths, the urgent threads of a node may come before all others: together for 800 of the 950 at which the kernel
 /// stops all such threads of a processor.
 const NODE_SHARE: u32 = 600;
 const DISK_SHARE: u32 = 200;
@@ -327,10 +327,9 @@ fn start_disk(config: &NodeConfig, shared: &Shared, console: BoundedFile, mail: 
     let (disk, jobs) = bounded::<Job>(1);
     let emission = Emission::new(shared.outputs.clone(), emitter.clone(), disk);
     thread::urgent("disk", DISK_SHARE, move |urgency| {
-        emitter.run(&jobs, |emitted| {
+        emitter.run(&jobs, urgency, |emitted| {
             // The node's thread lives as long as this one.
             let _ = mail.tell(Mail::Emitted(emitted));
-            urgency.look();
         });
     });
     emission

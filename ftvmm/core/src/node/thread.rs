@@ -44,30 +44,39 @@ const WINDOW: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(2);
 
 /// Keeps the kernel's throttling of real-time threads out of reach. Where they run for 95 % of a second on a processor (sched(7),
-/// `sched_rt_runtime_us`) none of them runs for the rest of it, 50 ms: half a lease. The shares of a node's threads together stay well below.
+/// `sched_rt_runtime_us`) none of them runs for the rest of it, 50 ms: half a lease. The shares of one node's threads together stay well below.
 #[derive(Debug)]
 pub struct Urgency {
     share: Duration,
     is_urgent: bool,
     window_began: Instant,
     used_before: Duration,
-    looked_at: Instant,
+    /// `None`: it has rested since.
+    looked_at: Option<Instant>,
 }
 
 impl Urgency {
     fn new(share: u32) -> Urgency {
         let now = Instant::now();
         let share = WINDOW * share / 1000;
-        Urgency { share, is_urgent: true, window_began: now, used_before: processor_time(), looked_at: now }
+        Urgency { share, is_urgent: true, window_began: now, used_before: processor_time(), looked_at: None }
+    }
+
+    /// The thread is about to wait: that costs nothing, and it wakes as an urgent one, to `look` first of all.
+    pub fn rest(&mut self) {
+        if !std::mem::replace(&mut self.is_urgent, true) {
+            set_urgent(true);
+            self.looked_at = None;
+        }
     }
 
     /// To be called by the thread itself, often.
     pub fn look(&mut self) {
         let now = Instant::now();
-        if now.duration_since(self.looked_at) < LOOK {
+        if self.looked_at.is_some_and(|at| now.duration_since(at) < LOOK) {
             return;
         }
-        self.looked_at = now;
+        self.looked_at = Some(now);
         let used = processor_time();
         if now.duration_since(self.window_began) >= WINDOW {
             (self.window_began, self.used_before) = (now, used);

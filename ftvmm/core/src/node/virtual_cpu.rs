@@ -198,7 +198,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         Some(Input::GuestHalted { exit_status, trap })
     }
 
-    /// Lets the log's sender have what was appended, and the file what was recorded: when an output waits for it, or
+    /// Lets the node's thread send what was appended, and the file what was recorded: when an output waits for it, or
     /// the guest has nothing to do.
     fn flush(&mut self) {
         self.recording.flush();
@@ -320,7 +320,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
                 let devices = self.devices()?;
                 let mut ready_set = devices.readable();
                 if ready_set == 0 {
-                    // Only a guest that has nothing to do is worth a wake-up of the log's sender.
+                    // Only a guest that has nothing to do is worth a wake-up of the node's thread.
                     self.flush();
                     ready_set = devices.poll(*timeout_nanoseconds, None).unwrap_or(0);
                 }

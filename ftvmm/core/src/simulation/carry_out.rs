@@ -299,7 +299,7 @@ impl World {
         }
     }
 
-    /// The sender: looks right before the system call.
+    /// Looks right before the system call.
     pub(super) fn try_release(&mut self, host: usize) {
         let clock = self.hosts[host].clock(self.now);
         let Some(process) = self.hosts[host].process.as_mut() else { return };

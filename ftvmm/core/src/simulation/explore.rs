@@ -315,11 +315,6 @@ fn is_received(event: &Event) -> bool {
     matches!(what, Local::Input(Input::Message { .. }) | Local::Entries { .. } | Local::PeerClosed { .. })
 }
 
-/// What the state machine is told of an output on its way out.
-fn is_done(event: &Event) -> bool {
-    matches!(event, Event::Local { what: Local::Input(Input::OutputDone { .. }), .. })
-}
-
 /// Whether the earlier event happens before the other one whatever else does.
 fn precedes(earlier: &Event, event: &Event) -> bool {
     let Event::Local { host, process, what } = event else { return false };
@@ -328,9 +323,7 @@ fn precedes(earlier: &Event, event: &Event) -> bool {
     }
     let own = matches!(earlier, Event::Local { process: other, .. } if other == process);
     let drained = matches!(what, Local::Input(Input::SocketsDrained { .. }));
-    own && ((drained && is_received(earlier))
-        || (is_done(event) && is_done(earlier))
-        || connection(event).is_some_and(|it| connection(earlier) == Some(it)))
+    own && ((drained && is_received(earlier)) || connection(event).is_some_and(|it| connection(earlier) == Some(it)))
 }
 
 /// A guest that waits for its log, or has come to its end, does not run.

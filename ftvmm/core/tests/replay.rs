@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use _core::execution::{self, Ending, ExecutionError, Outcome, Outputs};
 use _core::image::Image;
-use _core::log::{End, EndKind, Entry, Fingerprint, Header, LogWriter};
+use _core::log::{End, EndKind, Entry, Fingerprint, Header, LogPosition, LogWriter};
 use _core::machine::{Answer, Machine, MachineConfig, Request};
 use guest::{DATA, Device, halt_with, hypercall, image, store};
 use iced_x86::code_asm::CodeAssembler;
@@ -61,13 +61,13 @@ impl Recording {
         let mut machine = Machine::new(&image, &config()).unwrap();
         let header = Header::new(&image_path, image.digest(), config());
         let mut log = LogWriter::create(&recording.path("log"), &header).unwrap();
-        let mut position = 0;
+        let mut position = LogPosition::START;
         let exit_status = loop {
             let answer = match machine.run().unwrap() {
                 Request::Halt { exit_status } => break exit_status,
                 Request::Walltime => {
-                    position += 1;
-                    let answer = Answer::Walltime { nanoseconds: 1_000 * position };
+                    position = position.next();
+                    let answer = Answer::Walltime { nanoseconds: 1_000 * position.0 };
                     log.append(&Entry { position, fingerprint: machine.fingerprint(), answer: answer.clone() })
                         .unwrap();
                     answer
@@ -165,7 +165,7 @@ fn a_cut_log_is_replayed_on_to_the_first_input_that_it_does_not_hold() {
         for torn_bytes in [0, 1, 41] {
             let (outcome, lines) = recording.replay(&log[..recording.entries_at() + 42 * entries + torn_bytes]);
             let outcome = outcome.unwrap();
-            assert_eq!((outcome.ending, outcome.position), (Ending::LogEnded, entries as u64));
+            assert_eq!((outcome.ending, outcome.position), (Ending::LogEnded, LogPosition(entries as u64)));
             let (lines, end, _) = split_end(lines);
             assert_eq!(lines, outputs()[..listed]);
             assert_eq!(end, json!({ "end": "log-ended", "position": entries, "outputs": listed, "reason": null }));
@@ -190,7 +190,7 @@ fn a_divergence_lists_what_came_before_it() {
     other.encode(&mut altered);
     for tail in [&log[second + 42..], &[]] {
         let (outcome, lines) = recording.replay(&[&altered, tail].concat());
-        assert!(matches!(outcome, Err(ExecutionError::Divergence { position: 2, .. })), "{outcome:?}");
+        assert!(matches!(outcome, Err(ExecutionError::Divergence { position: LogPosition(2), .. })), "{outcome:?}");
         let (lines, mut end, _) = split_end(lines);
         assert_eq!(lines, outputs()[..2]);
         assert!(end["reason"].as_str().unwrap().contains("fingerprint"));
@@ -205,10 +205,14 @@ fn a_log_that_goes_on_where_the_guest_halts_diverges() {
     let mut log = recording.log();
     log.truncate(log.len() - 50);
     log.push(1);
-    let entry = Entry { position: 4, fingerprint: Fingerprint::default(), answer: Answer::Walltime { nanoseconds: 1 } };
+    let entry = Entry {
+        position: LogPosition(4),
+        fingerprint: Fingerprint::default(),
+        answer: Answer::Walltime { nanoseconds: 1 },
+    };
     entry.encode(&mut log);
     let (outcome, lines) = recording.replay(&log);
-    assert!(matches!(outcome, Err(ExecutionError::Divergence { position: 3, .. })), "{outcome:?}");
+    assert!(matches!(outcome, Err(ExecutionError::Divergence { position: LogPosition(3), .. })), "{outcome:?}");
     assert_eq!(split_end(lines).0, outputs());
 }
 

@@ -71,7 +71,7 @@ fn entries() -> Vec<Entry> {
     ];
     let entry = |(index, answer)| {
         let position = index as u64 + 1;
-        Entry { position, fingerprint: Fingerprint([position as u8; 16]), answer }
+        Entry { position: LogPosition(position), fingerprint: Fingerprint([position as u8; 16]), answer }
     };
     answers.into_iter().enumerate().map(entry).collect()
 }
@@ -108,7 +108,8 @@ fn greetings_and_frames_are_as_the_page_has_them() {
     let all = entries();
     let mut batch = Batch { first: LogPosition(2), count: 0, bytes: Vec::new() };
     for (position, answer) in [(2, all[1].answer.clone()), (3, all[3].answer.clone())] {
-        let bytes = encoded(&Entry { position, fingerprint: Fingerprint([position as u8; 16]), answer });
+        let fingerprint = Fingerprint([position as u8; 16]);
+        let bytes = encoded(&Entry { position: LogPosition(position), fingerprint, answer });
         batch.bytes.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
         batch.bytes.extend_from_slice(&bytes);
         batch.count += 1;
@@ -163,7 +164,7 @@ fn a_log_file_is_as_the_page_has_it() {
     writer.append(&entries()[0]).unwrap();
     let end = End {
         kind: EndKind::Halted { exit_status: 7 },
-        position: 1,
+        position: LogPosition(1),
         fingerprint: Fingerprint([0x22; 16]),
         state_digest: Fingerprint([0x33; 16]),
     };

@@ -2,7 +2,7 @@
 
 use super::{Ending, ExecutionError, Interruption, Outcome};
 use crate::devices::World;
-use crate::log::{End, Entry, Fingerprint, LogWriter};
+use crate::log::{End, Entry, Fingerprint, LogPosition, LogWriter};
 use crate::machine::{Machine, MachineError, Request};
 use crate::remark::remark;
 
@@ -17,7 +17,7 @@ pub fn run(
     interruption: Option<&Interruption>,
 ) -> Result<Outcome, ExecutionError> {
     machine.interrupt_long_computing()?;
-    let mut position = 0;
+    let mut position = LogPosition::START;
     let ending = loop {
         let request = match machine.run() {
             Ok(Request::Halt { exit_status }) => break Ending::Halted { exit_status },
@@ -42,7 +42,7 @@ pub fn run(
         };
         let Some(answer) = answer else { break Ending::Interrupted };
         if request.is_input() {
-            position += 1;
+            position = position.next();
         }
         if request.is_input()
             && let Some(recording) = &mut recording
@@ -63,7 +63,7 @@ pub fn run(
     Ok(outcome)
 }
 
-pub(super) fn conclude(machine: &mut Machine, ending: Ending, position: u64) -> Outcome {
+pub(super) fn conclude(machine: &mut Machine, ending: Ending, position: LogPosition) -> Outcome {
     let state_digest = match ending {
         // Between two exits the guest may be anywhere.
         Ending::Interrupted => Fingerprint::default(),

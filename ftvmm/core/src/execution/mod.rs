@@ -18,7 +18,7 @@ pub use setup::{
 use thiserror::Error;
 
 use crate::devices::DeviceError;
-use crate::log::{EndKind, Fingerprint, LogError};
+use crate::log::{EndKind, Fingerprint, LogError, LogPosition};
 use crate::machine::{MachineError, TrapReport};
 
 /// How a run came out.
@@ -26,7 +26,7 @@ use crate::machine::{MachineError, TrapReport};
 pub struct Outcome {
     pub ending: Ending,
     /// The number of inputs that the guest got.
-    pub position: u64,
+    pub position: LogPosition,
     pub fingerprint: Fingerprint,
     pub state_digest: Fingerprint,
 }
@@ -78,5 +78,5 @@ pub enum ExecutionError {
     Outputs(std::io::Error),
     /// The guest did not do what the log says that it did.
     #[error("the replay diverges from the log at position {position}: {reason}")]
-    Divergence { position: u64, reason: String },
+    Divergence { position: LogPosition, reason: String },
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{ExecutionError, Outcome};
 use crate::devices::Console;
-use crate::log::Fingerprint;
+use crate::log::{Fingerprint, LogPosition};
 use crate::machine::Request;
 use crate::node::outputs::Content;
 
@@ -26,7 +26,7 @@ impl Outputs {
     }
 
     /// Takes one output; `depends_on` is the position of the last entry before it.
-    pub(super) fn take(&mut self, depends_on: u64, request: Request) -> Result<(), ExecutionError> {
+    pub(super) fn take(&mut self, depends_on: LogPosition, request: Request) -> Result<(), ExecutionError> {
         let content = match request {
             Request::Console { data } => Content::Console { bytes: data },
             Request::NetworkWrite { device, frame } => Content::Frame { device, bytes: frame },

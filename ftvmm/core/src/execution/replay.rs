@@ -2,7 +2,7 @@
 
 use super::live::{conclude, is_interrupted};
 use super::{Ending, ExecutionError, Interruption, Outcome, Outputs, Recorded};
-use crate::log::{Close, End, EndKind, Record};
+use crate::log::{Close, End, EndKind, LogPosition, Record};
 use crate::machine::{Answer, Machine, MachineError, Request};
 
 /// Replays a log to its end; a log without an end record to the first input that it does not hold.
@@ -42,7 +42,7 @@ fn replay_all(
         Close::End(end) if end.kind == EndKind::Interrupted => Some((end.position, end.fingerprint)),
         _ => None,
     };
-    let mut position = 0;
+    let mut position = LogPosition::START;
     let ending = loop {
         // The recorded run was stopped by its operator at this very point.
         if interrupted_at == Some((position, machine.fingerprint())) {
@@ -59,11 +59,11 @@ fn replay_all(
             Err(error) => return Err(error.into()),
         };
         if request.is_input() {
-            match next(machine, recorded, &request, position + 1)? {
+            match next(machine, recorded, &request, position.next())? {
                 Next::Answer(answer) => machine.answer(&answer)?,
                 Next::Ending(ending) => break ending,
             }
-            position += 1;
+            position = position.next();
         } else {
             outputs.take(position, request)?;
             machine.answer(&Answer::Done)?;
@@ -88,7 +88,12 @@ enum Next {
     Ending(Ending),
 }
 
-fn next(machine: &Machine, recorded: &mut Recorded, request: &Request, position: u64) -> Result<Next, ExecutionError> {
+fn next(
+    machine: &Machine,
+    recorded: &mut Recorded,
+    request: &Request,
+    position: LogPosition,
+) -> Result<Next, ExecutionError> {
     let diverges = |reason: String| ExecutionError::Divergence { position, reason };
     let fingerprint = machine.fingerprint();
     match recorded.log.read()? {
@@ -136,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_divergence_on_another_host_says_so() {
-        let diverged = || ExecutionError::Divergence { position: 3, reason: "it differs".into() };
+        let diverged = || ExecutionError::Divergence { position: LogPosition(3), reason: "it differs".into() };
         let said = with_host(diverged(), Some("the guest depends on its host")).to_string();
         assert_eq!(said, "the replay diverges from the log at position 3: it differs; the guest depends on its host");
         assert_eq!(with_host(diverged(), None).to_string(), diverged().to_string());

@@ -3,16 +3,49 @@
 //! Encoding, little-endian: `u32` length of what follows the checksum, `u32` checksum (first 4 bytes of the BLAKE3
 //! hash of what follows), `u64` position, 16 bytes fingerprint, `u8` kind of answer, the answer's fields.
 
+use std::fmt;
+
+use serde::Serialize;
 use thiserror::Error;
 
 use super::Fingerprint;
 use crate::machine::{Answer, BLOCK_TRANSFER_BYTES_MAX, HypercallResult, Request};
 
+/// The place of an entry in the log; entries count from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct LogPosition(pub u64);
+
+impl LogPosition {
+    /// The initial state's, before all entries.
+    pub const START: LogPosition = LogPosition(0);
+
+    /// The next entry's.
+    pub fn next(self) -> LogPosition {
+        self.after(1)
+    }
+
+    /// So many entries further on.
+    pub fn after(self, entries: u64) -> LogPosition {
+        LogPosition(self.0 + entries)
+    }
+
+    /// How many entries follow `earlier` up to here; none if `earlier` is not earlier.
+    pub fn since(self, earlier: LogPosition) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for LogPosition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
 /// An input of the VM: `answer` is what the guest got at `position`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Counts from 1; position 0 is the initial state.
-    pub position: u64,
+    /// Its place in the log.
+    pub position: LogPosition,
     /// The chain up to and including the request that this entry answers.
     pub fingerprint: Fingerprint,
     pub answer: Answer,
@@ -43,7 +76,7 @@ impl Entry {
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         let start = bytes.len();
         bytes.extend_from_slice(&[0; HEADER_BYTES]);
-        bytes.extend_from_slice(&self.position.to_le_bytes());
+        bytes.extend_from_slice(&self.position.0.to_le_bytes());
         bytes.extend_from_slice(&self.fingerprint.0);
         encode_answer(&self.answer, bytes);
         let length = (bytes.len() - start - HEADER_BYTES) as u32;
@@ -57,7 +90,7 @@ impl Entry {
     ///
     /// # Errors
     /// In what it differs.
-    pub fn check(&self, position: u64, fingerprint: Fingerprint, request: &Request) -> Result<(), String> {
+    pub fn check(&self, position: LogPosition, fingerprint: Fingerprint, request: &Request) -> Result<(), String> {
         if self.position != position {
             return Err(format!("the log has position {} here", self.position));
         }
@@ -87,7 +120,7 @@ impl Entry {
             return Err(EntryError::Checksum);
         }
         let mut reader = Reader { bytes: body, offset: 0 };
-        let position = reader.u64()?;
+        let position = LogPosition(reader.u64()?);
         let fingerprint = Fingerprint(reader.array()?);
         let answer = decode_answer(&mut reader)?;
         if reader.offset != body.len() {
@@ -207,7 +240,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(position: u64, fingerprint: [u8; 16], answer in answers()) {
-            let entry = Entry { position, fingerprint: Fingerprint(fingerprint), answer };
+            let entry = Entry { position: LogPosition(position), fingerprint: Fingerprint(fingerprint), answer };
             let mut bytes = Vec::new();
             entry.encode(&mut bytes);
             prop_assert_eq!(Entry::decode(&bytes), Ok((entry, bytes.len())));
@@ -220,7 +253,7 @@ mod tests {
 
         #[test]
         fn a_part_of_an_entry_is_truncated(answer in answers(), cut in 0.0..1.0) {
-            let entry = Entry { position: 1, fingerprint: Fingerprint::default(), answer };
+            let entry = Entry { position: LogPosition(1), fingerprint: Fingerprint::default(), answer };
             let mut bytes = Vec::new();
             entry.encode(&mut bytes);
             let length = (bytes.len() as f64 * cut) as usize;

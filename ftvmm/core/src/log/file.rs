@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{EntryError, Fingerprint};
+use super::{EntryError, Fingerprint, LogPosition};
 use crate::determinism;
 use crate::machine::{HostKind, MachineConfig};
 
@@ -71,7 +71,7 @@ pub enum EndKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
     pub kind: EndKind,
-    pub position: u64,
+    pub position: LogPosition,
     pub fingerprint: Fingerprint,
     pub state_digest: Fingerprint,
 }
@@ -113,7 +113,7 @@ impl End {
         let mut bytes = [0; END_BODY_BYTES];
         bytes[0] = kind;
         bytes[1..5].copy_from_slice(&status.to_le_bytes());
-        bytes[5..13].copy_from_slice(&self.position.to_le_bytes());
+        bytes[5..13].copy_from_slice(&self.position.0.to_le_bytes());
         bytes[13..29].copy_from_slice(&self.fingerprint.0);
         bytes[29..45].copy_from_slice(&self.state_digest.0);
         bytes
@@ -134,7 +134,7 @@ impl End {
         };
         Some(End {
             kind,
-            position: u64::from_le_bytes(array(&bytes[5..])),
+            position: LogPosition(u64::from_le_bytes(array(&bytes[5..]))),
             fingerprint: Fingerprint(array(&bytes[13..])),
             state_digest: Fingerprint(array(&bytes[29..])),
         })

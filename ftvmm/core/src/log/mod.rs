@@ -7,7 +7,7 @@ mod reader;
 mod writer;
 
 pub(crate) use entry::encode_answer;
-pub use entry::{ENTRY_BYTES_MAX, Entry, EntryError};
+pub use entry::{ENTRY_BYTES_MAX, Entry, EntryError, LogPosition};
 pub use file::{End, EndKind, Header, LogError};
 pub use fingerprint::{Chain, Fingerprint};
 pub use reader::{Close, Cut, LogReader, Record};

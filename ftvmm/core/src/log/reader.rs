@@ -8,7 +8,7 @@ use super::file::{
     CHECKSUM_BYTES, END_BODY_BYTES, HEADER_BODY_BYTES_MAX, HEADER_FIXED_BYTES, MAGIC, TAG_END, TAG_ENTRY, VERSION,
     checksum,
 };
-use super::{End, Entry, EntryError, Fingerprint, Header, LogError};
+use super::{End, Entry, EntryError, Fingerprint, Header, LogError, LogPosition};
 use crate::determinism;
 
 /// Where the body of the header starts: a foreign image or configuration is to be found there.
@@ -34,7 +34,7 @@ pub enum Close {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     /// Position of the last whole entry; 0: there is none.
-    pub position: u64,
+    pub position: LogPosition,
     /// Where the file's last whole record ends.
     pub offset: u64,
     /// What is there of the record that was being written.
@@ -56,7 +56,7 @@ pub struct LogReader {
     bytes: Vec<u8>,
     header: Header,
     offset: usize,
-    position: u64,
+    position: LogPosition,
     /// Whether the last bytes are an end record: then all before it must be whole.
     ended: bool,
 }
@@ -102,7 +102,7 @@ impl LogReader {
             return Err(LogError::Foreign { offset: HEADER_BODY_OFFSET, reason });
         }
         let ended = ends_with_end_record(&bytes);
-        Ok(LogReader { bytes, header, offset: end + CHECKSUM_BYTES, position: 0, ended })
+        Ok(LogReader { bytes, header, offset: end + CHECKSUM_BYTES, position: LogPosition::START, ended })
     }
 
     pub fn header(&self) -> &Header {
@@ -157,7 +157,7 @@ fn ends_with_end_record(bytes: &[u8]) -> bool {
 struct Cursor<'a> {
     bytes: &'a [u8],
     offset: usize,
-    position: u64,
+    position: LogPosition,
     ended: bool,
 }
 
@@ -187,9 +187,9 @@ impl Cursor<'_> {
                 return torn.ok_or(LogError::Entry { offset: offset as u64, source });
             }
         };
-        if entry.position != self.position + 1 {
+        if entry.position != self.position.next() {
             let reason = match self.position {
-                0 => format!(
+                LogPosition::START => format!(
                     "it begins with entry {}: those before it, that another node told, are missing",
                     entry.position
                 ),
@@ -263,13 +263,13 @@ mod tests {
             Answer::CounterWithAux { value: 3, aux: 4 },
         ];
         for (index, answer) in answers.into_iter().enumerate() {
-            let position = index as u64 + 1;
-            let fingerprint = Fingerprint::of(&position.to_le_bytes());
+            let position = LogPosition(index as u64 + 1);
+            let fingerprint = Fingerprint::of(&position.0.to_le_bytes());
             writer.append(&Entry { position, fingerprint, answer }).unwrap();
         }
         let end = End {
             kind: EndKind::Halted { exit_status: -3 },
-            position: 6,
+            position: LogPosition(6),
             fingerprint: Fingerprint::of(b"end"),
             state_digest: Fingerprint::of(b"state"),
         };
@@ -335,7 +335,11 @@ mod tests {
             }
             let whole = starts.iter().filter(|start| **start <= length).count() - 1;
             let offset = starts[whole];
-            let cut = Cut { position: whole as u64, offset: offset as u64, torn_bytes: (length - offset) as u64 };
+            let cut = Cut {
+                position: LogPosition(whole as u64),
+                offset: offset as u64,
+                torn_bytes: (length - offset) as u64,
+            };
             assert_eq!(read.unwrap().1.last(), Some(&Record::Close(Close::Cut(cut))), "cut to {length} bytes");
         }
     }

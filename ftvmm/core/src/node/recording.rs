@@ -131,7 +131,7 @@ mod tests {
     fn frame(position: u64, length: usize) -> Vec<u8> {
         let answer = Answer::NetworkRead { frame: Some(vec![7; length]) };
         let mut bytes = Vec::new();
-        Entry { position, fingerprint: Fingerprint::default(), answer }.encode(&mut bytes);
+        Entry { position: LogPosition(position), fingerprint: Fingerprint::default(), answer }.encode(&mut bytes);
         bytes
     }
 

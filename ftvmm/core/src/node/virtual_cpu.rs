@@ -191,7 +191,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             // A trap may be this host's alone, and would not come again in a replay: no end is recorded for it.
             if trap.is_none() && self.recording.is_on() {
                 let kind = EndKind::Halted { exit_status };
-                let (position, fingerprint) = (self.position().0, self.machine.fingerprint());
+                let (position, fingerprint) = (self.position(), self.machine.fingerprint());
                 self.recording.end(&End { kind, position, fingerprint, state_digest: self.machine.state_digest() });
             }
         }
@@ -228,7 +228,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         let mut bytes = Vec::new();
         if logging || self.recording.is_on() {
             let fingerprint = self.machine.fingerprint();
-            Entry { position: position.0, fingerprint, answer: answer.clone() }.encode(&mut bytes);
+            Entry { position, fingerprint, answer: answer.clone() }.encode(&mut bytes);
             self.recording.append(position, &bytes);
         }
         if logging {
@@ -279,7 +279,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
         let bytes = mutants::replayed(position, bytes);
         let (entry, _) = Entry::decode(&bytes).map_err(|error| diverged(position, error.to_string()))?;
         let fingerprint = if rule!(diverged_halts) { self.machine.fingerprint() } else { entry.fingerprint };
-        entry.check(position.0, fingerprint, request).map_err(|reason| diverged(position, reason))?;
+        entry.check(position, fingerprint, request).map_err(|reason| diverged(position, reason))?;
         let now = clock::boottime_nanoseconds();
         match entry.answer {
             Answer::Counter { value } | Answer::CounterWithAux { value, .. } => self.clock.observe_counter(value, now),

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use crate::lab::mutant;
 
+use crate::log::LogPosition;
+
 use super::interface::{HaltReason, Output, Path, TraceEvent};
 use super::node::Node;
-use super::numbers::LogPosition;
 use super::role::{Following, Role, Session, State, Suspicion};
 use super::wire::{Body, EntriesRange, Message, OutputMark};
 

@@ -1,9 +1,11 @@
 //! How a pair forms and how its session is resumed: dialling, the handshake, COMMIT (R12, R14, R15).
 
+use crate::log::LogPosition;
+
 use super::config::Terms;
 use super::interface::{ArbiterRecord, HaltReason, Output, Path, ReadResult, TraceEvent};
 use super::node::{Node, close};
-use super::numbers::{Generation, Incarnation, LogPosition};
+use super::numbers::{Generation, Incarnation};
 use super::role::{Alone, Joiner, Protection, Role, Session, State};
 use super::wire::{Body, Message};
 

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::log::LogPosition;
+
 use super::lag::Share;
-use super::numbers::{Generation, Incarnation, LogPosition, OutputIndex};
+use super::numbers::{Generation, Incarnation, OutputIndex};
 use super::readiness::Unusable;
 use super::role::Role;
 use super::wire::OutputMark;

@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::numbers::LogPosition;
+use crate::log::LogPosition;
+
 use super::time::{Instant, Number};
 
 /// A lag above T_LAG divided by this slows the guest.

@@ -22,13 +22,14 @@ mod takeover;
 mod time;
 mod wire;
 
+pub use crate::log::LogPosition;
 pub use config::{Config, Terms};
 pub use interface::{
     ArbiterRecord, AskResult, HaltReason, Input, Output, OutputResult, Path, ReadResult, Status, TraceEvent,
 };
 pub use lag::Share;
 pub use node::{Node, Remembered};
-pub use numbers::{Generation, Incarnation, LogPosition, OutputIndex};
+pub use numbers::{Generation, Incarnation, OutputIndex};
 pub use readiness::Unusable;
 pub use role::Role;
 pub use rules::{Rules, UnknownRule};

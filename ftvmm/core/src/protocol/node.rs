@@ -404,8 +404,8 @@ pub(super) fn close(session: Session, reason: &str, outputs: &mut Vec<Output>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::numbers::LogPosition;
     use super::*;
+    use crate::log::LogPosition;
 
     #[test]
     fn a_node_whose_state_is_broken_halts() {

@@ -42,36 +42,6 @@ impl fmt::Display for Incarnation {
     }
 }
 
-/// The place of an entry in the log; entries count from 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct LogPosition(pub u64);
-
-impl LogPosition {
-    /// The initial state's, before all entries.
-    pub const START: LogPosition = LogPosition(0);
-
-    /// The next entry's.
-    pub fn next(self) -> LogPosition {
-        self.after(1)
-    }
-
-    /// So many entries further on.
-    pub fn after(self, entries: u64) -> LogPosition {
-        LogPosition(self.0 + entries)
-    }
-
-    /// How many entries follow `earlier` up to here; none if `earlier` is not earlier.
-    pub fn since(self, earlier: LogPosition) -> u64 {
-        self.0.saturating_sub(earlier.0)
-    }
-}
-
-impl fmt::Display for LogPosition {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
-    }
-}
-
 /// The number of an output, in program order over all devices of the VM; outputs count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct OutputIndex(pub u64);

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use crate::lab::mutant;
 
+use crate::log::LogPosition;
+
 use super::interface::{Output, Path, TraceEvent};
 use super::lag::Share;
 use super::node::{Node, close};
-use super::numbers::{LogPosition, OutputIndex};
+use super::numbers::OutputIndex;
 use super::role::{Alone, State};
 use super::time::Instant;
 use super::wire::{Body, Message, OutputMark};

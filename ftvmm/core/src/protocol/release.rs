@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::log::LogPosition;
+
 use super::interface::{HaltReason, Output, OutputResult, Status, TraceEvent};
 use super::node::Node;
-use super::numbers::{LogPosition, OutputIndex};
+use super::numbers::OutputIndex;
 use super::role::{Role, State};
 use super::time::Instant;
 use super::wire::{Body, OutputMark};

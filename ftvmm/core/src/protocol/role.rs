@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use crate::log::LogPosition;
+
 use super::interface::HaltReason;
 use super::lag::Lag;
-use super::numbers::{Incarnation, LogPosition, OutputIndex};
+use super::numbers::{Incarnation, OutputIndex};
 use super::primary::LogState;
 use super::time::{Instant, Number};
 use super::wire::OutputMark;

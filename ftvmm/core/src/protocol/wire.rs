@@ -2,11 +2,11 @@
 
 use thiserror::Error;
 
-use crate::log::Fingerprint;
+use crate::log::{Fingerprint, LogPosition};
 use crate::machine::HostKind;
 
 use super::config::Terms;
-use super::numbers::{Generation, Incarnation, LogPosition, OutputIndex};
+use super::numbers::{Generation, Incarnation, OutputIndex};
 
 /// An output: its number, and what the guest was then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -82,7 +82,7 @@ fn outcome_dict<'py>(py: Python<'py>, outcome: &Outcome, remark: Option<String>)
     dictionary.set_item("remark", remark)?;
     dictionary.set_item("exit_status", exit_status)?;
     dictionary.set_item("report", report)?;
-    dictionary.set_item("position", outcome.position)?;
+    dictionary.set_item("position", outcome.position.0)?;
     dictionary.set_item("fingerprint", outcome.fingerprint.to_string())?;
     dictionary.set_item("state_digest", outcome.state_digest.to_string())?;
     Ok(dictionary)

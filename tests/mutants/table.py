@@ -366,6 +366,7 @@ TABLE: tuple[Mutant, ...] = (
         "outputs overtake one another",
         arrangements.nothing_happens,
         "output-rule",
+        "frame-out-of-order",
         "frame-repeated",
         "frame-not-replayed",
         "two-contents",

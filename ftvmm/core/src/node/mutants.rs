@@ -125,7 +125,7 @@ mutants! {
     IgnoreLost = "ignore-lost",
     /// a primary that has lost speaks for 50 ms more
     HaltLate = "halt-late",
-    /// a candidate waits 30 ms less than the lease
+    /// a candidate waits 50 ms less than the lease. The arbiter's stamp shows it, which comes late on a busy machine
     AskEarly = "ask-early",
     /// a survivor emits 20 ms before the old primary's last write is sure to have landed
     WriteEarly = "write-early",

@@ -58,7 +58,7 @@ impl Lease {
     /// When what this node has granted is over by any clock (R10).
     pub(super) fn over_at(&self, timing: &Timing) -> Instant {
         let wait = timing.stretched(timing.lease);
-        self.waits_from.after(if mutant!(AskEarly) { wait - Duration::from_millis(30) } else { wait })
+        self.waits_from.after(if mutant!(AskEarly) { wait - Duration::from_millis(50) } else { wait })
     }
 
     /// When no write of the old primary can land any more: each has completed within W of its check (R19).

@@ -17,7 +17,7 @@ from ftvmm.commands.outcome import failure_of
 from ftvmm.failure import Failure
 from ftvmm.packing.guest_files import GuestFiles, HostFile, Link, add_default_files
 from ftvmm.packing.libraries import SEARCHED, Library, Loader, MissingLibrary
-from ftvmm.packing.tracing import Trace, trace
+from ftvmm.packing.tracing import trace
 
 PERSONALITY = Path(__file__).parents[1] / "guests" / "images" / "linux.hvt"
 """Where `make -C ftvmm/guests` puts the guest that serves a program's system calls."""
@@ -109,7 +109,7 @@ def _traced(program: _Program, arguments: tuple[str, ...], environment: dict[str
     Raises:
         Failure: it cannot be traced, or it does what it cannot do in the VM.
     """
-    done: Trace = trace(program.path, arguments, environment)
+    done = trace(program.path, arguments, environment)
     if done.processes or done.programs:
         others = [f"processes: {done.processes}"] if done.processes else []
         others += [f"programs: {', '.join(done.programs)}"] if done.programs else []

@@ -67,11 +67,11 @@ impl Channel {
         })
     }
 
-    fn add(&mut self, session: Session) -> io::Result<u64> {
+    fn add(&mut self, session: Session) -> io::Result<()> {
         self.number += 1;
         self.registry.add(session.as_fd(), Source::Session(self.number))?;
         self.sessions.insert(self.number, session);
-        Ok(self.number)
+        Ok(())
     }
 
     /// Opens a connection to the peer; `false`: that could not even be begun.

@@ -117,8 +117,9 @@ pub struct Session {
 #[cfg(feature = "lab")]
 #[derive(Debug, Default)]
 struct Points {
-    /// `entry-received` holds what is to be read.
+    /// `entry-received` holds the frame of entries that came, and what is behind it.
     receiving: Option<Gate>,
+    /// That frame has passed the point.
     received: bool,
     /// `entry-sent` holds the entries that come next.
     streaming: Option<Gate>,
@@ -140,12 +141,12 @@ fn is_closed(gate: &mut Option<Gate>) -> bool {
 pub type Stamp<'a> = dyn FnMut(u64, LogPosition, LogPosition) -> Option<Vec<u8>> + 'a;
 
 impl Session {
-    fn new(stream: TcpStream, dialled: bool, stage: Stage, timeout: Duration) -> Session {
+    fn new(stream: TcpStream, dialled: bool) -> Session {
         Session {
             stream,
             dialled,
-            stage,
-            until: Instant::now() + timeout,
+            stage: Stage::Dialling,
+            until: Instant::now() + DIAL_TIMEOUT,
             ready: Ready::default(),
             incoming: Incoming::default(),
             held: None,
@@ -165,7 +166,7 @@ impl Session {
         let socket = Socket::new(Domain::for_address(peer), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         match socket.connect(&peer.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-            _ => Ok(Session::new(TcpStream::from(socket), true, Stage::Dialling, DIAL_TIMEOUT)),
+            _ => Ok(Session::new(TcpStream::from(socket), true)),
         }
     }
 
@@ -175,7 +176,7 @@ impl Session {
     /// The operating system's.
     pub fn accept(stream: TcpStream, key: &Key) -> io::Result<Session> {
         stream.set_nonblocking(true)?;
-        let mut session = Session::new(stream, false, Stage::Dialling, GREETING_TIMEOUT);
+        let mut session = Session::new(stream, false);
         session.greet(key)?;
         Ok(session)
     }

@@ -9,8 +9,17 @@ from collections.abc import Iterator
 from harness.lab import topology
 from harness.lab.interface import Conversation, Lab
 
-# Runs on the storage host: where a file holds these bytes last; -1: nowhere.
-_FIND = "import sys; print(open(sys.argv[1], 'rb').read().rfind(bytes.fromhex(sys.argv[2])))"
+# Runs on the storage host: where a file holds one of these strings of bytes last, the first that it holds; -1: none.
+_FIND = (
+    "import sys; image = open(sys.argv[1], 'rb').read();"
+    " print(next((at for part in sys.argv[2:] if (at := image.rfind(bytes.fromhex(part))) >= 0), -1))"
+)
+
+
+def find_arguments(image: str, content: bytes) -> list[str]:
+    """What Python is given behind `-c` to print where an image holds these bytes, or one half of them: -1: nowhere."""
+    half = len(content) // 2
+    return [_FIND, image, *(part.hex() for part in (content, content[:half], content[half:]))]
 
 
 class KeyValueProbe:
@@ -35,11 +44,14 @@ class KeyValueProbe:
     def offset_on_disk(self, content: bytes) -> int:
         """Where the disk image holds these bytes, counted from its start; the last place if there are several.
 
+        The server's log divides what it holds over sectors, each with a header of its own. Where that cut goes through
+        the bytes, it is the place of one half of them: at least one is whole, if they fit into a sector.
+
         Raises:
             LookupError: nowhere.
         """
         storage = self._lab.storage_host
-        script = shlex.join([_FIND, topology.STORAGE_IMAGE, content.hex()])
+        script = shlex.join(find_arguments(topology.STORAGE_IMAGE, content))
         offset = int(storage.run(f"{storage.python} -c {script}", check=True).stdout)
         if offset < 0:
             raise LookupError(f"the disk image does not hold {content!r}")

@@ -19,6 +19,7 @@ from harness.clients.protocols import PROTOCOLS, Http, Memcached, Speech
 from harness.clients.workload import Operation
 from harness.lab.waiting import wait_until
 from harness.oracles.linearizable import ask_checker
+from harness.vm.key_value_probe import find_arguments
 
 CONFIGURATIONS = Path(__file__).parents[2] / "harness" / "vm" / "programs"
 SEARCHED = "/usr/sbin:/usr/bin"
@@ -165,6 +166,17 @@ def session() -> Mqtt:
     assert speech.owed() == b"\x40\x02\x00\x07"
     assert speech.owed() == b""
     return speech
+
+
+@pytest.mark.parametrize("before", range(1, 40))
+def test_a_value_is_found_on_the_disk_wherever_the_log_cuts_it(tmp_path: Path, before: int) -> None:
+    """The key-value server's log divides its records over sectors of 32 bytes of header and 480 of payload."""
+    value, image = bytes(range(100, 139)), tmp_path / "image"
+    payload = bytes(480 - before) + value + bytes(440 + before)
+    image.write_bytes(bytes(32) + payload[:480] + bytes(32) + payload[480:])
+    arguments = find_arguments(str(image), value)
+    found = int(subprocess.run([sys.executable, "-c", *arguments], check=True, stdout=subprocess.PIPE).stdout)
+    assert image.read_bytes()[found] in value
 
 
 def test_a_number_counts_when_it_is_acknowledged_and_has_come_back() -> None:

@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="with --numprocesses: how many labs have a VM running at a time; the other processes judge meanwhile",
+        help="with --numprocesses: how many labs have a VM under load at a time; the other processes judge meanwhile",
     )
 
 
@@ -88,22 +88,22 @@ class Turn:
 
 @pytest.fixture
 def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Turn]:
-    """When this scenario's lab may come up."""
+    """When this scenario's VM may come up; taken with the lab."""
     # The parent is one for all processes of a run.
     turn = Turn(request.config.getoption("--labs-at-once"), tmp_path_factory.getbasetemp().parent)
-    turn.take()
     yield turn
     turn.give_back()
 
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest, chosen_lab: Lab, turn: Turn) -> Iterator[Lab]:
-    """A fresh lab, up, for every scenario: none inherits another's faults."""
+    """A fresh lab, up and with its turn, for every scenario: none inherits another's faults."""
     known_pace = chosen_lab.pace
     chosen_lab.start()
     if chosen_lab.pace != known_pace:
         _tell(request.config, f"calibration of the lab {chosen_lab.name}: {chosen_lab.pace_in_words}")
     try:
+        turn.take()
         yield chosen_lab
         failed_for_good = has_failed(request.node) and not is_begun_anew_next(request.node)
         if request.config.getoption("--keep-lab") and failed_for_good:

@@ -140,7 +140,7 @@ def run(request: pytest.FixtureRequest, lab: Lab, turn: Turn) -> Run:
         title=_title(item),
         workload=_workload_of(item),
         seed=zlib.crc32(item.name.encode()) if seed is None else seed,
-        when_gathered=turn.give_back,
+        when_ended=turn.give_back,
     )
     # Only now is it known how slow the lab is.
     item.add_marker(pytest.mark.timeout(lab.pace.stretch(SECONDS_MAX), func_only=True))

@@ -92,8 +92,8 @@ def _run_pytest() -> int:
     jobs = int(os.environ.get("JOBS") or LABS_AT_ONCE)
     # A lab that is kept for somebody to look at ends the run, which only one process can.
     if jobs > 1 and "--keep-lab" not in arguments:
-        # One process more than labs: while it judges, both labs have a VM that runs.
-        command += [f"--numprocesses={jobs + 1}", f"--labs-at-once={jobs}", "--maxschedchunk=1"]
+        # More processes than labs with a VM that runs: the others gather and judge, or bring up the next lab's hosts.
+        command += [f"--numprocesses={jobs + 2}", f"--labs-at-once={jobs}", "--maxschedchunk=1"]
     command += arguments
     # Ctrl-C reaches pytest by itself, being in the same process group: it takes the lab down, and we wait for it.
     signal.signal(signal.SIGINT, lambda *_: None)

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
 
 def collect(run: Run) -> None:
-    """Stops the nodes and gathers everything; the client has ended by then."""
-    _collect_status(run.pair, run.directory)
-    run.pair.stop()
+    """Gathers everything; client and nodes have ended by then."""
     _collect_nodes(run.pair, run.directory)
     with contextlib.suppress(OSError, LabError):
         run.client.collect(run.directory)
@@ -65,7 +63,8 @@ def _collect_disk(run: Run) -> None:
     collect_read_back(run.lab, run.workload, sorted(keys), run.directory / "readback.json")
 
 
-def _collect_status(pair: Pair, directory: Path) -> None:
+def collect_status(pair: Pair, directory: Path) -> None:
+    """What the nodes say of themselves before they are stopped."""
     for node in pair.nodes.values():
         target = directory / "hosts" / node.name
         target.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from harness.vm import guests
 from harness.vm.arbiter_log import ArbiterLog
 from harness.vm.client import DRAIN_SECONDS, Client, ClientError
 from harness.vm.clock_log import ClockLog
-from harness.vm.evidence_collection import collect
+from harness.vm.evidence_collection import collect, collect_status
 from harness.vm.failpoints import Moment, failpoint
 from harness.vm.key_value_probe import KeyValueProbe
 from harness.vm.pair import Node, Pair, PairError, Role
@@ -46,7 +46,7 @@ class Run:
         title: its name for people.
         seed: what the client's load is drawn from.
         workload: which server the VM runs under the key-value client.
-        when_gathered: called when nothing of the run runs any more, and before it is judged.
+        when_ended: called when client and nodes have ended, before the evidence is gathered and judged.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Run:
         title: str = "",
         seed: int = 0,
         workload: Workload = Workload.KV,
-        when_gathered: Callable[[], None] = lambda: None,
+        when_ended: Callable[[], None] = lambda: None,
     ) -> None:
         self.lab, self.directory, self.plan, self.seed = lab, directory, plan, seed
-        self.name, self.title, self._when_gathered = name, title, when_gathered
+        self.name, self.title, self._when_ended = name, title, when_ended
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         self.workload = workload
@@ -261,8 +261,10 @@ class Run:
         self.end_ns = time.time_ns()
         with self._clocks.around():
             self._faults.end_all()
+        collect_status(self.pair, self.directory)
+        self.pair.stop()
+        self._when_ended()
         collect(self)
-        self._when_gathered()
 
 
 def judge(directory: Path) -> list[Judgement]:

@@ -27,7 +27,8 @@ class HostReport(TypedDict):
     `guest_cpuid`: whether KVM takes the CPUID that the guest is shown; `umip`: whether it takes CR4.UMIP;
     `processor`: its maker, family and model; `kvm`: the module of the KVM that it has.
 
-    `features`: what a guest may be shown beyond x86-64-v2, and whether the host's processor has it.
+    `features`: what a guest may be shown beyond x86-64-v2, and whether the host's processor has it. `trapping`: names
+    of instructions that trap by themselves at CPL 3; `rewritten`: of those that are rewritten so that they do.
     """
 
     task_type: int
@@ -38,6 +39,8 @@ class HostReport(TypedDict):
     kvm: str
     capabilities: dict[str, bool]
     features: list[tuple[str, bool]]
+    trapping: list[str]
+    rewritten: list[str]
 
 class FoundInstruction(TypedDict):
     """An instruction of an image: where, in an assembler's words, in which function, and why it is refused."""
@@ -97,6 +100,12 @@ def examine_image(path: str | PathLike[str]) -> ImageReport:
 
 def examine_host() -> HostReport:
     """Tries the host's KVM out. Raises `CoreError`."""
+
+def examine_disk(path: str | PathLike[str], sector_bytes: int) -> tuple[int, int]:
+    """Opens and reads a disk as a pair's node does: capacity and unit in bytes. Raises `CoreError`."""
+
+def examine_tap(name: str) -> int:
+    """Attaches to a TAP interface for a moment: its MTU in bytes. Raises `CoreError`, also where it is down."""
 
 def examine_program(path: str | PathLike[str]) -> ProgramReport:
     """Looks at a program that is to be packed. Raises `CoreError`, which says why it cannot be."""

@@ -64,6 +64,24 @@ class FileArbiter:
                 "(`local = true` in [arbiter], where both nodes run on this machine)"
             )
 
+    def try_out(self) -> None:
+        """Does what a claim does, under names that are no generation's, and removes it again.
+
+        Raises:
+            ArbiterUnreachableError: a claim would fail here.
+        """
+        trial = self._share / f"trial-{secrets.token_hex(8)}"
+        linked = trial.with_suffix(".linked")
+        try:
+            try:
+                trial.write_text("ftvmm doctor", encoding="ascii")
+                os.link(trial, linked)
+            finally:
+                for path in (trial, linked):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ArbiterUnreachableError(f"{trial}: {error.strerror}") from error
+
     def read(self) -> Record:
         """See `Arbiter.read`."""
         try:

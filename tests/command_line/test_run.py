@@ -111,18 +111,11 @@ def test_help_teaches() -> None:
     for command, words in {
         "run": ("--net:NAME=TAP", "--record", "Example"),
         "replay": ("--image",),
-        "doctor": (),
+        "doctor": ("--config", "Example"),
     }.items():
         process = ftvmm(command, "--help")
         assert process.returncode == 0
         assert all(word in process.stdout for word in words)
-
-
-def test_doctor_tells_what_it_found() -> None:
-    process = ftvmm("doctor")
-    assert process.returncode == 0, process.stderr
-    assert "TSS type for CPL-3 I/O" in process.stdout
-    assert process.stdout.endswith("This host can run VMs.\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -4,6 +4,8 @@
 //! privileged instructions: at CPL 3 they trap on every host. `docs/decisions/determinism.md` says why each list holds
 //! what it holds.
 
+use std::collections::BTreeSet;
+
 use iced_x86::{Code, CpuidFeature, Instruction as Decoded, Mnemonic};
 
 use super::rewrite::Action;
@@ -78,6 +80,25 @@ pub(crate) fn classify(instruction: &Decoded) -> Class {
         None if instruction.is_privileged() => Class::Deterministic,
         None => by_features(instruction.cpuid_features()),
     }
+}
+
+/// The instructions that trap on every host by themselves at CPL 3, and those that are rewritten so that they do: their names in order.
+pub fn trapping_and_rewritten() -> (Vec<String>, Vec<String>) {
+    let (mut trapping, mut rewritten) = (BTreeSet::new(), BTreeSet::new());
+    for code in Code::values() {
+        let mut instruction = Decoded::default();
+        instruction.set_code(code);
+        let name = match instruction.mnemonic() {
+            Mnemonic::Mov => "mov of control and debug registers".to_owned(),
+            mnemonic => format!("{mnemonic:?}").to_lowercase(),
+        };
+        match classify(&instruction) {
+            Class::Rewrite(_) => rewritten.insert(name),
+            Class::Deterministic if instruction.is_privileged() => trapping.insert(name),
+            _ => continue,
+        };
+    }
+    (trapping.into_iter().collect(), rewritten.into_iter().collect())
 }
 
 /// The verdict on an instruction that is not as the others of its feature.
@@ -316,6 +337,19 @@ mod tests {
             let (mnemonic, class) = class_of(code);
             assert_eq!(class, Class::Deterministic, "{mnemonic:?}");
         }
+    }
+
+    #[test]
+    fn what_traps_and_what_is_rewritten_is_told_by_name() {
+        let (trapping, rewritten) = trapping_and_rewritten();
+        let has = |list: &[String], name: &str| list.iter().any(|one| one == name);
+        for name in ["hlt", "in", "out", "rdmsr", "mov of control and debug registers"] {
+            assert!(has(&trapping, name) && !has(&rewritten, name), "{name}");
+        }
+        for name in ["cpuid", "rdpmc", "rdrand", "rdseed", "rdtsc", "rdtscp"] {
+            assert!(has(&rewritten, name) && !has(&trapping, name), "{name}");
+        }
+        assert!(!has(&trapping, "add") && !has(&rewritten, "syscall"));
     }
 
     #[test]

@@ -5,8 +5,8 @@ mod classify;
 mod rewrite;
 mod sweep;
 
-pub use classify::HostTrait;
 pub(crate) use classify::{Class, classify};
+pub use classify::{HostTrait, trapping_and_rewritten};
 pub use rewrite::{Action, Found, Patch, Rewritten, Site, disassemble, examine, rewrite};
 pub(crate) use sweep::{Sweep, direct_target, falls_through};
 

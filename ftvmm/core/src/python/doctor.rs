@@ -6,7 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::error::bad_input;
-use crate::determinism::{disassemble, examine};
+use crate::determinism::{disassemble, examine, trapping_and_rewritten};
+use crate::devices::{BlockFile, DeviceError, Sharing, Tap};
 use crate::image::Image;
 use crate::machine;
 
@@ -27,7 +28,32 @@ pub(super) fn examine_host(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     dictionary.set_item("kvm", report.kind.kvm_name())?;
     dictionary.set_item("capabilities", capabilities)?;
     dictionary.set_item("features", report.features)?;
+    let (trapping, rewritten) = trapping_and_rewritten();
+    dictionary.set_item("trapping", trapping)?;
+    dictionary.set_item("rewritten", rewritten)?;
     Ok(dictionary)
+}
+
+/// Opens and reads a disk as a pair's node does: its capacity and its unit, in bytes.
+#[pyfunction]
+pub(super) fn examine_disk(py: Python<'_>, path: PathBuf, sector_bytes: u16) -> PyResult<(u64, u64)> {
+    py.detach(|| -> Result<_, DeviceError> {
+        let disk = BlockFile::open(&path, Sharing::Shared, sector_bytes)?;
+        disk.check()?;
+        Ok((disk.capacity_bytes(), disk.unit_bytes()))
+    })
+    .map_err(|error| bad_input(&error))
+}
+
+/// Attaches to a TAP interface for a moment, and sees whether it is up: its MTU in bytes.
+#[pyfunction]
+pub(super) fn examine_tap(py: Python<'_>, name: &str) -> PyResult<u16> {
+    py.detach(|| -> Result<_, DeviceError> {
+        let tap = Tap::open(name)?;
+        tap.check()?;
+        Ok(tap.mtu_bytes())
+    })
+    .map_err(|error| bad_input(&error))
 }
 
 /// Looks an image through: every instruction that is rewritten, refused, or hidden inside another one, and what its

@@ -17,6 +17,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run::run, module)?)?;
     module.add_function(wrap_pyfunction!(run::replay, module)?)?;
     module.add_function(wrap_pyfunction!(doctor::examine_host, module)?)?;
+    module.add_function(wrap_pyfunction!(doctor::examine_disk, module)?)?;
+    module.add_function(wrap_pyfunction!(doctor::examine_tap, module)?)?;
     module.add_function(wrap_pyfunction!(doctor::examine_image, module)?)?;
     module.add_function(wrap_pyfunction!(pack::examine_program, module)?)?;
     module.add_function(wrap_pyfunction!(pack::is_library, module)?)?;

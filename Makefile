@@ -64,7 +64,7 @@ test-rust: setup  ## Of these the Rust core's and the guests' only
 	$(MAKE) --no-print-directory -C ftvmm/guests test
 
 test-python: setup  ## Of these the ones in tests/ only (ARGS="-k word": pytest's)
-	MUTANTS=0 $(VENV_PYTHON) -m pytest tests/ $(ARGS)
+	MUTANTS=0 $(VENV_PYTHON) -m pytest tests/ --numprocesses=$(or $(JOBS),2) --dist=loadfile $(ARGS)
 
 explore: setup  ## Walk every interleaving of the protocol's small worlds, and find each rule broken that is switched off
 	cargo run --release --quiet --locked --no-default-features --manifest-path $(CORE) --example explore -- $(ARGS)

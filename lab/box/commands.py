@@ -5,11 +5,13 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 SOURCE_DATE_EPOCH = 1686355200
@@ -52,22 +54,41 @@ class Commands:
         """
         self.log.write(f"$ {' '.join(map(str, command))}\n")
         self.log.flush()
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-            cwd=self.directory,
-            env=dict(self.environment),
-            start_new_session=True,
-        )
+        process: subprocess.Popen[bytes] | None = None
         try:
+            with _interrupted_afterwards():
+                process = subprocess.Popen(
+                    [str(part) for part in command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self.log,
+                    stderr=subprocess.STDOUT,
+                    cwd=self.directory,
+                    env=dict(self.environment),
+                    start_new_session=True,
+                )
             status = process.wait()
         except BaseException:
-            _end(process)
+            if process is not None:
+                _end(process)
             raise
         if status != 0:
             raise BoxFailed(failure)
+
+
+@contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Lets Ctrl-C wait for the end of a block: a child that starts just then would be nobody's, and stay."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ctrl-C interrupts the main thread alone
+        return
+    told: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: told.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if told and callable(before):
+        before(*told[0])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

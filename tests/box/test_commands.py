@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.lab.waiting import wait_until
 from lab.box.commands import BoxFailed, Commands, build_environment
 
 
@@ -22,26 +25,52 @@ def test_a_failed_command_ends_in_the_callers_sentence(commands: Commands, tmp_p
     assert "the reason" in (tmp_path / "log").read_text()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Whoever started these tests in the background has left SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_command_cleans_up_and_nothing_of_it_is_left(commands: Commands, tmp_path: Path) -> None:
     """The command starts a child that hears no request to end, and then interrupts us as Ctrl-C would."""
     script = """
-        trap 'echo cleaned up; exit 1' TERM
+        trap 'touch cleaned-up; exit 1' TERM
         (trap '' TERM; echo $$ >group; exec sleep 600) &
         until [ -s group ]; do :; done
         kill -INT "$PPID"
         wait
     """
-    # Whoever started these tests in the background has left SIGINT ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            commands.run(["sh", "-c", script], failure="unused")
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert "cleaned up" in (tmp_path / "log").read_text()
-    group = int((tmp_path / "group").read_text())
-    while _living(group):
-        os.sched_yield()  # the kernel takes a moment to bury whom SIGKILL has reached
+    with pytest.raises(KeyboardInterrupt):
+        commands.run(["sh", "-c", script], failure="unused")
+    assert (tmp_path / "cleaned-up").exists()
+    _await_the_end_of(int((tmp_path / "group").read_text()))
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_command_that_is_interrupted_as_it_starts_is_not_left_behind(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self.pid)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        commands.run(["sleep", "600"], failure="unused")
+    [group] = started
+    _await_the_end_of(group)
+
+
+def _await_the_end_of(group: int) -> None:
+    # The kernel takes a moment to bury whom SIGKILL has reached.
+    assert wait_until(lambda: not _living(group), timeout_seconds=30), _living(group)
 
 
 def _living(group: int) -> list[str]:

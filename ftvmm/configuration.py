@@ -9,8 +9,10 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ftvmm import _core
+from ftvmm.arbiters import Arbiter, FileArbiter
 
 ARBITER_TIMEOUT_MS = 500
 """How long one call of the arbiter may take where nobody says."""
@@ -43,8 +45,7 @@ class Configuration:
         vm: the VM's UUID, 32 hexadecimal digits.
         name: the node's name.
         directory: where the trace, the console and the control socket live.
-        arbiter_directory: the `file` arbiter's share.
-        arbiter_is_local: whether both nodes run on this machine, so that its directory need not be a share.
+        arbiter: who decides which node owns the VM's next generation.
         arbiter_timeout_ms: how long one call of the arbiter may take, in milliseconds.
     """
 
@@ -52,8 +53,7 @@ class Configuration:
     vm: str
     name: str
     directory: Path
-    arbiter_directory: Path
-    arbiter_is_local: bool
+    arbiter: Arbiter
     arbiter_timeout_ms: int
 
     @property
@@ -167,13 +167,7 @@ def load(path: Path) -> Configuration:
         "entries_per_message": logging.optional_natural("entries_per_message"),
     }
     logging.finish()
-    arbiter = root.table("arbiter")
-    if (kind := arbiter.get("kind", str)) != "file":
-        raise arbiter.fail("kind", f"must be 'file', found {kind!r}")
-    arbiter_directory = Path(arbiter.get("directory", str))
-    arbiter_is_local = arbiter.get("local", bool, False)
-    arbiter_timeout_ms = arbiter.natural("timeout_ms", ARBITER_TIMEOUT_MS)
-    arbiter.finish()
+    arbiter_timeout_ms, arbiter = _arbiter(root.table("arbiter"), vm["uuid"])
     output = root.table("output", required=False)
     if (policy := output.get("policy", str, "resend")) not in ("resend", "drop"):
         raise output.fail("policy", f"must be 'resend' or 'drop', found {policy!r}")
@@ -199,7 +193,56 @@ def load(path: Path) -> Configuration:
     root.finish()
     if not document["heartbeat"]:
         raise ConfigurationError(f"{path}: heartbeat: at least one [[heartbeat]] network is needed, two are advised")
-    return Configuration(document, vm["uuid"], name, directory, arbiter_directory, arbiter_is_local, arbiter_timeout_ms)
+    return Configuration(document, vm["uuid"], name, directory, arbiter, arbiter_timeout_ms)
+
+
+def _arbiter(table: _Table, vm: str) -> tuple[int, Arbiter]:
+    """How long it may take, and itself."""
+    kind = table.get("kind", str)
+    timeout_ms = table.natural("timeout_ms", ARBITER_TIMEOUT_MS)
+    is_local = table.get("local", bool, False)
+    if kind == "file":
+        directory = Path(table.get("directory", str))
+        table.finish()
+        return timeout_ms, FileArbiter(directory, vm, is_local=is_local)
+    if kind != "etcd":
+        raise table.fail("kind", f"must be 'file' or 'etcd', found {kind!r}")
+    members = table.strings("members")
+    if not members:
+        raise table.fail("members", "must name at least one member of the cluster, such as http://10.0.0.1:2379")
+    for member in members:
+        _check_member(table, member)
+    ca_file = table.get("ca_file", str, None)
+    own = [table.get(key, str, None) for key in ("certificate_file", "certificate_key_file")]
+    table.finish()
+    if (own[0] is None) != (own[1] is None):
+        raise table.fail("certificate_file", "goes with certificate_key_file")
+    # Only who asks etcd waits for what speaks to it.
+    from ftvmm.arbiters.etcd import EtcdArbiter  # noqa: PLC0415
+
+    try:
+        arbiter = EtcdArbiter(
+            members,
+            vm,
+            timeout_seconds=timeout_ms / 1000,
+            is_local=is_local,
+            ca_file=Path(ca_file) if ca_file else None,
+            certificate_files=(Path(own[0]), Path(own[1])) if own[0] and own[1] else None,
+        )
+    except OSError as error:
+        files = ", ".join(name for name in (ca_file, *own) if name)
+        raise table.fail("ca_file", f"{files}: {error.strerror or error}") from error
+    return timeout_ms, arbiter
+
+
+def _check_member(table: _Table, member: str) -> None:
+    address = urlsplit(member)
+    try:
+        is_address = address.scheme in ("http", "https") and address.hostname and address.port
+    except ValueError:
+        is_address = False
+    if not is_address or address.path or address.query or address.username:
+        raise table.fail("members", f"must be http://HOST:PORT or https://HOST:PORT, found {member!r}")
 
 
 def _virtual_machine(table: _Table) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What `ftvmm doctor` looks at: what this host can do, and whether what a `node.toml` names is usable from here.
 
-Everything is tried out: a guest of a few bytes is run, TAP interfaces are attached to, the disk is read, the arbiter's
-directory gets a file and a link to it, which are removed again. What hangs is named after a bounded time.
+Everything is tried out: a guest of a few bytes is run, TAP interfaces are attached to, the disk is read, the arbiter
+is asked as for a claim, under a name that is removed again. What hangs is named after a bounded time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ftvmm import _core, control
-from ftvmm.arbiters import ArbiterUnreachableError, FileArbiter, NotSharedError
+from ftvmm.arbiters import ArbiterUnreachableError, NotSharedError
 from ftvmm.configuration import Configuration
 
 # How long one look may take.
@@ -267,13 +267,12 @@ def _tap(network: Mapping[str, Any], *, is_running: bool) -> Finding:
 
 
 def _arbiter(config: Configuration) -> Finding:
-    what = f"arbiter {config.arbiter_directory}"
+    arbiter = config.arbiter
+    what = f"arbiter {arbiter.kind} {arbiter.place}"
 
     def look() -> Finding:
-        arbiter = FileArbiter(config.arbiter_directory, config.vm)
         try:
-            if not config.arbiter_is_local:
-                arbiter.require_shared()
+            arbiter.require_shared()
             begun = time.monotonic()
             record = arbiter.read()
             took_ms = round((time.monotonic() - begun) * 1000)

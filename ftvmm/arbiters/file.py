@@ -17,7 +17,7 @@ import secrets
 from dataclasses import asdict
 from pathlib import Path
 
-from ftvmm.arbiters.interface import ArbiterUnreachableError, Record
+from ftvmm.arbiters.interface import ArbiterUnreachableError, NotSharedError, Record, record_from
 
 _GENERATION = re.compile(r"generation-(\d{8})\Z")
 _RECORD_BYTES_MAX = 4096
@@ -32,28 +32,27 @@ _OF_ONE_HOST = frozenset(
 )
 
 
-class NotSharedError(Exception):
-    """The arbiter's directory is this host's alone."""
-
-
 class FileArbiter:
     """Generations of one VM as files in a shared directory.
 
     Args:
         directory: shared by both hosts; the VM's generations live in a directory of their own below it.
         vm: the VM's UUID, 32 hexadecimal digits.
+        is_local: whether both nodes run on this machine, so that the directory need not be a share.
     """
 
-    def __init__(self, directory: Path, vm: str) -> None:
+    kind = "file"
+
+    def __init__(self, directory: Path, vm: str, *, is_local: bool = False) -> None:
+        self.place = str(directory)
         self._share = directory
         self._directory = directory / vm
+        self._is_local = is_local
 
     def require_shared(self) -> None:
-        """Refuse a directory that no other host can see, such as that of a share which is not mounted.
-
-        Raises:
-            NotSharedError: generation 1 there would be this host's alone.
-        """
+        """See `Arbiter.require_shared`: a share that is not mounted is a directory of this host's."""
+        if self._is_local:
+            return
         try:
             kind = file_system_of(self._share.resolve(strict=True), Path("/proc/self/mountinfo").read_text())
         except OSError as error:
@@ -65,11 +64,7 @@ class FileArbiter:
             )
 
     def try_out(self) -> None:
-        """Does what a claim does, under names that are no generation's, and removes it again.
-
-        Raises:
-            ArbiterUnreachableError: a claim would fail here.
-        """
+        """See `Arbiter.try_out`."""
         trial = self._share / f"trial-{secrets.token_hex(8)}"
         linked = trial.with_suffix(".linked")
         try:
@@ -147,17 +142,9 @@ class FileArbiter:
         try:
             with path.open("rb") as file:
                 text = file.read(_RECORD_BYTES_MAX)
-            fields = json.loads(text)
-            record = Record(int(fields["generation"]), int(fields["incarnation"]), str(fields["node"]))
         except OSError as error:
             raise ArbiterUnreachableError(f"{path}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise ArbiterUnreachableError(f"{path}: not a generation record: {error}") from error
-        if not 0 <= record.incarnation < 1 << 64:
-            raise ArbiterUnreachableError(f"{path}: holds incarnation {record.incarnation}")
-        if record.generation != generation:
-            raise ArbiterUnreachableError(f"{path}: holds generation {record.generation}")
-        return record
+        return record_from(text, generation=generation, where=str(path))
 
 
 def file_system_of(directory: Path, mountinfo: str) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Protocol
 
 
 class ArbiterUnreachableError(Exception):
     """The arbiter gave no answer, or one that cannot be told from none. Whoever gets this waits."""
+
+
+class NotSharedError(Exception):
+    """The arbiter is this host's alone."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,50 @@ class Record:
     node: str
 
 
+def record_from(text: bytes, *, generation: int, where: str) -> Record:
+    """The record that an arbiter holds as JSON for a generation; `where` is its place, for people.
+
+    Raises:
+        ArbiterUnreachableError: it is no such record.
+    """
+    try:
+        fields = json.loads(text)
+        record = Record(int(fields["generation"]), int(fields["incarnation"]), str(fields["node"]))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ArbiterUnreachableError(f"{where}: not a generation record: {error}") from error
+    if not 0 <= record.incarnation < 1 << 64:
+        raise ArbiterUnreachableError(f"{where}: holds incarnation {record.incarnation}")
+    if record.generation != generation:
+        raise ArbiterUnreachableError(f"{where}: holds generation {record.generation}")
+    return record
+
+
 class Arbiter(Protocol):
-    """An atomic test-and-set over the VM's generations. Calls block; the caller bounds them in time."""
+    """An atomic test-and-set over the VM's generations. Calls block; the caller bounds them in time.
+
+    Attributes:
+        kind: as `node.toml` calls it.
+        place: where it is, for people.
+    """
+
+    kind: str
+    place: str
+
+    def require_shared(self) -> None:
+        """Refuse an arbiter that no other host can see, unless it was said that both nodes run on this machine.
+
+        Raises:
+            NotSharedError: generation 1 there would be this host's alone.
+        """
+        ...
+
+    def try_out(self) -> None:
+        """Do what a claim does, under a name that is no generation's, and remove it again.
+
+        Raises:
+            ArbiterUnreachableError: a claim would fail here.
+        """
+        ...
 
     def read(self) -> Record:
         """The newest generation and its owner, read freshly from the arbiter.

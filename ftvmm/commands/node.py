@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ftvmm import _core, configuration
-from ftvmm.arbiters import FileArbiter, NotSharedError, Record
+from ftvmm.arbiters import NotSharedError, Record
 from ftvmm.arbitration import Arbitration
 from ftvmm.control import ControlError, ControlServer
 
@@ -42,18 +42,17 @@ def node(config_path: Path, bootstrap: bool) -> None:
     """
     try:
         config = configuration.load(config_path)
-        arbiter = FileArbiter(config.arbiter_directory, config.vm)
-        if bootstrap and not config.arbiter_is_local:
-            arbiter.require_shared()
+        if bootstrap:
+            config.arbiter.require_shared()
         config.directory.mkdir(parents=True, exist_ok=True)
         core = _core.Node(config.to_json())
     except (configuration.ConfigurationError, NotSharedError, _core.NodeError, OSError) as error:
         click.echo(f"ftvmm node: {error}", err=True)
         sys.exit(EXIT_BAD_INPUT)
-    sys.exit(_run(core, config, arbiter, bootstrap=bootstrap))
+    sys.exit(_run(core, config, bootstrap=bootstrap))
 
 
-def _run(core: _core.Node, config: configuration.Configuration, arbiter: FileArbiter, *, bootstrap: bool) -> int:
+def _run(core: _core.Node, config: configuration.Configuration, *, bootstrap: bool) -> int:
     def answer(request: int, record: Record | None) -> None:
         if record is None:
             core.arbiter_unreachable(request)
@@ -61,7 +60,7 @@ def _run(core: _core.Node, config: configuration.Configuration, arbiter: FileArb
             core.arbiter_answer(request, record.generation, record.incarnation)
 
     arbitration = Arbitration(
-        arbiter,
+        config.arbiter,
         node=config.name,
         incarnation=core.incarnation,
         timeout_seconds=config.arbiter_timeout_ms / 1000,
@@ -70,7 +69,13 @@ def _run(core: _core.Node, config: configuration.Configuration, arbiter: FileArb
     stop = core.stop
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, lambda *_: stop())
-    operations: dict[str, Any] = {"status": lambda: json.loads(core.status()), "stop": stop}
+
+    def tell_status() -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(core.status())
+        answer["arbiter"]["kind"] = config.arbiter.kind
+        return answer
+
+    operations: dict[str, Any] = {"status": tell_status, "stop": stop}
     try:
         control = ControlServer(config.control_socket, operations)
     except (ControlError, OSError) as error:

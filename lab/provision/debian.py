@@ -28,6 +28,7 @@ PACKAGES = {
     "mosquitto": "another one, whose clients keep sessions",
     "sqlite3": "a packed program on a file system",
     "openssl": "a packed program that computes",
+    "etcd-server": "the arbiter `etcd`, which its tests kill and freeze",
     "strace": "which files a program opens, for `ftvmm pack --trace`",
     "gcc": "the linker that Rust and the guests use",
     "libc6-dev": "what the linker links with",
@@ -54,6 +55,7 @@ SERVICES = {
     "memcached": ("memcached",),
     "nginx-light": ("nginx",),
     "mosquitto": ("mosquitto",),
+    "etcd-server": ("etcd",),
     "libvirt-daemon-system": ("libvirtd", "virtlogd", "libvirt-guests"),
 }
 """Package name to the services that it would have started at the machine's next boot."""

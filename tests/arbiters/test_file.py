@@ -1,51 +1,17 @@
-"""The `file` arbiter: one winner a generation, and never a guess."""
+"""The `file` arbiter: what its directory holds, and when that is no answer."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-import threading
 from pathlib import Path
 
 import pytest
 
 from ftvmm.arbiters import ArbiterUnreachableError, FileArbiter, NotSharedError, Record
 from ftvmm.arbiters.file import file_system_of
-
-VM = "0" * 31 + "1"
-
-
-def test_a_vm_that_was_never_bootstrapped_has_generation_0(tmp_path: Path) -> None:
-    assert FileArbiter(tmp_path, VM).read() == Record(0, 0, "")
-
-
-def test_of_many_askers_exactly_one_wins_and_all_agree_on_whom(tmp_path: Path) -> None:
-    FileArbiter(tmp_path, VM).ask(generation=1, incarnation=1, node="first")
-    start = threading.Barrier(16)
-    answers: dict[int, Record] = {}
-
-    def ask(incarnation: int) -> None:
-        arbiter = FileArbiter(tmp_path, VM)
-        start.wait()
-        answers[incarnation] = arbiter.ask(generation=2, incarnation=incarnation, node=f"node-{incarnation}")
-
-    threads = [threading.Thread(target=ask, args=(incarnation,)) for incarnation in range(1, 17)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    winners = {answer.incarnation for answer in answers.values()}
-    assert len(answers) == 16
-    assert len(winners) == 1
-    assert FileArbiter(tmp_path, VM).read().incarnation in winners
-
-
-def test_asking_again_gives_the_same_answer(tmp_path: Path) -> None:
-    arbiter = FileArbiter(tmp_path, VM)
-    first = arbiter.ask(generation=1, incarnation=7, node="a")
-    assert arbiter.ask(generation=1, incarnation=7, node="a") == first
-    assert arbiter.ask(generation=1, incarnation=8, node="b") == first
+from tests.arbiters.cluster import VM
 
 
 def test_nothing_but_generations_is_left_behind(tmp_path: Path) -> None:
@@ -97,6 +63,7 @@ def test_a_directory_of_this_host_alone_is_no_share(tmp_path: Path) -> None:
         FileArbiter(tmp_path, VM).require_shared()
     with pytest.raises(NotSharedError, match="No such file"):
         FileArbiter(tmp_path / "nothing", VM).require_shared()
+    FileArbiter(tmp_path, VM, is_local=True).require_shared()
 
 
 MOUNTS = """\

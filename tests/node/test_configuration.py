@@ -97,6 +97,43 @@ def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_
     assert config.document["record"] == {"directory": "/srv/evidence", "size_mib_max": 8}
 
 
+FILE_ARBITER = 'kind = "file"\ndirectory = "{directory}/arbiter"'
+ETCD_ARBITER = 'kind = "etcd"\nmembers = ["http://10.0.0.1:2379", "https://[fd00::1]:2379"]'
+
+
+def test_the_arbiter_is_a_directory_or_a_cluster(write: Callable[[str], Path], tmp_path: Path) -> None:
+    config = configuration.load(write(GOOD))
+    assert (config.arbiter.kind, config.arbiter.place) == ("file", f"{tmp_path}/arbiter")
+    config = configuration.load(write(GOOD.replace(FILE_ARBITER, ETCD_ARBITER + "\ntimeout_ms = 900")))
+    assert (config.arbiter.kind, config.arbiter.place) == ("etcd", "http://10.0.0.1:2379, https://[fd00::1]:2379")
+    assert config.arbiter_timeout_ms == 900
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('kind = "zookeeper"', r"arbiter\.kind: must be 'file' or 'etcd', found 'zookeeper'"),
+        ('kind = "file"', r"arbiter\.directory: missing"),
+        ('kind = "etcd"', r"arbiter\.members: must name at least one member"),
+        ('kind = "etcd"\nmembers = []', r"arbiter\.members: must name at least one member"),
+        ('kind = "etcd"\nmembers = ["10.0.0.1:2379"]', r"arbiter\.members: must be http://HOST:PORT .*'10\.0\.0\.1:"),
+        ('kind = "etcd"\nmembers = ["http://10.0.0.1"]', r"arbiter\.members: must be http://HOST:PORT"),
+        ('kind = "etcd"\nmembers = ["http://10.0.0.1:port"]', r"arbiter\.members: must be http://HOST:PORT"),
+        ('kind = "etcd"\nmembers = ["http://user@10.0.0.1:2379"]', r"arbiter\.members: must be http://HOST:PORT"),
+        (ETCD_ARBITER + '\ndirectory = "/srv"', r"arbiter\.directory: unknown key \(known here: ca_file, "),
+        (ETCD_ARBITER + '\nca_file = "/nothing.pem"', r"arbiter\.ca_file: /nothing\.pem: No such file"),
+        (ETCD_ARBITER + '\nca_file = "{directory}/kv.hvt"', r"arbiter\.ca_file: .*/kv\.hvt: "),
+        (
+            ETCD_ARBITER + '\ncertificate_file = "/own.pem"',
+            r"arbiter\.certificate_file: goes with certificate_key_file",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_arbiter_is_said(write: Callable[[str], Path], change: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        configuration.load(write(GOOD.replace(FILE_ARBITER, change)))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -139,7 +176,6 @@ def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_
         ("lease_ms = 100", "write_bound_ms = 49", r"timing: write_bound_ms must not be below heartbeat_ms;.*=49"),
         ("lease_ms = 100", "heartbeat_ms = 100", r"timing: heartbeat_ms must be below lease_ms"),
         ("lease_ms = 100", "lag_ms = 999", r"timing: lag_ms must not be below 20 times heartbeat_ms .*=999"),
-        ('kind = "file"', 'kind = "dice"', r"arbiter\.kind: must be 'file'"),
         ("[vm]", "[test]\nmutants = []\n[vm]", r"node\.toml: test: only the lab's build takes this table"),
         ("[security]", "[sekurity]", r"security: missing"),
         ("kv.hvt", "gone.hvt", r"vm\.image: .*gone\.hvt is not a file"),

@@ -62,7 +62,7 @@ def test_what_a_configuration_names_is_tried_out(pair: Pair, tmp_path: Path) -> 
     faults = FaultLog(pair.lab, tmp_path / "faults.jsonl")
     for fault, what in (
         (DiskError(pair.lab, host), "disk storage"),
-        (ArbiterUnreachable(pair.lab, [host]), f"arbiter {topology.ARBITER_PATH}"),
+        (ArbiterUnreachable(pair.lab, [host]), f"arbiter file {topology.ARBITER_PATH}"),
     ):
         record = faults.inject(fault)
         can, missing = report_of(host, status=2)

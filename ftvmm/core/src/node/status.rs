@@ -73,7 +73,7 @@ pub fn json(node: &RunningNode) -> Value {
         "suspicion": status.suspicion,
         "not_protected": status.not_protected,
         "peer": { "name": node.config.node.peer, "heard_ms": heard, "session": status.session },
-        "arbiter": { "kind": "file", "last": status.arbiter_last },
+        "arbiter": { "last": status.arbiter_last },
         "halt_reason": status.halt_reason.map(|reason| reason.to_string()),
         "build": BUILD,
         "mutants": node.config.mutants(),

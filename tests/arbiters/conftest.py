@@ -1,0 +1,47 @@
+"""Every kind of arbiter, for the tests that all of them pass; each test has a VM of its own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ftvmm.arbiters import Arbiter
+from tests.arbiters.cluster import ETCD, VM, Cluster
+from tests.arbiters.contender import Address, open_arbiter
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of one member that nobody hurts."""
+    if ETCD is None:
+        pytest.skip("needs Debian's etcd-server")
+    cluster = Cluster(tmp_path_factory.mktemp("etcd"), 1)
+    try:
+        opened = open_arbiter(Address("etcd", cluster.addresses), VM)
+        cluster.await_answers(opened)  # type: ignore[arg-type]
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(params=["file", "etcd"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Address:
+    """Where an arbiter is, for whoever opens it."""
+    if request.param == "file":
+        return Address("file", [str(tmp_path)])
+    return Address("etcd", request.getfixturevalue("cluster").addresses)
+
+
+@pytest.fixture
+def vm() -> str:
+    """A VM that never ran."""
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def opened(address: Address, vm: str) -> Callable[[], Arbiter]:
+    """Opens the arbiter anew, as each node does."""
+    return lambda: open_arbiter(address, vm)

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import TextIO
 
 SOURCE_DATE_EPOCH = 1686355200
 """2023-06-10, the day of bookworm's release: no file in the box is younger, so no two builds differ by their day."""
 END_SECONDS_MAX = 20.0
 """How long an interrupted command may take to undo its mounts."""
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 class BoxFailed(Exception):
@@ -77,18 +77,19 @@ class Commands:
 
 @contextmanager
 def _interrupted_afterwards() -> Iterator[None]:
-    """Lets Ctrl-C wait for the end of a block: a child that starts just then would be nobody's, and stay."""
+    """Lets Ctrl-C and SIGTERM wait for the end of a block: a child that starts just then would be nobody's."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # Ctrl-C interrupts the main thread alone
+        yield  # they interrupt the main thread alone
         return
-    told: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: told.append((number, frame)))
+    told: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: told.append(number)) for number in _INTERRUPTS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if told and callable(before):
-        before(*told[0])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for late in told:
+        signal.raise_signal(late)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

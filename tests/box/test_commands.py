@@ -27,10 +27,12 @@ def test_a_failed_command_ends_in_the_callers_sentence(commands: Commands, tmp_p
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Whoever started these tests in the background has left SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Both signals as the build has them; whoever started these tests in the background has left SIGINT ignored."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -50,8 +52,9 @@ def test_an_interrupted_command_cleans_up_and_nothing_of_it_is_left(commands: Co
 
 
 @pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_command_that_is_interrupted_as_it_starts_is_not_left_behind(
-    commands: Commands, monkeypatch: pytest.MonkeyPatch
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     started: list[int] = []
 
@@ -59,7 +62,7 @@ def test_a_command_that_is_interrupted_as_it_starts_is_not_left_behind(
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             started.append(self.pid)
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -43,7 +43,15 @@ class ControlGroup:
     def create(cls, run_id: str, name: str) -> ControlGroup:
         """Make the group and the ones above it."""
         path = hierarchy() / PARENT / run_id / name
-        path.mkdir(parents=True, exist_ok=True)
+
+        def make() -> bool:
+            # Another run that ends may take the common parent away just then.
+            with contextlib.suppress(FileNotFoundError):
+                path.mkdir(parents=True, exist_ok=True)
+            return path.exists()
+
+        if not wait_until(make, timeout_seconds=5.0, interval_seconds=0.001):
+            raise LabError(f"{path} cannot be made")
         return cls(path)
 
     @property
@@ -126,7 +134,8 @@ def remove_run(run_id: str) -> None:
     except LabError:
         return
     run = root / run_id
-    if run.exists():
+    # Whoever else looks after the run may remove it meanwhile.
+    with contextlib.suppress(FileNotFoundError):
         for group in sorted(path for path in run.iterdir() if path.is_dir()):
             ControlGroup(group).remove()
         ControlGroup(run).remove()

@@ -35,7 +35,7 @@ help:  ## What there is to do here
 	@echo
 	@echo "  make scenarios SCENARIO=\"primary and killed\"   only the scenarios whose names match (pytest's -k)"
 	@echo "  make scenarios ARGS=\"-x -vv\"                   more options for pytest"
-	@echo "  make scenarios JOBS=1                          one lab at a time instead of two"
+	@echo "  make scenarios JOBS=1                          one lab at a time, instead of two under load"
 	@echo "  make PYTHON=/usr/bin/python3.11 setup          another Python"
 	@echo
 	@echo "README.md shows a first failover step by step."

@@ -210,13 +210,14 @@ def _arbiter(table: _Table, vm: str) -> tuple[int, Arbiter]:
     members = table.strings("members")
     if not members:
         raise table.fail("members", "must name at least one member of the cluster, such as http://10.0.0.1:2379")
-    for member in members:
-        _check_member(table, member)
-    ca_file = table.get("ca_file", str, None)
-    own = [table.get(key, str, None) for key in ("certificate_file", "certificate_key_file")]
+    schemes = {_scheme_of(table, member) for member in members}
+    ca_file = _optional_path(table, "ca_file")
+    certificate, key = (_optional_path(table, name) for name in ("certificate_file", "certificate_key_file"))
     table.finish()
-    if (own[0] is None) != (own[1] is None):
+    if (certificate is None) != (key is None):
         raise table.fail("certificate_file", "goes with certificate_key_file")
+    if "https" not in schemes and (ca_file or certificate):
+        raise table.fail("members", "certificates are for members with https://, and none has it")
     # Only who asks etcd waits for what speaks to it.
     from ftvmm.arbiters.etcd import EtcdArbiter  # noqa: PLC0415
 
@@ -226,23 +227,36 @@ def _arbiter(table: _Table, vm: str) -> tuple[int, Arbiter]:
             vm,
             timeout_seconds=timeout_ms / 1000,
             is_local=is_local,
-            ca_file=Path(ca_file) if ca_file else None,
-            certificate_files=(Path(own[0]), Path(own[1])) if own[0] and own[1] else None,
+            ca_file=ca_file,
+            certificate_files=(certificate, key) if certificate and key else None,
         )
     except OSError as error:
-        files = ", ".join(name for name in (ca_file, *own) if name)
-        raise table.fail("ca_file", f"{files}: {error.strerror or error}") from error
+        files = ", ".join(str(file) for file in (ca_file, certificate, key) if file)
+        named = "ca_file" if ca_file else "certificate_file"
+        raise table.fail(named, f"{files}: {error.strerror or error}") from error
     return timeout_ms, arbiter
 
 
-def _check_member(table: _Table, member: str) -> None:
-    address = urlsplit(member)
+def _optional_path(table: _Table, key: str) -> Path | None:
+    value: str | None = table.get(key, str, None)
+    return None if value is None else Path(value)
+
+
+def _scheme_of(table: _Table, member: str) -> str:
+    """Of a member's address. A name would have to be looked up first, for as long as that takes."""
     try:
-        is_address = address.scheme in ("http", "https") and address.hostname and address.port
+        address = urlsplit(member)
+        host = ipaddress.ip_address(address.hostname or "")
+        whole = f"{address.scheme}://{address.netloc}"
+        if address.scheme not in ("http", "https") or not address.port or member != whole or "@" in whole:
+            raise ValueError
+        if host.is_unspecified or host.is_multicast:
+            raise ValueError
     except ValueError:
-        is_address = False
-    if not is_address or address.path or address.query or address.username:
-        raise table.fail("members", f"must be http://HOST:PORT or https://HOST:PORT, found {member!r}")
+        raise table.fail(
+            "members", f"must be http://ADDRESS:PORT or https://ADDRESS:PORT with a numeric address, found {member!r}"
+        ) from None
+    return address.scheme
 
 
 def _virtual_machine(table: _Table) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from ftvmm.configuration import Configuration
 
 # How long one look may take.
 _SECONDS_MAX = 5.0
+# capabilities(7)
+_CAP_NET_ADMIN = 12
 # epoll_pwait2(2), by which a node waits.
 _LINUX_MIN = (5, 11)
 _KVM_MODULES = {"GenuineIntel": "kvm_intel", "AuthenticAMD": "kvm_amd", "HygonGenuine": "kvm_amd"}
@@ -83,13 +85,21 @@ def examine_host() -> tuple[Mapping[str, Any] | None, list[Finding]]:
     return report, findings
 
 
+def _read(path: str) -> str:
+    """A file of /proc, as far as there is one."""
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
 def _kernel() -> Finding:
     release = platform.release()
     found = f"{platform.system()} {release} {platform.machine()}"
     version = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
     if platform.system() == "Linux" and version < _LINUX_MIN:
         return Finding("kernel", found, False, "a node waits by epoll_pwait2: Linux 5.11 or newer", PROTECTION)
-    return Finding("kernel", found)
+    return Finding("kernel", found, needed_for=PROTECTION)
 
 
 def _device(path: str, *, missing: str, needed_for: frozenset[Ability]) -> Finding:
@@ -106,9 +116,8 @@ def _device(path: str, *, missing: str, needed_for: frozenset[Ability]) -> Findi
 
 
 def _kvm_device() -> Finding:
-    cpu_info = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    vendor = match[1] if (match := re.search(r"vendor_id\s*:\s*(\S+)", cpu_info)) else ""
-    module = _KVM_MODULES.get(vendor, "the module of this processor's maker")
+    vendor = match[1] if (match := re.search(r"vendor_id\s*:\s*(\S+)", _read("/proc/cpuinfo"))) else ""
+    module = _KVM_MODULES.get(vendor, "kvm_intel` or `modprobe kvm_amd")
     missing = (
         f"`modprobe {module}`; inside a virtual machine its own host has to allow nested virtualisation, or this "
         "kernel has to have KVM-PVM (kvm_pvm)"
@@ -117,7 +126,15 @@ def _kvm_device() -> Finding:
 
 
 def _tun_device() -> Finding:
-    return _device("/dev/net/tun", missing="`modprobe tun`", needed_for=PROTECTION)
+    finding = _device("/dev/net/tun", missing="`modprobe tun`", needed_for=PROTECTION)
+    match = re.search(r"CapEff:\s*([0-9a-f]+)", _read("/proc/self/status"))
+    if finding.is_well and match and not int(match[1], 16) >> _CAP_NET_ADMIN & 1:
+        found = "readable and writable, and this user may not administer networks"
+        remedy = (
+            "start nodes as root or with CAP_NET_ADMIN, or give their user the interface: `ip tuntap add ... user NAME`"
+        )
+        return Finding("/dev/net/tun", found, False, remedy, frozenset())
+    return finding
 
 
 def _real_time() -> Finding:
@@ -141,30 +158,37 @@ def _real_time() -> Finding:
 
 def examine_node(config: Configuration, report: Mapping[str, Any] | None) -> list[Finding]:
     """Looks whether what a node's configuration names is usable from this host; `report` is `examine_host`'s."""
-    findings: list[Finding] = []
-    running = _running_node(config)
-    if running is not None:
-        findings.append(Finding("node", f"runs here, as {running}", needed_for=PROTECTION))
+    node = _running_node(config)
+    is_running = node is not None
+    findings = [node] if node is not None else []
     virtual_machine = config.document["vm"]
     findings.append(_image(virtual_machine["image"]))
-    findings.append(_memory(virtual_machine["memory_mib"]))
+    if not is_running:
+        findings.append(_memory(virtual_machine["memory_mib"]))
     if (lacking := _lacking_features(virtual_machine["features"], report)) is not None:
         findings.append(lacking)
     findings += (_disk(block) for block in virtual_machine["block"])
-    findings += (_tap(network, is_running=running is not None) for network in virtual_machine["network"])
+    findings += (_tap(network, is_running=is_running) for network in virtual_machine["network"])
     findings.append(_arbiter(config))
-    findings += _addresses(config.document, is_running=running is not None)
+    findings += _addresses(config.document, is_running=is_running)
     return findings
 
 
-def _running_node(config: Configuration) -> str | None:
+def _running_node(config: Configuration) -> Finding | None:
+    """The node that runs with this configuration, and what its pair lacks to be protected; None: there is none."""
     try:
-        return str(control.request(config.control_socket, "status")["role"])
-    except control.ControlError:
+        status = control.request(config.control_socket, "status")
+    except control.ControlError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return Finding("node", str(error), False, "ask as the user that the node runs as", PROTECTION)
         return None
+    found = f"runs here, as {status['role']}"
+    if reason := status["not_protected"]:
+        return Finding("node", f"{found}; not protected: {reason}", False, None, PROTECTION)
+    return Finding("node", found, needed_for=PROTECTION)
 
 
-def _within(what: str, look: Callable[[], Finding]) -> Finding:
+def _within(what: str, look: Callable[[], Finding], seconds: float = _SECONDS_MAX) -> Finding:
     """What a look comes to, or that nothing has come of it in time.
 
     A dead share or disk holds whoever asks it, deaf to every signal, and a process does not end before its last thread:
@@ -176,16 +200,16 @@ def _within(what: str, look: Callable[[], Finding]) -> Finding:
         _look_as_child(writer, look)
     os.close(writer)
     with open(reader, "rb") as answer:
-        if select.select([answer], [], [], _SECONDS_MAX)[0]:
+        if select.select([answer], [], [], seconds)[0]:
             try:
                 result: Finding | str = pickle.load(answer)
-            except EOFError:
+            except (EOFError, pickle.UnpicklingError):
                 result = "whoever looked was ended"
             if isinstance(result, Finding):
                 return result
             return Finding(what, f"cannot be looked at: {result}", False, None, PROTECTION)
     remedy = "it hangs: look at the network to its server, and at the server"
-    return Finding(what, f"gave no answer in {_SECONDS_MAX:g} s", False, remedy, PROTECTION)
+    return Finding(what, f"gave no answer in {seconds:g} s", False, remedy, PROTECTION)
 
 
 def _look_as_child(writer: int, look: Callable[[], Finding]) -> NoReturn:
@@ -204,19 +228,23 @@ def _look_as_child(writer: int, look: Callable[[], Finding]) -> NoReturn:
 
 def _image(path: str) -> Finding:
     what = f"image {path}"
-    try:
-        refused = _core.examine_image(path)["refused"]
-    except _core.CoreError as error:
-        return Finding(what, str(error.args[0]), False, None, PROTECTION)
-    if refused:
-        found = f"{len(refused)} of its instructions are refused, the first at {refused[0]['address']:#x}"
-        return Finding(what, found, False, f"`ftvmm verify {path}` says which and why", PROTECTION)
-    return Finding(what, "every instruction of it can be replayed", needed_for=PROTECTION)
+
+    def look() -> Finding:
+        try:
+            refused = _core.examine_image(path)["refused"]
+        except _core.CoreError as error:
+            return Finding(what, str(error.args[0]), False, None, PROTECTION)
+        if refused:
+            found = f"{len(refused)} of its instructions are refused, the first at {refused[0]['address']:#x}"
+            return Finding(what, found, False, f"`ftvmm verify {path}` says which and why", PROTECTION)
+        return Finding(what, "every instruction of it can be replayed", needed_for=PROTECTION)
+
+    return _within(what, look)
 
 
 def _memory(guest_mib: int) -> Finding:
     what = "memory"
-    match = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
+    match = re.search(r"MemAvailable:\s*(\d+) kB", _read("/proc/meminfo"))
     if match is None:
         return Finding(what, "nothing is known of it", False, None, frozenset())
     available_mib = int(match[1]) // 1024
@@ -276,16 +304,19 @@ def _arbiter(config: Configuration) -> Finding:
             begun = time.monotonic()
             record = arbiter.read()
             took_ms = round((time.monotonic() - begun) * 1000)
-            arbiter.try_out()
+            complaints = arbiter.try_out()
         except (NotSharedError, ArbiterUnreachableError) as error:
             return Finding(what, str(error), False, None, PROTECTION)
         said = f"generation {record.generation} is {record.node}'s" if record.generation else "the VM never ran"
         if took_ms > config.arbiter_timeout_ms:
             found = f"answers in {took_ms} ms, and arbiter.timeout_ms is {config.arbiter_timeout_ms}: {said}"
             return Finding(what, found, False, "a longer timeout_ms, or a faster share", PROTECTION)
-        return Finding(what, f"readable and writable, answers in {took_ms} ms: {said}", needed_for=PROTECTION)
+        found = f"readable and writable, answers in {took_ms} ms: {said}"
+        if complaints:
+            return Finding(what, f"{found}; {'; '.join(complaints)}", False, None, frozenset())
+        return Finding(what, found, needed_for=PROTECTION)
 
-    return _within(what, look)
+    return _within(what, look, _SECONDS_MAX + 3 * config.arbiter_timeout_ms / 1000)
 
 
 def _addresses(document: Mapping[str, Any], *, is_running: bool) -> Iterator[Finding]:
@@ -300,7 +331,8 @@ def _address(what: str, table: Mapping[str, Any], kind: socket.SocketKind, *, is
     listen, peer = table["listen"], table["peer"]
     try:
         with _socket_for(listen, kind) as own:
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if kind is socket.SOCK_STREAM:
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if not is_running:
                 own.bind(_parts(listen))
     except OSError as error:

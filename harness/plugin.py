@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="with --numprocesses: how many labs have a VM under load at a time; the other processes judge meanwhile",
+        help="with --numprocesses: how many labs have a VM under load at a time; others start or judge meanwhile",
     )
 
 

@@ -63,9 +63,10 @@ class FileArbiter:
                 "(`local = true` in [arbiter], where both nodes run on this machine)"
             )
 
-    def try_out(self) -> None:
+    def try_out(self) -> list[str]:
         """See `Arbiter.try_out`."""
-        trial = self._share / f"trial-{secrets.token_hex(8)}"
+        place = self._directory if self._directory.exists() else self._share
+        trial = place / f"trial-{secrets.token_hex(8)}"
         linked = trial.with_suffix(".linked")
         try:
             try:
@@ -76,6 +77,7 @@ class FileArbiter:
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise ArbiterUnreachableError(f"{trial}: {error.strerror}") from error
+        return []
 
     def read(self) -> Record:
         """See `Arbiter.read`."""

@@ -67,8 +67,10 @@ class Arbiter(Protocol):
         """
         ...
 
-    def try_out(self) -> None:
+    def try_out(self) -> list[str]:
         """Do what a claim does, under a name that is no generation's, and remove it again.
+
+        Returns what is not as it should be although a claim would be taken, a sentence each.
 
         Raises:
             ArbiterUnreachableError: a claim would fail here.

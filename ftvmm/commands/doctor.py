@@ -29,7 +29,7 @@ def doctor(config_path: Path | None, as_json: bool) -> int:
     """Try out whether this host can run, record, replay and protect VMs.
 
     Nothing is guessed: a tiny guest is run, and of a configuration the disks are read, the TAP interfaces attached to
-    for a moment, the arbiter's directory written to. What is missing is named, and how to get it.
+    for a moment, the arbiter asked as for a claim. What is missing is named, and how to get it.
 
     \b
     Example: ftvmm doctor --config /etc/ftvmm/node.toml

@@ -19,7 +19,7 @@ _FIND = (
 def find_arguments(image: str, content: bytes) -> list[str]:
     """What Python is given behind `-c` to print where an image holds these bytes, or one half of them: -1: nowhere."""
     half = len(content) // 2
-    return [_FIND, image, *(part.hex() for part in (content, content[:half], content[half:]))]
+    return [_FIND, image, *(part.hex() for part in (content, content[:half], content[half:]) if part)]
 
 
 class KeyValueProbe:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import socket
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from urllib.request import ProxyHandler, Request, build_opener
 
 from ftvmm.arbiters import ArbiterUnreachableError
 from ftvmm.arbiters.etcd import EtcdArbiter
@@ -15,6 +18,7 @@ from harness.lab.waiting import wait_until
 
 ETCD = shutil.which("etcd")
 VM = "0" * 31 + "1"
+_WITHOUT_PROXY = build_opener(ProxyHandler({}))
 # Of etcd's own; a leader that is lost is replaced sooner than by its usual 100 and 1,000.
 _HEARTBEAT_MS, _ELECTION_MS = 50, 500
 
@@ -64,8 +68,30 @@ class Cluster:
                 return True
             return False
 
-        logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in self._directory.glob("*.log"))
-        assert wait_until(answers, timeout_seconds=30), logs
+        assert wait_until(answers, timeout_seconds=30), "\n".join(
+            path.read_text(errors="replace")[-2000:] for path in self._directory.glob("*.log")
+        )
+
+    def post(self, index: int, path: str, body: bytes) -> dict[str, Any]:
+        """What a member says, as etcdctl would hear it."""
+        with _WITHOUT_PROXY.open(Request(f"{self.addresses[index]}{path}", body), timeout=10) as answer:
+            said: dict[str, Any] = json.load(answer)
+        return said
+
+    def leader(self) -> int:
+        """The member that leads the others."""
+        found: list[int] = []
+
+        def is_found() -> bool:
+            for index in range(len(self.addresses)):
+                with suppress(OSError):
+                    status = self.post(index, "/v3/maintenance/status", b"{}")
+                    if status.get("leader") == status["header"]["member_id"]:
+                        found.append(index)
+            return bool(found)
+
+        assert wait_until(is_found, timeout_seconds=30)
+        return found[0]
 
     def signal(self, index: int, number: signal.Signals) -> None:
         """KILL, STOP or CONT for a member."""

@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from ftvmm.arbiters import Arbiter
+from ftvmm.arbiters.etcd import EtcdArbiter
 from tests.arbiters.cluster import ETCD, VM, Cluster
-from tests.arbiters.contender import Address, open_arbiter
+from tests.arbiters.contender import TIMEOUT_SECONDS, Address, open_arbiter
+
+
+@contextmanager
+def running(directory: Path, members: int) -> Iterator[Cluster]:
+    """A cluster that answers."""
+    if ETCD is None:
+        pytest.skip("needs Debian's etcd-server")
+    cluster = Cluster(directory, members)
+    try:
+        cluster.await_answers(EtcdArbiter(cluster.addresses, VM, timeout_seconds=TIMEOUT_SECONDS))
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster of one member that nobody hurts."""
-    if ETCD is None:
-        pytest.skip("needs Debian's etcd-server")
-    cluster = Cluster(tmp_path_factory.mktemp("etcd"), 1)
-    try:
-        opened = open_arbiter(Address("etcd", cluster.addresses), VM)
-        cluster.await_answers(opened)  # type: ignore[arg-type]
+    with running(tmp_path_factory.mktemp("etcd"), 1) as cluster:
         yield cluster
-    finally:
-        cluster.stop()
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of three members, to be hurt."""
+    with running(tmp_path / "etcd", 3) as cluster:
+        yield cluster
 
 
 @pytest.fixture(params=["file", "etcd"])

@@ -1,7 +1,7 @@
 """Somebody who claims one generation after the other.
 
-As a program: `python -m tests.arbiters.contender KIND PLACES VM NAME FIRST LAST BEGIN`. Generation FIRST is
-claimed at the moment BEGIN of CLOCK_MONOTONIC, the others after it, so that contenders meet at each. An answer is
+As a program: `python -m tests.arbiters.contender KIND PLACES VM NAME FIRST LAST BEGIN`. Generation 0's
+moment is BEGIN of CLOCK_MONOTONIC, the others' come after it, and contenders meet at each. An answer is
 printed when it is known, whole or not at all: one who is killed has said nothing wrong.
 """
 
@@ -19,7 +19,9 @@ from ftvmm.arbiters import Arbiter, ArbiterUnreachableError, FileArbiter
 from ftvmm.arbiters.etcd import EtcdArbiter
 
 TIMEOUT_SECONDS = 3.0
-RACE_SECONDS = 0.004
+RACE_SECONDS = 0.006
+# A contender that is started now is there before this many races are over.
+RACES_TO_START = 60
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def main(kind: str, places: str, vm: str, name: str, first: str, last: str, begi
     arbiter = open_arbiter(Address(kind, places.split(",")), vm)
     incarnation = random.getrandbits(64)
     for generation in range(int(first), int(last) + 1):
-        moment = float(begin) + (generation - int(first)) * RACE_SECONDS + random.random() * 0.0005
+        moment = float(begin) + generation * RACE_SECONDS + random.random() * 0.0005
         time.sleep(max(0.0, moment - time.monotonic()))
         try:
             record = arbiter.ask(generation=generation, incarnation=incarnation, node=name)

@@ -10,42 +10,31 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.request import Request, urlopen
 
 import pytest
 
 from ftvmm.arbiters import ArbiterUnreachableError, NotSharedError, Record
 from ftvmm.arbiters.etcd import EtcdArbiter
 from harness.lab.waiting import wait_until
-from tests.arbiters.cluster import ETCD, Cluster
+from tests.arbiters.cluster import ETCD, Cluster, free_ports
+from tests.arbiters.contender import TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.skipif(ETCD is None, reason="needs Debian's etcd-server")
-TIMEOUT_SECONDS = 3.0
 
 
 def arbiter_of(cluster: Cluster, vm: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> EtcdArbiter:
     return EtcdArbiter(cluster.addresses, vm, timeout_seconds=timeout_seconds)
 
 
-@pytest.fixture
-def three(tmp_path: Path, vm: str) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path / "etcd", 3)
-    try:
-        cluster.await_answers(arbiter_of(cluster, vm))
-        yield cluster
-    finally:
-        cluster.stop()
-
-
 def put(cluster: Cluster, vm: str, generation: int, value: str) -> None:
     """As somebody does with etcdctl."""
     pair = {"key": f"/ftvmm/{vm}/generation-{generation:08d}", "value": value}
     body = json.dumps({name: base64.b64encode(text.encode()).decode() for name, text in pair.items()})
-    with urlopen(Request(f"{cluster.addresses[0]}/v3/kv/put", body.encode()), timeout=10):
-        pass
+    cluster.post(0, "/v3/kv/put", body.encode())
 
 
 def asked_until_answered(arbiter: EtcdArbiter, **claim: int | str) -> Record:
@@ -66,7 +55,7 @@ def asked_until_answered(arbiter: EtcdArbiter, **claim: int | str) -> Record:
 def test_a_cluster_goes_on_without_its_leader(three: Cluster, vm: str) -> None:
     arbiter = arbiter_of(three, vm)
     arbiter.ask(generation=1, incarnation=1, node="a")
-    leader = leader_of(three)
+    leader = three.leader()
     three.signal(leader, signal.SIGKILL)
     assert asked_until_answered(arbiter, generation=2, incarnation=2, node="b") == Record(2, 2, "b")
     three.start(leader)
@@ -77,21 +66,12 @@ def test_a_cluster_goes_on_without_its_leader(three: Cluster, vm: str) -> None:
     assert returned.ask(generation=2, incarnation=3, node="c") == Record(2, 2, "b")
 
 
-def leader_of(cluster: Cluster) -> int:
-    for index, address in enumerate(cluster.addresses):
-        with urlopen(Request(f"{address}/v3/maintenance/status", b"{}"), timeout=10) as answer:
-            status = json.load(answer)
-        if status["leader"] == status["header"]["member_id"]:
-            return index
-    raise AssertionError("no leader")
-
-
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
 def test_a_member_without_a_majority_answers_nothing(three: Cluster, vm: str, number: signal.Signals) -> None:
     """Not even what it knows: the others may have gone on without it."""
     arbiter = arbiter_of(three, vm, timeout_seconds=1.5)
     arbiter.ask(generation=1, incarnation=1, node="a")
-    leader = leader_of(three)
+    leader = three.leader()
     for other in {0, 1, 2} - {leader}:
         three.signal(other, number)
     for call in (arbiter.read, lambda: arbiter.ask(generation=2, incarnation=2, node="b"), arbiter.try_out):
@@ -107,11 +87,8 @@ def test_a_member_without_a_majority_answers_nothing(three: Cluster, vm: str, nu
 
 
 def test_a_lost_answer_is_settled_by_reading(cluster: Cluster, vm: str) -> None:
-    host, port = cluster.addresses[0].removeprefix("http://").split(":")
-
-    def forward(body: bytes, path: str) -> bytes | None:
-        with urlopen(Request(f"http://{host}:{port}{path}", body), timeout=10):
-            return None
+    def forward(body: bytes, path: str) -> None:
+        cluster.post(0, path, body)
 
     with answering(forward) as address:
         deaf = EtcdArbiter([address], vm, timeout_seconds=TIMEOUT_SECONDS)
@@ -119,6 +96,16 @@ def test_a_lost_answer_is_settled_by_reading(cluster: Cluster, vm: str) -> None:
             deaf.ask(generation=1, incarnation=7, node="a")
     assert arbiter_of(cluster, vm).read() == Record(1, 7, "a")
     assert arbiter_of(cluster, vm).ask(generation=1, incarnation=8, node="b") == Record(1, 7, "a")
+
+
+def test_a_claim_that_may_have_been_taken_is_not_made_with_another_member(cluster: Cluster, vm: str) -> None:
+    """The other might be of another cluster, where nobody has it: two would win."""
+    with answering(lambda *_: None) as address:
+        arbiter = EtcdArbiter([address, *cluster.addresses], vm, timeout_seconds=TIMEOUT_SECONDS)
+        with pytest.raises(ArbiterUnreachableError):
+            arbiter.ask(generation=1, incarnation=7, node="a")
+        assert arbiter_of(cluster, vm).read() == Record(0, 0, "")
+        assert arbiter.ask(generation=1, incarnation=7, node="a") == Record(1, 7, "a"), "it begins with the other now"
 
 
 class answering:
@@ -178,15 +165,60 @@ def test_what_etcd_never_says_is_no_answer(said: bytes, vm: str) -> None:
 def test_who_takes_a_connection_and_says_nothing_is_given_up(vm: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         arbiter = EtcdArbiter([f"http://127.0.0.1:{silent.getsockname()[1]}"], vm, timeout_seconds=0.2)
-        with pytest.raises(ArbiterUnreachableError, match="timed out"):
+        with pytest.raises(ArbiterUnreachableError, match=r"no whole answer in 0\.2 s"):
             arbiter.read()
 
 
-def test_a_dead_member_costs_no_answer(cluster: Cluster, vm: str) -> None:
+def test_who_says_a_little_at_a_time_is_given_up(vm: str) -> None:
+    """A timeout of sockets begins anew with each byte."""
+    over = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            while not over.wait(0.02):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dripping = threading.Thread(target=drip, args=(server,))
+        dripping.start()
+        arbiter = EtcdArbiter([f"http://127.0.0.1:{server.getsockname()[1]}"], vm, timeout_seconds=0.5)
+        with pytest.raises(ArbiterUnreachableError, match=r"no whole answer in 0\.5 s"):
+            arbiter.read()
+        over.set()
+        dripping.join()
+
+
+def test_a_member_that_cannot_be_reached_costs_no_answer(cluster: Cluster, vm: str) -> None:
+    [port] = free_ports(1)
+    arbiter = EtcdArbiter([f"http://127.0.0.1:{port}", *cluster.addresses], vm, timeout_seconds=TIMEOUT_SECONDS)
+    assert arbiter.ask(generation=1, incarnation=1, node="a") == Record(1, 1, "a")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         members = [f"http://127.0.0.1:{silent.getsockname()[1]}", *cluster.addresses]
-        arbiter = EtcdArbiter(members, vm, timeout_seconds=1)
-        assert arbiter.ask(generation=1, incarnation=1, node="a") == Record(1, 1, "a")
+        assert EtcdArbiter(members, vm, timeout_seconds=1).read() == Record(1, 1, "a")
+
+
+def test_what_is_wrong_with_a_member_is_told_by_trying_out(cluster: Cluster, tmp_path: Path, vm: str) -> None:
+    [port] = free_ports(1)
+    dead = f"http://127.0.0.1:{port}"
+    arbiter = EtcdArbiter([*cluster.addresses, dead], vm, timeout_seconds=TIMEOUT_SECONDS)
+    assert [dead in complaint for complaint in arbiter.try_out()] == [True]
+    # Two that were merely started have one cluster number, if their peers have the same addresses and a token.
+    other = Cluster(tmp_path / "other", 1, "--initial-cluster-token", "another")
+    try:
+        other.await_answers(arbiter_of(other, vm))
+        with pytest.raises(ArbiterUnreachableError, match="is of another cluster"):
+            EtcdArbiter([*cluster.addresses, *other.addresses], vm, timeout_seconds=TIMEOUT_SECONDS).try_out()
+    finally:
+        other.stop()
+
+
+def test_a_cluster_that_has_not_the_generation_before_wins_nobody_anything(cluster: Cluster, vm: str) -> None:
+    """It never heard of the VM, or was wiped since it was read."""
+    with pytest.raises(ArbiterUnreachableError, match="the one before it is not there"):
+        arbiter_of(cluster, vm).ask(generation=2, incarnation=1, node="a")
+    assert arbiter_of(cluster, vm).read() == Record(0, 0, "")
 
 
 @pytest.mark.parametrize("value", ["", "{", "[]", '{"generation": 9, "incarnation": 1, "node": "a"}'])
@@ -212,9 +244,15 @@ def test_members_of_two_clusters_are_no_arbiter(cluster: Cluster, tmp_path: Path
         other.await_answers(arbiter_of(other, vm))
         arbiter = EtcdArbiter([*other.addresses, *cluster.addresses], vm, timeout_seconds=TIMEOUT_SECONDS)
         arbiter.ask(generation=1, incarnation=1, node="a")
-        other.signal(0, signal.SIGKILL)
+        other.signal(0, signal.SIGSTOP)
+        for _ in range(2):
+            with pytest.raises(ArbiterUnreachableError):
+                arbiter.ask(generation=2, incarnation=1, node="a")
         with pytest.raises(ArbiterUnreachableError, match="belongs to the cluster"):
-            arbiter.ask(generation=2, incarnation=1, node="a")
+            arbiter.read()
+        other.signal(0, signal.SIGCONT)
+        other.await_answers(arbiter)
+        assert arbiter.read().node == "a", "the wrong one does not keep the right one from being asked"
     finally:
         other.stop()
 
@@ -222,7 +260,7 @@ def test_members_of_two_clusters_are_no_arbiter(cluster: Cluster, tmp_path: Path
 def test_a_cluster_on_loopback_is_no_other_hosts(cluster: Cluster, vm: str) -> None:
     with pytest.raises(NotSharedError, match="no other host can reach"):
         arbiter_of(cluster, vm).require_shared()
-    EtcdArbiter(["http://localhost:1"], vm, timeout_seconds=1, is_local=True).require_shared()
+    EtcdArbiter(["http://[::1]:1"], vm, timeout_seconds=1, is_local=True).require_shared()
     EtcdArbiter(["http://127.0.0.1:1", "http://10.0.0.1:1"], vm, timeout_seconds=1).require_shared()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ftvmm.arbiters import Arbiter, Record
-from tests.arbiters.contender import Address, open_arbiter
+from tests.arbiters.contender import RACE_SECONDS, RACES_TO_START, Address, open_arbiter
 
 RACES = 1000
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def test_asking_again_gives_the_same_answer(opened: Callable[[], Arbiter]) -> No
 
 
 def test_the_newest_generation_is_read(opened: Callable[[], Arbiter]) -> None:
-    for generation in (1, 2, 9, 10, 11, 100):
+    for generation in range(1, 12):
         opened().ask(generation=generation, incarnation=(1 << 64) - generation, node="a")
         assert opened().read() == Record(generation, (1 << 64) - generation, "a")
 
@@ -77,7 +77,7 @@ def test_no_race_has_two_winners_and_no_killed_contender_takes_a_win_back(addres
     """Two processes race for each of many generations, and a third is killed at any moment and comes back."""
     open_arbiter(address, vm).ask(generation=1, incarnation=1, node="first")
     first, last = 2, RACES + 1
-    begin = time.monotonic() + 1
+    begin = time.monotonic() + RACES_TO_START * RACE_SECONDS
     racers = [start_contender(address, vm, name, first, last, begin) for name in ("a", "b")]
     said: list[Record] = []
 
@@ -92,7 +92,8 @@ def test_no_race_has_two_winners_and_no_killed_contender_takes_a_win_back(addres
     deaths = 0
     while any(racer.poll() is None for racer in racers):
         reached = max((record.generation for record in list(said)), default=first)
-        victim = start_contender(address, vm, f"victim-{deaths}", reached, last, time.monotonic())
+        # Ahead of the others, which it meets at the races' moments.
+        victim = start_contender(address, vm, f"victim-{deaths}", reached + RACES_TO_START, last, begin)
         assert victim.stdout is not None
         before = [victim.stdout.readline() for _ in range(random.randrange(1, 20))]
         victim.kill()
@@ -110,5 +111,5 @@ def test_no_race_has_two_winners_and_no_killed_contender_takes_a_win_back(addres
     assert sorted(owners) == list(range(first, last + 1)), "every race was decided"
     assert {generation: who for generation, who in owners.items() if len(who) > 1} == {}
     assert deaths > 0
-    assert len({node for who in owners.values() for _, node in who}) > 1, "nobody wins them all"
+    assert {"a", "b"} <= {node for who in owners.values() for _, node in who}, "they met, and neither won every race"
     assert open_arbiter(address, vm).read().generation == last

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,21 +11,9 @@ import pytest
 from ftvmm.arbiters.etcd import EtcdArbiter
 from harness.lab.waiting import wait_until
 from tests.arbiters.cluster import ETCD, Cluster
-from tests.node.local_pair import LocalPair, start, status_of
+from tests.node.local_pair import VM, LocalPair, start, status_of
 
 pytestmark = pytest.mark.skipif(ETCD is None, reason="needs Debian's etcd-server")
-# As in tests/node/local_pair.py.
-VM = "6f1c2a4e000040008000000000000001"
-
-
-@pytest.fixture
-def three(tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path / "etcd", 3)
-    try:
-        cluster.await_answers(EtcdArbiter(cluster.addresses, VM, timeout_seconds=3))
-        yield cluster
-    finally:
-        cluster.stop()
 
 
 def role_of(config: Path) -> str:

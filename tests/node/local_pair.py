@@ -13,9 +13,10 @@ from ftvmm import control
 from tests.arbiters.cluster import free_ports
 
 ROOT = Path(__file__).parents[2]
+VM = "6f1c2a4e000040008000000000000001"
 FILE = """
 [vm]
-uuid = "6f1c2a4e-0000-4000-8000-000000000001"
+uuid = "{vm}"
 image = "{image}"
 arguments = {arguments}
 [node]
@@ -79,6 +80,7 @@ class LocalPair:
         ):
             config.parent.mkdir()
             text = FILE.format(
+                vm=VM,
                 image=ROOT / "ftvmm" / "guests" / "images" / "compute.hvt",
                 arguments=json.dumps(list(arguments)),
                 name=config.parent.name,

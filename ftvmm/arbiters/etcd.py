@@ -31,6 +31,8 @@ from ftvmm.arbiters.interface import ArbiterUnreachableError, NotSharedError, Re
 
 _ANSWER_BYTES_MAX = 1 << 20
 _GENERATION_DIGITS = 8
+# What a member's failure may end in, whatever it says.
+_FAILURES = (OSError, http.client.HTTPException, ValueError, RecursionError)
 _RANGE, _TRANSACTION, _DELETE = "/v3/kv/range", "/v3/kv/txn", "/v3/kv/deleterange"
 
 
@@ -89,7 +91,7 @@ class EtcdArbiter:
             for member in sorted(self._members):
                 try:
                     found = _pairs(self._post(member, _RANGE, {"key": _packed(key)}, self._timeout_seconds))
-                except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
+                except _FAILURES as error:
                     complaints.append(f"{member} does not serve: {_in_words(error)}")
                     continue
                 if not found:
@@ -173,7 +175,7 @@ class EtcdArbiter:
             try:
                 answer = self._post(member, path, body, remaining_seconds)
                 self._check_cluster(answer)
-            except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
+            except _FAILURES as error:
                 failures.append(f"{member}: {_in_words(error)}")
                 if path == _TRANSACTION and not isinstance(error, _NotConnectedError):
                     # Whoever asks again begins with another.

@@ -5,6 +5,9 @@
 pub mod determinism;
 pub mod devices;
 pub mod execution;
+#[cfg(test)]
+#[path = "../tests/guest/mod.rs"]
+mod guest;
 pub mod image;
 mod lab;
 mod lock;

@@ -6,13 +6,14 @@ use _core::determinism::HostTrait;
 use _core::image::Image;
 use _core::machine::{
     Answer, DeviceConfig, Feature, HostKind, HypercallResult, Instruction, Machine, MachineConfig, MachineError,
-    Request, TrapReport,
+    MachineState, PageSet, Request, TrapReport,
 };
 use guest::{
     CODE, DATA, Device, NOTES, halt_with, hypercall, image, image_of, store, with_symbols, with_thread_record,
 };
 use iced_x86::code_asm::{
-    CodeAssembler, dword_ptr, dx, eax, ebx, ecx, edx, ptr, qword_ptr, r9, rax, rbx, rcx, rdx, rsp, word_ptr,
+    CodeAssembler, dword_ptr, dx, eax, ebx, ecx, edx, ptr, qword_ptr, r9, rax, rbx, rcx, rdx, rsp, st0, st1, word_ptr,
+    xmm0, xmm1,
 };
 use proptest::prelude::*;
 
@@ -561,4 +562,138 @@ proptest! {
             Err(error) => prop_assert!(false, "{}", error),
         }
     }
+}
+
+const ROUNDS: i32 = 6;
+const CLOCK: u64 = DATA + 0x100;
+const COUNTED: u64 = DATA + 0x2000;
+
+/// Asks for the time again and again. What it has gathered is in every kind of register: a flag is kept over each request, sums are in XMM0 and on
+/// the x87's stack, and the count is in memory as well. In the end it prints them.
+fn gathers(a: &mut CodeAssembler) {
+    a.xor(rbx, rbx).unwrap();
+    a.pxor(xmm0, xmm0).unwrap();
+    a.fldz().unwrap();
+    let mut round = a.create_label();
+    a.set_label(&mut round).unwrap();
+    a.stc().unwrap();
+    hypercall(a, 1, CLOCK);
+    a.adc(rbx, 0).unwrap();
+    a.mov(rcx, CLOCK).unwrap();
+    a.movq(xmm1, qword_ptr(rcx)).unwrap();
+    a.paddq(xmm0, xmm1).unwrap();
+    a.fild(qword_ptr(rcx)).unwrap();
+    a.faddp(st1, st0).unwrap();
+    a.mov(rcx, COUNTED).unwrap();
+    a.mov(qword_ptr(rcx), rbx).unwrap();
+    a.cmp(rbx, ROUNDS).unwrap();
+    a.jne(round).unwrap();
+    a.movq(qword_ptr(rcx + 8), xmm0).unwrap();
+    a.fstp(qword_ptr(rcx + 16)).unwrap();
+    store(a, DATA + 0x200, COUNTED);
+    store(a, DATA + 0x208, 24);
+    hypercall(a, 2, DATA + 0x200);
+    halt_with(a, COUNTED);
+}
+
+/// Goes on to the next request; what was asked is answered by its number.
+fn go_on(machine: &mut Machine, asked: &mut u64) -> Request {
+    match machine.asked() {
+        Some(Request::Walltime) => {
+            *asked += 1;
+            machine.answer(&Answer::Walltime { nanoseconds: 1000 + *asked * *asked }).unwrap();
+        }
+        Some(_) => machine.answer(&Answer::Done).unwrap(),
+        None => {}
+    }
+    machine.run().unwrap()
+}
+
+/// All that is left of a guest's life: its requests, and what it is in the end.
+fn rest_of(mut machine: Machine, mut asked: u64) -> (Vec<Request>, String) {
+    let mut requests = Vec::new();
+    loop {
+        let request = go_on(&mut machine, &mut asked);
+        requests.push(request.clone());
+        if let Request::Halt { .. } = request {
+            return (requests, format!("{} {}", machine.fingerprint(), machine.state_digest()));
+        }
+    }
+}
+
+fn copy_pages(from: &Machine, mut pages: PageSet, to: &mut Machine) {
+    while let Some(page) = pages.take_from(0) {
+        to.restore_page(page, from.page(page).unwrap()).unwrap();
+    }
+}
+
+/// Everything else goes as it does over the network.
+fn copy_state(from: &mut Machine, to: &mut Machine) {
+    let written = serde_json::to_vec(&from.state().unwrap()).unwrap();
+    let state: MachineState = serde_json::from_slice(&written).unwrap();
+    assert_eq!(state.fingerprint(), from.fingerprint());
+    to.restore(&state).unwrap();
+    assert_eq!(to.asked(), from.asked());
+}
+
+#[test]
+fn a_guest_goes_on_in_another_machine_from_any_of_its_requests() {
+    let whole = rest_of(machine(gathers), 0);
+    let Request::Console { data } = &whole.0[ROUNDS as usize] else { panic!("{whole:?}") };
+    let sum: u64 = (1..=ROUNDS as u64).map(|asked| 1000 + asked * asked).sum();
+    let gathered = [(ROUNDS as u64).to_le_bytes(), sum.to_le_bytes(), (sum as f64).to_le_bytes()].concat();
+    assert_eq!(*data, gathered);
+    for requests in 1..=ROUNDS as usize {
+        let (mut here, mut there, mut asked) = (machine(gathers), machine(gathers), 0);
+        for _ in 0..requests {
+            go_on(&mut here, &mut asked);
+        }
+        copy_pages(&here, here.writable_pages(), &mut there);
+        copy_state(&mut here, &mut there);
+        assert_eq!(here.state_digest(), there.state_digest());
+        let rest = (whole.0[requests..].to_vec(), whole.1.clone());
+        assert_eq!(rest_of(there, asked), rest, "carried");
+        assert_eq!(rest_of(here, asked), rest, "left where it was");
+    }
+}
+
+#[test]
+fn what_is_written_is_known_to_the_page_whoever_wrote_it() {
+    let (mut here, mut there, mut asked) = (machine(gathers), machine(gathers), 0);
+    go_on(&mut here, &mut asked);
+    assert!(here.written().is_err(), "nothing is noted yet");
+    here.track_writes().unwrap();
+    assert!(here.written().unwrap().is_empty());
+    copy_pages(&here, here.writable_pages(), &mut there);
+    for _ in 0..2 {
+        go_on(&mut here, &mut asked);
+        let mut expected = PageSet::default();
+        // The time is written by the VMM alone, the count by the guest alone.
+        [CLOCK, COUNTED].into_iter().for_each(|address| expected.insert((address >> 12) as usize));
+        let written = here.written().unwrap();
+        let numbers = |mut pages: PageSet| std::iter::from_fn(move || pages.take_from(0)).collect::<Vec<_>>();
+        assert_eq!(numbers(written.clone()), numbers(expected));
+        copy_pages(&here, written, &mut there);
+    }
+    copy_state(&mut here, &mut there);
+    assert_eq!(here.state_digest(), there.state_digest());
+    here.stop_tracking_writes().unwrap();
+    assert_eq!(rest_of(there, asked), rest_of(here, asked));
+}
+
+#[test]
+fn only_a_guest_that_waits_for_an_input_is_carried_and_only_into_a_new_machine() {
+    let (mut here, mut asked) = (machine(gathers), 0);
+    assert!(here.state().is_err(), "it has not run");
+    go_on(&mut here, &mut asked);
+    let state = here.state().unwrap();
+    assert!(here.restore(&state).is_err(), "it has run");
+    while !matches!(go_on(&mut here, &mut asked), Request::Console { .. }) {}
+    assert!(here.state().is_err(), "its output is not taken");
+    let page = [0x90; 4096];
+    let mut there = machine(gathers);
+    for address in [CODE, NOTES, 0, MEMORY_BYTES, 1 << 32] {
+        assert_eq!(there.restore_page((address >> 12) as usize, &page), None, "{address:#x}");
+    }
+    assert_eq!(there.restore_page(usize::MAX, &page), None);
 }

@@ -137,10 +137,12 @@ fn outputs() -> Vec<Value> {
     ]
 }
 
-/// The last line without its fingerprint, which the outcome has too.
+/// The last line without its fingerprint, which the outcome has too, and without the state, which is there where the guest waits for an input.
 fn split_end(mut lines: Vec<Value>) -> (Vec<Value>, Value, String) {
     let mut end = lines.pop().unwrap();
     let fingerprint = end.as_object_mut().unwrap().remove("fingerprint").unwrap();
+    let state = end.as_object_mut().unwrap().remove("state").unwrap();
+    assert!(state.is_string() || end["end"] != "log-ended", "{end}");
     (lines, end, fingerprint.as_str().unwrap().to_owned())
 }
 

@@ -52,16 +52,18 @@ impl Outputs {
         &mut self,
         outcome: &Result<Outcome, ExecutionError>,
         fingerprint: Fingerprint,
+        state: Option<Fingerprint>,
     ) -> Result<(), ExecutionError> {
         let (end, position, reason) = match outcome {
             Ok(outcome) => (outcome.ending.word(), outcome.position, Value::Null),
             Err(ExecutionError::Divergence { position, reason }) => ("diverged", *position, reason.as_str().into()),
             Err(_) => return self.flush(),
         };
-        let (outputs, fingerprint) = (self.count, fingerprint.to_string());
+        let (outputs, fingerprint, state) = (self.count, fingerprint.to_string(), state.map(|state| state.to_string()));
         self.line(|| {
             json!({
-                "end": end, "position": position, "outputs": outputs, "fingerprint": fingerprint, "reason": reason,
+                "end": end, "position": position, "outputs": outputs, "fingerprint": fingerprint, "state": state,
+                "reason": reason,
             })
         })?;
         self.flush()

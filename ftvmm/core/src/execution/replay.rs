@@ -18,7 +18,9 @@ pub fn replay(
 ) -> Result<Outcome, ExecutionError> {
     let outcome = replay_all(machine, recorded, outputs, interruption);
     let outcome = outcome.map_err(|error| with_host(error, recorded.other_host.as_deref()));
-    outputs.end(&outcome, machine.fingerprint())?;
+    // As a primary's that stops here for a joiner, where it waits for an input.
+    let state = if machine.asked().is_some() { Some(machine.carried_digest()?) } else { None };
+    outputs.end(&outcome, machine.fingerprint(), state)?;
     outcome
 }
 

@@ -255,14 +255,11 @@ fn name_of(vector: u8) -> &'static str {
 }
 
 #[cfg(test)]
-#[path = "../../tests/guest/mod.rs"]
-mod guest;
-
-#[cfg(test)]
 mod tests {
     use super::super::MachineConfig;
     use super::super::monitor::IDT_ADDRESS;
     use super::*;
+    use crate::guest;
     use crate::image::Image;
     use crate::machine::monitor::MONITOR_ADDRESS;
 

@@ -1,5 +1,7 @@
 //! Hypercalls: structures in guest memory on one side, requests and answers on the other. See `hvt_abi.h` of Solo5.
 
+use serde::{Deserialize, Serialize};
+
 use super::memory::GuestMemory;
 use super::monitor::HYPERCALL_PORT;
 use super::request::{
@@ -22,7 +24,7 @@ pub(super) enum Decoded {
 }
 
 /// Where an answer goes: the hypercall's own structure, and the buffer that it names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Place {
     pub structure: u64,
     pub data: u64,

@@ -6,6 +6,7 @@
 use vm_memory::mmap::MmapRegion;
 
 use super::MachineError;
+use super::snapshot::PageSet;
 
 pub(super) const PAGE_BYTES: u64 = 4096;
 /// Below, nothing is mapped: a null pointer traps.
@@ -29,6 +30,8 @@ impl Access {
 pub(super) struct GuestMemory {
     region: MmapRegion,
     pages: Vec<Access>,
+    /// The pages written on the guest's behalf, as long as that is tracked.
+    written: Option<PageSet>,
 }
 
 impl GuestMemory {
@@ -36,7 +39,7 @@ impl GuestMemory {
     pub fn new(bytes: u64) -> Result<GuestMemory, MachineError> {
         let region = MmapRegion::new(bytes as usize)
             .map_err(|error| MachineError::Memory { bytes, reason: error.to_string() })?;
-        Ok(GuestMemory { region, pages: vec![Access::default(); (bytes / PAGE_BYTES) as usize] })
+        Ok(GuestMemory { region, pages: vec![Access::default(); (bytes / PAGE_BYTES) as usize], written: None })
     }
 
     pub fn bytes(&self) -> u64 {
@@ -85,7 +88,21 @@ impl GuestMemory {
     /// The same to be written, or `None` where the guest may not write all of it.
     pub fn write(&mut self, address: u64, length: u64) -> Option<&mut [u8]> {
         self.allowed(address, length, |access| access.writable)?;
+        if let Some(written) = &mut self.written {
+            (address / PAGE_BYTES..(address + length).div_ceil(PAGE_BYTES))
+                .for_each(|page| written.insert(page as usize));
+        }
         self.all_mut().get_mut(address as usize..(address + length) as usize)
+    }
+
+    /// Notes from now on what is written on the guest's behalf, or notes nothing any more.
+    pub fn track_writes(&mut self, tracked: bool) {
+        self.written = tracked.then(PageSet::default);
+    }
+
+    /// The pages noted since the last call.
+    pub fn take_written(&mut self) -> PageSet {
+        self.written.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Whether the guest may write all of `address..address + length`.

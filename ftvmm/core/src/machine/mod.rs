@@ -15,6 +15,7 @@ mod monitor;
 mod page_tables;
 mod registers;
 mod request;
+mod snapshot;
 mod starvation;
 mod vcpu;
 
@@ -28,6 +29,7 @@ pub use kicker::{Kicker, leave_guest_from_signal_handler};
 pub use request::{
     Answer, BLOCK_TRANSFER_BYTES_MAX, CONSOLE_BYTES_MAX, ETHERNET_HEADER_BYTES, HypercallResult, Instruction, Request,
 };
+pub use snapshot::{MachineState, Page, PageSet, StateDigest};
 pub use starvation::Starvation;
 pub use vcpu::VcpuSetup;
 

@@ -1,5 +1,7 @@
 //! What a guest asks for and what it is told: the border between a machine and whoever drives it.
 
+use serde::{Deserialize, Serialize};
+
 /// The largest block transfer of one hypercall; a longer one is answered EINVAL.
 pub const BLOCK_TRANSFER_BYTES_MAX: u32 = 1 << 20;
 /// The longest console output of one hypercall; a longer one stops the guest with a report.
@@ -10,7 +12,7 @@ pub const ETHERNET_HEADER_BYTES: u32 = 14;
 /// A question or an output of the guest; pointers and lengths are already checked against guest memory.
 ///
 /// `device` is the device's index in the image's manifest, which is the guest's handle for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Input: nanoseconds since the epoch.
     Walltime,
@@ -74,7 +76,7 @@ impl Request {
 }
 
 /// A non-deterministic instruction whose result is an input. Registers are numbered as in the encoding (0 = RAX).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Instruction {
     Rdtsc,
     Rdtscp,

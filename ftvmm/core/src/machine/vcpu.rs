@@ -1,10 +1,12 @@
 //! The vCPU: entering the guest, leaving it, and its registers.
 
+use std::ops::Range;
+
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment,
-    kvm_userspace_memory_region,
+    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, Msrs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs,
+    kvm_segment, kvm_userspace_memory_region, kvm_xsave,
 };
-use kvm_ioctls::{Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
 
 use super::kicker::Kicker;
 use super::memory::GuestMemory;
@@ -31,10 +33,35 @@ const MSR_LSTAR: u32 = 0xc000_0082;
 const X87_CONTROL_WORD: u16 = 0x37f;
 /// All SIMD exceptions masked.
 const MXCSR: u32 = 0x1f80;
+/// The legacy area of XSAVE up to XMM15: Intel SDM volume 1, 13.4.1.
+const FLOATING_POINT_BYTES: usize = 416;
+/// What is in it.
+const MXCSR_BYTES: Range<usize> = 24..28;
+const MXCSR_MASK: Range<usize> = 28..32;
+const X87_REGISTERS: Range<usize> = 32..160;
+/// Which parts of an area are in use, and the two that are here: 13.4.2.
+const XSTATE_BV: Range<usize> = 512..520;
+const X87_AND_SSE: u64 = 3;
 /// Where real mode would keep its TSS on VT-x; never reached, as the vCPU starts in long mode.
 const REAL_MODE_TSS_ADDRESS: u64 = 0xfffb_d000;
 /// KVM wants addresses within a page of the TSS's three pages to be free of guest memory.
 const REAL_MODE_TSS_BYTES: u64 = 3 << 12;
+
+const MEMORY_SLOT: u32 = 0;
+const MONITOR_SLOT: u32 = 1;
+
+fn memory_region(slot: u32, address: u64, region: &GuestMemory, flags: u32) -> kvm_userspace_memory_region {
+    kvm_userspace_memory_region {
+        slot,
+        flags,
+        guest_phys_addr: address,
+        memory_size: region.bytes(),
+        userspace_addr: region.host_address(),
+    }
+}
+
+/// The state of the x87 and of the XMM registers, as XSAVE lays it out.
+pub(super) type FloatingPoint = [u8; FLOATING_POINT_BYTES];
 
 /// Why the guest was left.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,7 +100,7 @@ pub struct VcpuSetup {
 /// A VM with one vCPU; field order is drop order.
 pub(super) struct Vcpu {
     vcpu: VcpuFd,
-    _vm: VmFd,
+    vm: VmFd,
     monitor: GuestMemory,
     kicker: Kicker,
 }
@@ -92,17 +119,11 @@ impl Vcpu {
         let mut monitor = GuestMemory::new(monitor_bytes)?;
         monitor::write(monitor.all_mut(), setup.task_type);
         page_tables::write(&mut monitor.all_mut()[(TABLES_ADDRESS - MONITOR_ADDRESS) as usize..], memory.pages());
-        for (slot, address, region) in [(0, 0, memory), (1, MONITOR_ADDRESS, &monitor)] {
-            let region = kvm_userspace_memory_region {
-                slot,
-                flags: 0,
-                guest_phys_addr: address,
-                memory_size: region.bytes(),
-                userspace_addr: region.host_address(),
-            };
+        for (slot, address, region) in [(MEMORY_SLOT, 0, memory), (MONITOR_SLOT, MONITOR_ADDRESS, &monitor)] {
             // SAFETY: the region is a mapping of that size, which outlives the VM: `monitor` is dropped after the
             // descriptors, and the caller answers for `memory`. The slots do not overlap.
-            unsafe { vm.set_user_memory_region(region) }.map_err(MachineError::kvm("take guest memory"))?;
+            unsafe { vm.set_user_memory_region(memory_region(slot, address, region, 0)) }
+                .map_err(MachineError::kvm("take guest memory"))?;
         }
         if memory.bytes() <= REAL_MODE_TSS_ADDRESS - REAL_MODE_TSS_BYTES {
             vm.set_tss_address(REAL_MODE_TSS_ADDRESS as usize).map_err(MachineError::kvm("set the TSS address"))?;
@@ -114,7 +135,7 @@ impl Vcpu {
             false => kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(MachineError::kvm("tell its CPUID"))?,
         };
         vcpu.set_cpuid2(&cpuid).map_err(MachineError::kvm("set CPUID"))?;
-        let mut vcpu = Vcpu { vcpu, _vm: vm, monitor, kicker: Kicker::new() };
+        let mut vcpu = Vcpu { vcpu, vm, monitor, kicker: Kicker::new() };
         vcpu.set_system_registers(setup, start.sets_fs_base)?;
         vcpu.set_system_call_target()?;
         vcpu.set_start(start)?;
@@ -169,12 +190,72 @@ impl Vcpu {
 
     fn set_start(&mut self, start: Start) -> Result<(), MachineError> {
         let registers = kvm_regs { rip: start.rip, rsp: start.rsp, rdi: start.rdi, rflags: 2, ..Default::default() };
-        self.vcpu.set_regs(&registers).map_err(MachineError::kvm("set registers"))?;
         let fpu = kvm_fpu { fcw: X87_CONTROL_WORD, mxcsr: MXCSR, ..Default::default() };
         self.vcpu.set_fpu(&fpu).map_err(MachineError::kvm("set the floating-point state"))?;
+        self.set_registers(&registers)
+    }
+
+    /// Of a vCPU that has not run: nothing is under way that KVM would have to complete first.
+    fn set_registers(&mut self, registers: &kvm_regs) -> Result<(), MachineError> {
+        self.vcpu.set_regs(registers).map_err(MachineError::kvm("set registers"))?;
         self.vcpu.set_sync_valid_reg(SyncReg::Register);
-        self.vcpu.sync_regs_mut().regs = registers;
+        self.vcpu.sync_regs_mut().regs = *registers;
         Ok(())
+    }
+
+    /// Puts the registers of another vCPU into one that has not run.
+    pub fn restore(
+        &mut self,
+        registers: &kvm_regs,
+        fs_base: u64,
+        floating_point: &FloatingPoint,
+    ) -> Result<(), MachineError> {
+        self.set_registers(registers)?;
+        self.set_fs_base(fs_base)?;
+        let bytes = self.vm.check_extension_int(Cap::Xsave2);
+        if bytes > size_of::<kvm_xsave>() as i32 {
+            let reason = format!("its KVM keeps {bytes} bytes of extended state, and 4096 are known");
+            return Err(MachineError::Host { reason });
+        }
+        // Not KVM_SET_FPU: it does not say that the x87's registers are in use, so that the guest might find them empty.
+        let mut area = [0; size_of::<kvm_xsave>()];
+        area[..floating_point.len()].copy_from_slice(floating_point);
+        area[XSTATE_BV].copy_from_slice(&X87_AND_SSE.to_le_bytes());
+        let mut xsave = kvm_xsave::default();
+        for (word, bytes) in xsave.region.iter_mut().zip(area.as_chunks().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        // SAFETY: KVM reads no more than the structure has, as it has just said.
+        unsafe { self.vcpu.set_xsave(&xsave) }.map_err(MachineError::kvm("set the floating-point state"))
+    }
+
+    /// FS base and floating-point state.
+    ///
+    /// Not from KVM_GET_FPU: what a processor has in its initial state it need not save, and that would tell what was there before.
+    pub fn extended(&self) -> Result<(u64, FloatingPoint), MachineError> {
+        let segments = self.vcpu.get_sregs().map_err(MachineError::kvm("read system registers"))?;
+        let xsave = self.vcpu.get_xsave().map_err(MachineError::kvm("read the floating-point state"))?;
+        let mut floating_point = [0; FLOATING_POINT_BYTES];
+        for (bytes, word) in floating_point.as_chunks_mut().0.iter_mut().zip(&xsave.region) {
+            *bytes = word.to_le_bytes();
+        }
+        // What MXCSR can hold is up to the processor.
+        floating_point[MXCSR_MASK].fill(0);
+        Ok((segments.fs.base, floating_point))
+    }
+
+    /// Has KVM note which pages of guest memory are written, or stops it.
+    pub fn track_writes(&mut self, memory: &GuestMemory, tracked: bool) -> Result<(), MachineError> {
+        let flags = if tracked { KVM_MEM_LOG_DIRTY_PAGES } else { 0 };
+        // SAFETY: the very region that the slot has already; only its flags change.
+        unsafe { self.vm.set_user_memory_region(memory_region(MEMORY_SLOT, 0, memory, flags)) }
+            .map_err(MachineError::kvm("note what is written"))
+    }
+
+    /// What KVM has noted since the last call, one bit a page.
+    pub fn written(&self, memory: &GuestMemory) -> Result<Vec<u64>, MachineError> {
+        let written = self.vm.get_dirty_log(MEMORY_SLOT, memory.bytes() as usize);
+        written.map_err(MachineError::kvm("tell what was written"))
     }
 
     pub fn kicker(&self) -> Kicker {
@@ -238,16 +319,13 @@ impl Vcpu {
 
     /// FS base and floating-point state, as bytes in a fixed order.
     pub fn extended_state(&self) -> Result<Vec<u8>, MachineError> {
-        let segments = self.vcpu.get_sregs().map_err(MachineError::kvm("read system registers"))?;
-        let fpu = self.vcpu.get_fpu().map_err(MachineError::kvm("read the floating-point state"))?;
-        let mut bytes = segments.fs.base.to_le_bytes().to_vec();
-        bytes.extend_from_slice(&fpu.fcw.to_le_bytes());
-        bytes.extend_from_slice(&fpu.fsw.to_le_bytes());
-        bytes.push(fpu.ftwx);
-        bytes.extend_from_slice(&fpu.mxcsr.to_le_bytes());
-        // An x87 register has 10 bytes; what lies behind them is anybody's guess.
-        fpu.fpr.iter().for_each(|register| bytes.extend_from_slice(&register[..10]));
-        fpu.xmm.iter().for_each(|register| bytes.extend_from_slice(register));
+        let (fs_base, area) = self.extended()?;
+        let mut bytes = fs_base.to_le_bytes().to_vec();
+        // Control, status and tag word, MXCSR. An x87 register has 10 bytes; what lies behind them is anybody's guess.
+        bytes.extend_from_slice(&area[..5]);
+        bytes.extend_from_slice(&area[MXCSR_BYTES]);
+        area[X87_REGISTERS].as_chunks::<16>().0.iter().for_each(|register| bytes.extend_from_slice(&register[..10]));
+        bytes.extend_from_slice(&area[X87_REGISTERS.end..]);
         Ok(bytes)
     }
 }

@@ -167,14 +167,16 @@ class _PortCapture:
         _, dropped = struct.unpack("II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
         self._dropped += dropped
 
-    def counts(self, batch: _Batch) -> dict[str, int]:
-        """Frames in the files, and frames that are not."""
+    def counts(self, batch: _Batch) -> dict[str, object]:
+        """Frames in the files, and frames that are not; how long the files are with those."""
         if self._socket is not None:
             self._count()
             self.drain(batch)
+        lengths = {}
         for file, _ in self._files.values():
             file.flush()
-        return {"captured": self._captured, "dropped": self._dropped}
+            lengths[Path(file.name).name] = file.tell()
+        return {"captured": self._captured, "dropped": self._dropped, "lengths": lengths}
 
 
 class Sniffer:

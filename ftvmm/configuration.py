@@ -32,6 +32,22 @@ def is_sector_size(size_bytes: int) -> bool:
     return 512 <= size_bytes <= 1 << 15 and size_bytes & (size_bytes - 1) == 0
 
 
+def address(text: str, name: str) -> str:
+    """The text, if it is an address and a port.
+
+    Raises:
+        ValueError: it is none; the message begins with `name`.
+    """
+    host, _, port = text.rpartition(":")
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+        if not 0 < int(port) < 65536:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"{name}: must be ADDRESS:PORT with a numeric address, found {text!r}") from None
+    return text
+
+
 class ConfigurationError(Exception):
     """A configuration file that cannot be used; the message names the file, the key and the reason."""
 
@@ -113,14 +129,10 @@ class _Table:
 
     def address(self, key: str) -> str:
         value: str = self.get(key, str)
-        host, _, port = value.rpartition(":")
         try:
-            ipaddress.ip_address(host.strip("[]"))
-            if not 0 < int(port) < 65536:
-                raise ValueError
-        except ValueError:
-            raise self.fail(key, f"must be ADDRESS:PORT with a numeric address, found {value!r}") from None
-        return value
+            return address(value, key)
+        except ValueError as error:
+            raise self.fail(key, str(error).removeprefix(f"{key}: ")) from None
 
     def strings(self, key: str) -> list[str]:
         values: list[Any] = self.get(key, list, [])

@@ -1,4 +1,7 @@
-"""The control socket of a node: the name of an operation a line, one JSON answer a line, on a UNIX socket (0600)."""
+"""The control socket of a node: an operation a line, one JSON answer a line, on a UNIX socket (0600).
+
+An operation is its name, and behind a space what it takes as JSON, if it takes anything.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,23 @@ class ControlError(Exception):
     """The node did not answer on its control socket."""
 
 
+class RefusedError(ControlError):
+    """The node does not do what it was asked for; the message says why."""
+
+
 class ControlServer:
     """Answers requests while a node runs.
 
     Args:
         path: where the socket is made; one left by a dead node is replaced, one of a live node is not.
-        operations: by name, what to do; each takes no arguments and returns what goes back as JSON.
+        operations: by name, what to do; each takes what stands behind the name and returns what goes back as JSON. One
+            that raises `RefusedError` is not done.
 
     Raises:
         ControlError: another node answers on this socket.
     """
 
-    def __init__(self, path: Path, operations: dict[str, Callable[[], Any]]) -> None:
+    def __init__(self, path: Path, operations: dict[str, Callable[[str], Any]]) -> None:
         if path.exists():
             if _answers(path):
                 raise ControlError(
@@ -43,12 +51,16 @@ class ControlServer:
             timeout = _TIMEOUT_SECONDS
 
             def handle(self) -> None:
-                name = self.rfile.readline(_REQUEST_BYTES_MAX).decode(errors="replace").strip()
+                line = self.rfile.readline(_REQUEST_BYTES_MAX).decode(errors="replace").strip()
+                name, _, argument = line.partition(" ")
                 operation = operations.get(name)
                 if operation is None:
                     answer: dict[str, Any] = {"error": f"unknown operation {name!r}; known: {', '.join(operations)}"}
                 else:
-                    answer = {"answer": operation()}
+                    try:
+                        answer = {"answer": operation(argument)}
+                    except RefusedError as refusal:
+                        answer = {"error": str(refusal)}
                 self.wfile.write(json.dumps(answer).encode() + b"\n")
 
         umask = os.umask(0o177)
@@ -80,10 +92,11 @@ def request(path: Path, operation: str) -> Any:
 
     Args:
         path: the control socket.
-        operation: `status` or `stop`.
+        operation: `status`, `stop`, or `protect` with where the new backup is.
 
     Raises:
-        ControlError: nobody answers there, or the node refuses.
+        ControlError: nobody answers there.
+        RefusedError: the node refuses.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -94,6 +107,8 @@ def request(path: Path, operation: str) -> Any:
                 answer = json.loads(stream.readline())
     except (OSError, ValueError) as error:
         raise ControlError(f"{path}: no node answers ({error})") from error
-    if not isinstance(answer, dict) or "error" in answer:
-        raise ControlError(f"{path}: {answer}")
+    if isinstance(answer, dict) and "error" in answer:
+        raise RefusedError(str(answer["error"]))
+    if not isinstance(answer, dict):
+        raise ControlError(f"{path}: no node answers like this: {answer!r}")
     return answer.get("answer")

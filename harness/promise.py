@@ -108,6 +108,8 @@ class Promise:
     ticks_min: int = 50
     # An output that the primary had completed this long before the survivor last heard it is not uncertain any more.
     uncertain_ms_max: float = 500.0
+    # How often the VM is to have got a new backup while its guest ran.
+    renewals_min: int = 0
     # Frames past their check that a host lets go when it wakes.
     late_frames_max: int = 0
 

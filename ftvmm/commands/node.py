@@ -15,7 +15,7 @@ import click
 from ftvmm import _core, configuration
 from ftvmm.arbiters import NotSharedError, Record
 from ftvmm.arbitration import Arbitration
-from ftvmm.control import ControlError, ControlServer
+from ftvmm.control import ControlError, ControlServer, RefusedError
 
 EXIT_BAD_INPUT = 2
 
@@ -70,12 +70,18 @@ def _run(core: _core.Node, config: configuration.Configuration, *, bootstrap: bo
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, lambda *_: stop())
 
-    def tell_status() -> dict[str, Any]:
+    def protect(argument: str) -> None:
+        try:
+            core.protect(argument)
+        except (_core.NodeError, ValueError, RuntimeError) as error:
+            raise RefusedError(str(error)) from error
+
+    def tell_status(_argument: str) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(core.status())
         answer["arbiter"]["kind"] = config.arbiter.kind
         return answer
 
-    operations: dict[str, Any] = {"status": tell_status, "stop": stop}
+    operations: dict[str, Any] = {"status": tell_status, "stop": lambda _argument: stop(), "protect": protect}
     try:
         control = ControlServer(config.control_socket, operations)
     except (ControlError, OSError) as error:

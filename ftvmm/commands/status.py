@@ -66,6 +66,8 @@ def _table(answer: dict[str, Any]) -> Table:
         rows["guest"] = "[red]stalled until the backup has caught up[/]"
     elif answer["guest_share"] < 1:
         rows["guest"] = f"[yellow]slowed to {answer['guest_share']:.0%} of its time: the backup lags[/]"
+    if joining := answer["joining"]:
+        rows["new backup"] = f"{joining['stage']}, round {joining['round']}, {joining['copied_bytes'] >> 20} MiB copied"
     if answer["not_protected"]:
         rows["not protected"] = f"[red]{escape(answer['not_protected'])}[/]"
     if answer["halt_reason"]:

@@ -25,7 +25,16 @@ from harness.evidence.ownership import (
 )
 from harness.evidence.read_back import ReadBack, read_read_back
 from harness.evidence.recording import Recording, read_recordings
-from harness.evidence.replay import Replay, Replayer, read_replays, replay_here, replayed_already
+from harness.evidence.replay import (
+    Log,
+    Replay,
+    Replayer,
+    assemble_logs,
+    read_carried_states,
+    read_replays,
+    replay_here,
+    replayed_already,
+)
 from harness.evidence.scenario import Scenario, read_scenario
 from harness.evidence.standstills import Standstills, read_standstills
 from harness.evidence.trace import Trace, read_trace
@@ -145,12 +154,26 @@ class EvidenceDirectory:
     @cached_property
     def replays(self) -> dict[str, Replay]:
         """What each owner of the VM must have said, by host."""
-        return self.replayed_by(replay_here if self.scenario.lab == "netns" else replayed_already)
+        return read_replays(self.path, self._logs, self.wire, self._replayer)
 
-    def replayed_by(self, replayer: Replayer) -> dict[str, Replay]:
-        """The same, and `replayer` replays what has not been yet."""
+    @cached_property
+    def carried_states(self) -> dict[tuple[str, int], str]:
+        """The digest of each guest's state that a joiner was committed to, by the source's incarnation and position."""
+        return read_carried_states(self.path, self._logs, self.wire.states_carried, self._replayer)
+
+    def replayed_by(self, replayer: Replayer) -> None:
+        """Has everything replayed that has not been yet, by this replayer."""
+        read_replays(self.path, self._logs, self.wire, replayer)
+        read_carried_states(self.path, self._logs, self.wire.states_carried, replayer)
+
+    @property
+    def _replayer(self) -> Replayer:
+        return replay_here if self.scenario.lab == "netns" else replayed_already
+
+    @cached_property
+    def _logs(self) -> dict[str, Log]:
         claimants = [record.incarnation for record in read_arbiter_records(self.path / "arbiter.json")]
-        return read_replays(self.path, self.recordings, self.wire, claimants, replayer)
+        return assemble_logs(self.recordings, self.wire, claimants)
 
     def recorded_entries(self, host: str) -> list[LogEntry]:
         """What the owner on a host told its guest live; nothing where the host never owned the VM."""

@@ -1,7 +1,10 @@
 """What the VM must have said: each owner's log, put together and replayed by the shipped `ftvmm replay`.
 
 The log of an owner is what came to it over the wire, what it sent, and what it recorded where it answered its guest
-live. It is kept as `hosts/<host>/replayed.log.gz`, the outputs as `hosts/<host>/outputs.jsonl`.
+live; before that, of one that was given the state of a guest that ran, what the log of that guest's owner has. No state
+that was carried is believed: the guest is replayed from its first instruction on. A log is kept as
+`hosts/<host>/replayed.log.gz`, the outputs as `hosts/<host>/outputs.jsonl`; up to where a state was carried, both as
+`carried-<position>`.
 """
 
 from __future__ import annotations
@@ -73,24 +76,39 @@ class _End:
     position: int
     outputs: int
     fingerprint: str
+    # Of the guest that waits for an input there.
+    state: str | None = None
     reason: str | None = None
 
 
-def read_replays(
-    directory: Path, recordings: Iterable[Recording], wire: Wire, claimants: Iterable[str], replayer: Replayer
-) -> dict[str, Replay]:
-    """Replay what each owner's guest was told, by host.
+@dataclass(frozen=True)
+class Log:
+    """An owner's log, put together from position 1 on.
+
+    Attributes:
+        recording: its process's.
+        entries: all of it.
+        source: the incarnation whose guest's state it was given before it became an owner; empty: nobody's.
+        position: of that state.
+    """
+
+    recording: Recording
+    entries: list[LogEntry]
+    source: str
+    position: int
+
+
+def assemble_logs(recordings: Iterable[Recording], wire: Wire, claimants: Iterable[str]) -> dict[str, Log]:
+    """The logs of all owners, by incarnation.
 
     Args:
-        directory: the evidence directory.
         recordings: of all nodes.
         wire: what they said to each other.
         claimants: the incarnations that the arbiter gave a generation, in order. Beside them whoever answered its
             guest live is an owner.
-        replayer: replays those that have not been replayed yet.
 
     Raises:
-        EvidenceError: a log cannot be put together, or is none.
+        EvidenceError: a log cannot be put together.
     """
     claimed = {incarnation: number for number, incarnation in enumerate(claimants)}
     owners: dict[str, Recording] = {}
@@ -98,18 +116,69 @@ def read_replays(
     for recording in sorted(recordings, key=lambda one: claimed.get(one.incarnation, -1)):
         if recording.incarnation in claimed or recording.entries:
             owners[recording.host] = recording
+    logs: dict[str, Log] = {}
+    for owner in owners.values():
+        source, position = wire.carried_from(owner.incarnation) or ("", 0)
+        before = logs[source].entries[:position] if source in logs else []
+        arrived = {**{entry.position: entry for entry in before}, **wire.entries_arrived(owner.host)}
+        entries = assemble(owner, wire.entries_sent(owner.host, owner.incarnation), arrived)
+        logs[owner.incarnation] = Log(owner, entries, source, position)
+    return logs
+
+
+def read_replays(directory: Path, logs: Mapping[str, Log], wire: Wire, replayer: Replayer) -> dict[str, Replay]:
+    """Replay what each owner's guest was told, by host.
+
+    Args:
+        directory: the evidence directory.
+        logs: of the owners.
+        wire: what the nodes said to each other.
+        replayer: replays those that have not been replayed yet.
+
+    Raises:
+        EvidenceError: a log is none.
+    """
     with ThreadPoolExecutor() as executor:
-        replays = executor.map(
-            lambda owner: _replay(directory / "hosts" / owner.host, owner, wire, replayer), owners.values()
-        )
+        replays = executor.map(lambda log: _replay(directory, log, wire, replayer), logs.values())
         return {replay.host: replay for replay in replays}
 
 
-def _replay(directory: Path, recording: Recording, wire: Wire, replayer: Replayer) -> Replay:
-    sent = wire.entries_sent(recording.host, recording.incarnation)
-    entries = assemble(recording, sent, wire.entries_arrived(recording.host))
-    _replay_once(directory, recording, entries, replayer)
-    *outputs, last = read_lines(directory / _OUTPUTS)
+def read_carried_states(
+    directory: Path, logs: Mapping[str, Log], carried: Iterable[tuple[str, int]], replayer: Replayer
+) -> dict[tuple[str, int], str]:
+    """What a guest's state is where it was carried to another host: digests by the source's incarnation and position.
+
+    Args:
+        directory: the evidence directory.
+        logs: of the owners.
+        carried: from whom, and at which position.
+        replayer: replays what has not been replayed yet.
+
+    Raises:
+        EvidenceError: a log is none, or does not come to the position.
+    """
+    states = {}
+    for source, position in carried:
+        log = logs.get(source)
+        if log is None or len(log.entries) < position:
+            raise EvidenceError(f"no log of {source} comes to entry {position}, where its guest's state was carried")
+        place = directory / "hosts" / log.recording.host
+        names = f"carried-{position}.log.gz", f"carried-{position}.jsonl"
+        _replay_once(place, log.recording, log.entries[:position], replayer, names)
+        *_, last = read_lines(place / names[1])
+        end = decode(_End, last)
+        if end.state is None or end.position != position:
+            reason = f"it ended at {end.position}: {end.reason or end.end}"
+            raise EvidenceError(f"the log of {log.recording.host} was not replayed to entry {position}: {reason}")
+        states[source, position] = end.state
+    return states
+
+
+def _replay(directory: Path, log: Log, wire: Wire, replayer: Replayer) -> Replay:
+    recording = log.recording
+    place = directory / "hosts" / recording.host
+    _replay_once(place, recording, log.entries, replayer, (_LOG, _OUTPUTS))
+    *outputs, last = read_lines(place / _OUTPUTS)
     end = decode(_End, last)
     return Replay(
         recording.host,
@@ -118,7 +187,7 @@ def _replay(directory: Path, recording: Recording, wire: Wire, replayer: Replaye
         end.position,
         end.reason if end.end == "diverged" else None,
         recording.entries[0].position if recording.entries else None,
-        disagreement(recording, sent),
+        disagreement(recording, wire.entries_sent(recording.host, recording.incarnation)),
     )
 
 
@@ -149,19 +218,21 @@ def disagreement(recording: Recording, sent: Mapping[int, LogEntry]) -> str | No
     return None
 
 
-def _replay_once(directory: Path, recording: Recording, entries: list[LogEntry], replayer: Replayer) -> None:
-    """Write the outputs' file, unless it is there already and of the same log."""
-    is_whole = bool(recording.entries) and entries[-1] == recording.entries[-1]
+def _replay_once(
+    directory: Path, recording: Recording, entries: list[LogEntry], replayer: Replayer, names: tuple[str, str]
+) -> None:
+    """Write the outputs' file, unless it is there already and of the same log. `names`: the log's and its own."""
+    kept_log, kept_outputs = (directory / name for name in names)
+    is_whole = bool(recording.entries) and entries[-1:] == recording.entries[-1:]
     with tempfile.TemporaryDirectory(prefix="ftvmm-replay-") as scratch:
         log, outputs = Path(scratch) / "log", Path(scratch) / "outputs"
         write_log(log, recording.header, entries, recording.end if is_whole else b"")
         packed = gzip.compress(log.read_bytes(), compresslevel=1, mtime=0)
-        kept = directory / _LOG
-        if (directory / _OUTPUTS).exists() and kept.exists() and kept.read_bytes() == packed:
+        if kept_outputs.exists() and kept_log.exists() and kept_log.read_bytes() == packed:
             return
         replayer(log, outputs, recording)
-        kept.write_bytes(packed)
-        (directory / _OUTPUTS).write_bytes(outputs.read_bytes())
+        kept_log.write_bytes(packed)
+        kept_outputs.write_bytes(outputs.read_bytes())
 
 
 def replay_here(log: Path, outputs: Path, recording: Recording) -> None:

@@ -33,10 +33,19 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
     if claims:
         found = _judge_claims(evidence, claims)
         findings = [standstill.unless_behind_claims(evidence, one, claims[1:]) for one in found]
+        findings += _judge_renewals(evidence)
     else:
         findings = [records_missing()]
     counted = {"expect": str(evidence.scenario.expect), "owners": [claim.host or claim.node for claim in claims]}
     return Judgement.of(NAME, findings, counted)
+
+
+def _judge_renewals(evidence: EvidenceDirectory) -> Iterator[Finding]:
+    """A VM that has lost a host gets another backup, while its guest runs."""
+    wanted = evidence.scenario.renewals_min
+    renewed = len(evidence.wire.states_carried) if wanted else 0
+    if renewed < wanted:
+        yield Finding("not-renewed", f"the VM got a new backup {renewed} times, {wanted} wanted")
 
 
 def _judge_claims(evidence: EvidenceDirectory, claims: list[Claim]) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from harness.evidence.scenario import Scenario
 from harness.evidence.verdicts import Finding, Judgement, Verdict, write_verdicts
 from harness.oracles import (
     answers_clean,
+    carried_state,
     connections_kept,
     console,
     durable,
@@ -61,6 +62,7 @@ ORACLES: tuple[Oracle, ...] = tuple(
             ticks_complete,
             output_rule,
             outputs_complete,
+            carried_state,
             console,
             single_speaker,
             guest_time,

@@ -60,6 +60,9 @@ class Point(enum.StrEnum):
     ATTACHED = "attached"
     ANNOUNCED = "announced"
     FIRST_OUTPUT = "first-output"
+    TRANSFER_BEGUN = "transfer-begun"
+    GUEST_STOPPED = "guest-stopped"
+    STATE_RESTORED = "state-restored"
     COMMIT_SENT = "commit-sent"
     COMMIT_RECEIVED = "commit-received"
 

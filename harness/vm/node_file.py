@@ -16,6 +16,7 @@ from harness.lab.interface import Host, Pace
 from harness.promise import OutputPolicy
 
 KEY_PATH = "/etc/ftvmm/key"
+HEARTBEAT_NETWORKS = (topology.LOGGING, topology.MANAGEMENT)
 # Beside what the node leaves, so that it can be read when the host has lost its power.
 CONFIG_PATH = f"{topology.NODE_DIRECTORY}/node.toml"
 
@@ -110,7 +111,7 @@ def node_file(
                 "listen": f"{here[network]}:{topology.HEARTBEAT_PORT}",
                 "peer": f"{there[network]}:{topology.HEARTBEAT_PORT}",
             }
-            for network in (topology.LOGGING, topology.MANAGEMENT)
+            for network in HEARTBEAT_NETWORKS
         ],
         "arbiter": {"kind": "file", "directory": topology.ARBITER_PATH, "timeout_ms": timing.arbiter_ms},
         "timing": {name: bound for name, bound in asdict(timing).items() if name != "arbiter_ms"},

@@ -19,7 +19,7 @@ from harness.lab.ssh import KeptConversation
 from harness.lab.waiting import wait_until
 from harness.promise import OutputPolicy
 from harness.vm.failpoints import Failpoints
-from harness.vm.node_file import CONFIG_PATH, KEY_PATH, Guest, Timing, node_file
+from harness.vm.node_file import CONFIG_PATH, HEARTBEAT_NETWORKS, KEY_PATH, Guest, Timing, node_file
 
 
 class Role(enum.StrEnum):
@@ -40,6 +40,7 @@ OWNING = frozenset({Role.ALONE, Role.PROTECTED})
 
 NODE_LOG = "/var/lib/ftvmm/node.log"
 TRACE = "/var/lib/ftvmm/trace.jsonl"
+PROTECT_LOG = "/var/lib/ftvmm/protect.log"
 
 # On a slow host each look is work for it.
 _POLL_SECONDS, _POLL_SECONDS_MAX = 0.05, 0.5
@@ -191,6 +192,50 @@ class Pair:
         process = host.start(self._command(host, bootstrap=bootstrap), log=NODE_LOG)
         self.nodes[host.name] = Node(host, process, self.lab.pace)
         return self.nodes[host.name]
+
+    def start_spare(self) -> Node:
+        """Starts a spare on the host that has no node yet, and waits until it is one.
+
+        Raises:
+            PairError: it does not become one.
+        """
+        host = next(host for host in self.lab.fault_tolerant_hosts if host.name not in self.nodes)
+        # Who its primary will be it learns from that.
+        self._configure(host, self.lab.fault_tolerant_hosts[0])
+        spare = self._start_node(host)
+        self._wait_for_role(spare, {Role.SPARE})
+        return spare
+
+    def begin_protecting(self, owner: Node, spare: Node) -> RemoteProcess:
+        """Has a VM that runs alone get a backup again: `ftvmm protect`, which tells how far it is."""
+        addresses = spare.host.addresses
+        heartbeats = " ".join(
+            f"--heartbeat {network}={addresses[network]}:{topology.HEARTBEAT_PORT}" for network in HEARTBEAT_NETWORKS
+        )
+        build = "env FTVMM_CORE=lab " if self._mutants or self._failpoints is not None else ""
+        command = (
+            f"{build}{owner.host.python} -m ftvmm protect --config {CONFIG_PATH} --name {spare.name} "
+            f"--logging {addresses[topology.LOGGING]}:{topology.LOGGING_PROXY_PORT} {heartbeats}"
+        )
+        return owner.host.start(command, log=PROTECT_LOG)
+
+    def protect(self, owner: Node, spare: Node) -> None:
+        """The same, and waits until the VM is protected.
+
+        Raises:
+            PairError: it is not within 20 s.
+        """
+        self.begin_protecting(owner, spare)
+        self.wait_until_protected(owner, spare)
+
+    def wait_until_protected(self, owner: Node, backup: Node, timeout_seconds: float = 20) -> None:
+        """Waits until these two are a primary and its backup.
+
+        Raises:
+            PairError: they are not.
+        """
+        self._wait_for_role(backup, {Role.BACKUP}, timeout_seconds)
+        self._wait_for_role(owner, {Role.PROTECTED}, timeout_seconds)
 
     def start_again(self, node: Node, *, bootstrap: bool = False) -> None:
         """Starts the process of a node that has ended once more, over the same files."""

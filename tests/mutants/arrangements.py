@@ -18,9 +18,11 @@ from harness.vm.failpoints import FailpointError, failpoint
 from harness.vm.node_file import Timing
 from harness.vm.pair import PairError
 from harness.vm.run import Run
+from scenarios.test_renewed_protection import lose_the_backup
 from tests.mutants.forger import forge_heartbeats
 
 FAILOVER = Promise(expect=Expect.FAILOVER)
+TO_A_THIRD_HOST = Promise(expect=Expect.FAILOVER, stall_ms_max=10_000, renewals_min=1)
 SLOW_FAILOVER = Promise(expect=Expect.FAILOVER, stall_ms_max=10_000)
 
 
@@ -304,3 +306,27 @@ def primary_dies_and_a_stranger_sends_heartbeats(run: Run) -> None:
     with forge_heartbeats(run, of=victim, to=survivor):
         run.inject(PowerOff(run.lab, victim.host))
         run.expect_takeover(survivor)
+
+
+def dies_having_committed(run: Run, *, writes_are_slow: bool = False) -> None:
+    """The primary's host loses its power when COMMIT is on its way to a joiner, which gets nothing more."""
+    owner, spare = lose_the_backup(run)
+    if writes_are_slow:
+        owner.failpoints.arm(failpoint("block-write-begun", "delay:100", count=None))
+    with run.at("commit-sent", owner) as moment:
+        run.pair.begin_protecting(owner, spare)
+        moment.wait()
+        run.inject(PowerOff(run.lab, owner.host))
+        run.expect_takeover(spare)
+
+
+@scenario(TO_A_THIRD_HOST, faults=(KillVmm, PowerOff), failpoints=())
+def primary_dies_having_committed(run: Run) -> None:
+    """The joiner goes on from the very state that it was given."""
+    dies_having_committed(run)
+
+
+@scenario(TO_A_THIRD_HOST, faults=(KillVmm, PowerOff), failpoints=())
+def primary_dies_having_committed_while_its_disk_is_slow(run: Run) -> None:
+    """Each block write takes 100 ms more on its way to the disk: COMMIT waits for all of them."""
+    dies_having_committed(run, writes_are_slow=True)

@@ -14,6 +14,7 @@ from scenarios import (
     test_moments_of_a_takeover,
     test_moments_of_the_log,
     test_partitions,
+    test_renewed_protection,
 )
 from tests.mutants import arrangements
 
@@ -25,6 +26,7 @@ UNATTACHABLE = test_host_faults.test_primary_dies_while_the_interface_of_the_bac
 BACKUP_OFF = test_host_faults.test_backup_loses_power_under_load
 FROZEN = test_host_faults.test_frozen_primary_wakes_after_the_failover_and_does_not_speak
 TICKS = test_datagrams.test_no_tick_is_lost_when_the_primary_dies
+RENEWED = test_renewed_protection.test_vm_survives_a_second_host
 PARTITION = test_partitions.test_both_networks_between_the_hosts_are_cut
 
 
@@ -515,4 +517,40 @@ TABLE: tuple[Mutant, ...] = (
         "spoke-within-write-bound",
     ),
     _mutant("rule:R24", "wins what it cannot attach", UNATTACHABLE, "stall-bounded", "unanswered", "stall-too-long"),
+    # Getting a new backup.
+    _mutant(
+        "miss-a-page",
+        "the page at the end of its memory is not among those that go to the joiner",
+        RENEWED,
+        "carried-state",
+        "state-differs",
+    ),
+    _mutant(
+        "rule:R14-state",
+        "a joiner is committed to that lacks what the guest wrote last",
+        RENEWED,
+        "carried-state",
+        "state-differs",
+    ),
+    _mutant(
+        "resume-early",
+        "a guest whose state goes over takes in what its backup never hears of",
+        RENEWED,
+        "stall-bounded",
+        "stall-too-long",
+    ),
+    _mutant(
+        "forget-time",
+        "a guest that was carried to another host begins its time anew there",
+        arrangements.primary_dies_having_committed,
+        "guest-time",
+        "guest-time-back",
+    ),
+    _mutant(
+        "rule:R13",
+        "COMMIT does not wait for what the guest has written before",
+        arrangements.primary_dies_having_committed_while_its_disk_is_slow,
+        "stall-bounded",
+        "unanswered",
+    ),
 )

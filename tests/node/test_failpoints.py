@@ -36,6 +36,7 @@ AT_THE_PRIMARY = [
 ]
 AT_THE_BACKUP = [("entry-received", None), ("entry-replayed", None)]
 AT_A_START = ["commit-sent", "commit-received"]
+AT_A_TRANSFER = ["transfer-begun", "guest-stopped", "state-restored"]
 AT_A_TAKEOVER = ["suspect", "drained", "before-ask", "after-ask", "won", "attached", "announced", "first-output"]
 
 
@@ -123,6 +124,26 @@ def test_points_that_only_a_start_comes_to(start: Start) -> None:
         assert run.pair.wait_for_event(node, "failpoint", point=point)["armed"] == armed[point]
 
 
+def test_points_that_a_transfer_comes_to(start: Start) -> None:
+    run = start()
+    spare, owner = run.pair.start_spare(), run.primary
+    run.inject(KillVmm(run.lab, run.backup.host, run.backup.process.pid))
+    run.pair.wait_until_alone(owner)
+    begun, stopped = run.at("transfer-begun", owner), run.at("guest-stopped", owner)
+    with begun, stopped, run.at("state-restored", spare) as restored:
+        run.pair.begin_protecting(owner, spare)
+        begun.wait()
+        # Nothing is copied yet, and the VM serves.
+        run.expect_service()
+        begun.release()
+        # The joiner's own point comes first, or behind the primary's.
+        stopped.wait()
+        restored.wait()
+        assert owner.status()["joining"]["stage"] == "stopped"
+    run.pair.wait_until_protected(owner, spare)
+    run.expect_service()
+
+
 @pytest.mark.parametrize(("action", "ends"), [("kill", True), ("stop", False)])
 def test_a_node_that_dies_or_stops_at_a_point(start: Start, action: str, ends: bool) -> None:
     run = start()
@@ -152,4 +173,5 @@ def test_the_shipped_build_has_no_failpoints(start: Start) -> None:
 
 
 def test_every_point_has_its_test() -> None:
-    assert {point for point, _ in (*AT_THE_PRIMARY, *AT_THE_BACKUP)} | {*AT_A_TAKEOVER, *AT_A_START} == set(Point)
+    at_ease = {point for point, _ in (*AT_THE_PRIMARY, *AT_THE_BACKUP)}
+    assert at_ease | {*AT_A_TAKEOVER, *AT_A_START, *AT_A_TRANSFER} == set(Point)

@@ -14,7 +14,7 @@ from harness.evidence.capture import Frame
 from harness.evidence.digest import digest
 from harness.evidence.ownership import ArbiterEvent, ArbiterRecord
 from harness.evidence.replay import ReplayedOutput
-from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat, LogEntry
+from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat, LogEntry, Restored
 from harness.evidence.wire.wire import Said
 from harness.promise import Expect
 from tests.oracles.mutations import Mutation, breaks
@@ -767,3 +767,28 @@ def the_log_holds_no_look_at_a_clock(run: Run) -> None:
         return replace(one, body=replace(one.body, entries=()))
 
     change_messages(run, Entries, change)
+
+
+def _carry(run: Run, *, committed: bool = True) -> None:
+    """The backup was given the state of a guest that ran."""
+    state = "5a" * 16
+    run.carried[INCARNATIONS[PRIMARY], 2] = state
+    if committed:
+        run.say(BACKUP, 8.0, Restored(2, state))
+    run.say(PRIMARY, 8.2, Commit(2, 0))
+
+
+@found("carried-state", "state-differs")
+def a_joiner_was_given_another_state_than_the_guests(run: Run) -> None:
+    _carry(run)
+    run.carried[INCARNATIONS[PRIMARY], 2] = "a5" * 16
+
+
+@found("carried-state", "committed-unasked")
+def a_joiner_is_committed_to_before_it_has_the_state(run: Run) -> None:
+    _carry(run, committed=False)
+
+
+@found("outcome", "not-renewed")
+def no_new_backup_came(run: Run) -> None:
+    run.scenario["renewals_min"] = 1

@@ -79,6 +79,8 @@ class Run:
     # Hosts whose nodes left no recording.
     unrecorded: set[str] = field(default_factory=set)
     disagreement: dict[str, str] = field(default_factory=dict)
+    # What a guest's state is where it was carried, by the source's incarnation and position.
+    carried: dict[tuple[str, int], str] = field(default_factory=dict)
     writes: list[StorageWrite] = field(default_factory=list)
     records: list[ArbiterRecord] = field(default_factory=list)
     arbiter_events: list[ArbiterEvent] = field(default_factory=list)
@@ -227,6 +229,10 @@ class BuiltEvidence(EvidenceDirectory):
     @cached_property
     def replays(self) -> dict[str, Replay]:
         return self._run.replays()
+
+    @cached_property
+    def carried_states(self) -> dict[tuple[str, int], str]:
+        return self._run.carried
 
     @cached_property
     def recordings(self) -> list[Recording]:

@@ -10,7 +10,7 @@ from tests.oracles.run_builder import Run
 def test_every_oracle_passes(run: Run, judge_run: JudgeRun) -> None:
     judgements = judge_run(run)
     assert {name: judgement.findings for name, judgement in judgements.items() if judgement.findings} == {}
-    assert len(judgements) == 13
+    assert len(judgements) == 14
     assert all(judgement.verdict is Verdict.PASSED for judgement in judgements.values())
     assert judgements["output-rule"].counted["announcements"] == 2
     assert judgements["output-rule"].counted["frame_matched"] > 300

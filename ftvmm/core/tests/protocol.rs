@@ -126,10 +126,14 @@ impl Stepped {
 
     /// The peer says something on the log.
     fn hear(&mut self, incarnation: Incarnation, body: Body, echo: u64) {
+        self.hear_in(Generation::FIRST, incarnation, body, echo);
+    }
+
+    /// The same in a later generation.
+    fn hear_in(&mut self, generation: Generation, incarnation: Incarnation, body: Body, echo: u64) {
         self.heard += 1;
         let (sequence, stamp) = (self.heard, 5_000_000_000 + self.heard);
-        let header =
-            Header { vm: VM, generation: Generation::FIRST, incarnation, session: self.session, sequence, stamp, echo };
+        let header = Header { vm: VM, generation, incarnation, session: self.session, sequence, stamp, echo };
         let bytes = Message { header, body }.encode();
         self.step(Input::Message { path: Path::Log { connection: self.session }, bytes });
     }
@@ -811,4 +815,160 @@ fn a_joiner_waits_for_a_commit_that_was_said_in_time() {
     }
     joiner.hear(PRIMARY, Body::Commit { position: LogPosition::START, released: OutputMark::default() }, 0);
     assert_eq!(joiner.node.role(), Role::Backup);
+}
+
+const JOINER: Incarnation = Incarnation(44);
+
+fn digest(byte: u8) -> Fingerprint {
+    Fingerprint([byte; 16])
+}
+
+/// The joiner has this state, at position 9.
+fn restored(byte: u8) -> Body {
+    Body::Restored { position: LogPosition(9), digest: digest(byte) }
+}
+
+/// A primary that lost its backup and runs its guest alone.
+fn alone() -> Stepped {
+    let mut primary = Stepped::protected();
+    primary.step(Input::SessionClosed { connection: 1, reason: "gone".to_owned() });
+    let request = primary.awaited_read();
+    primary.step(record(request, PRIMARY));
+    let request = primary.asked().unwrap();
+    primary.step(Input::ArbiterAsked { request, result: AskResult::Won });
+    assert_eq!(primary.node.role(), Role::Alone);
+    primary
+}
+
+/// It is to have a backup again, and one has said welcome: the guest's state is on its way.
+fn carrying() -> Stepped {
+    let mut primary = alone();
+    primary.step(Input::BackupWanted);
+    assert_eq!(primary.outputs, [Output::Dial]);
+    primary.step(Input::SessionOpened { connection: 2, dialled: true });
+    primary.session = 2;
+    primary.heard = 0;
+    primary.hear_in(Generation(2), JOINER, welcome(config().terms(), 0, 0), 0);
+    assert!(primary.outputs.contains(&Output::BeginTransfer { connection: 2 }), "{:?}", primary.outputs);
+    primary
+}
+
+/// Its guest waits, in the state of this digest; so many outputs were produced before.
+fn stop(primary: &mut Stepped, byte: u8, produced: u64) {
+    let produced = OutputIndex(produced);
+    primary.step(Input::GuestStopped { connection: 2, position: LogPosition(9), produced, digest: digest(byte) });
+}
+
+fn second_record(request: u64) -> Input {
+    let record = ArbiterRecord { generation: Generation(2), incarnation: PRIMARY };
+    Input::ArbiterRead { request, result: ReadResult::Record(record) }
+}
+
+#[test]
+fn a_joiner_is_committed_to_when_it_has_the_state_all_before_has_left_and_the_arbiter_was_read() {
+    let mut primary = carrying();
+    stop(&mut primary, 5, 1);
+    assert_eq!(primary.read_request(), None, "the joiner has nothing yet");
+    primary.hear_in(Generation(2), JOINER, restored(5), 0);
+    assert_eq!(primary.read_request(), None, "an output has not left");
+    primary.step(Input::OutputDone { output: output(1), result: OutputResult::Completed });
+    let request = primary.read_request().unwrap();
+    assert_eq!(primary.node.role(), Role::Alone);
+    primary.step(second_record(request));
+    assert_eq!(primary.node.role(), Role::Protected);
+    let place = |wanted: fn(&Output) -> bool| primary.outputs.iter().position(wanted).unwrap();
+    let commit = place(|output| matches!(output, Output::Send { .. }));
+    assert!(place(|output| matches!(output, Output::Trace(TraceEvent::Role { .. }))) < commit);
+    assert!(commit < place(|output| *output == Output::ResumeGuest));
+    assert!(!primary.outputs.contains(&Output::StartGuest));
+    assert_eq!(primary.node.released_until(OutputIndex(2), LogPosition(9), OutputIndex::NONE, primary.now), None);
+}
+
+#[test]
+fn a_guest_that_waits_goes_on_alone_whatever_keeps_it_from_its_backup() {
+    let lost = |fail: fn(&mut Stepped)| {
+        let mut primary = carrying();
+        stop(&mut primary, 5, 0);
+        fail(&mut primary);
+        assert_eq!(primary.node.role(), Role::Alone);
+        assert!(primary.outputs.contains(&Output::EndTransfer), "{:?}", primary.outputs);
+        assert!(primary.outputs.contains(&Output::CloseSession { connection: 2 }), "{:?}", primary.outputs);
+        assert_eq!(primary.node.status(primary.now).joining, Some("dialling"), "it tries again");
+    };
+    lost(|primary| primary.hear_in(Generation(2), JOINER, restored(6), 0));
+    lost(|primary| primary.step(Input::TransferFailed { connection: 2, reason: "a cut".to_owned() }));
+    lost(|primary| primary.until(|output| *output == Output::EndTransfer));
+    lost(|primary| {
+        primary.hear_in(Generation(2), JOINER, restored(5), 0);
+        let request = primary.read_request().unwrap();
+        primary.step(Input::ArbiterRead { request, result: ReadResult::Unreachable });
+    });
+}
+
+#[test]
+fn as_long_as_something_moves_a_transfer_goes_on() {
+    let mut primary = carrying();
+    for _ in 0..500 {
+        primary.now = Instant(primary.now.0 + 10_000_000);
+        primary.step(Input::TransferProgressed { connection: 2 });
+        assert!(!primary.outputs.contains(&Output::EndTransfer));
+    }
+    primary.until(|output| *output == Output::EndTransfer);
+    // Of a transfer that was given up nothing counts any more.
+    stop(&mut primary, 5, 0);
+    primary.step(Input::TransferFailed { connection: 2, reason: "late".to_owned() });
+    assert_eq!((primary.node.role(), primary.outputs.as_slice()), (Role::Alone, &[][..]));
+}
+
+#[test]
+fn only_a_primary_that_runs_alone_looks_for_a_backup() {
+    for mut node in [Stepped::protected(), Stepped::backup(), Stepped::new(SPARE)] {
+        node.step(Input::BackupWanted);
+        assert!(!node.outputs.contains(&Output::Dial));
+    }
+}
+
+#[test]
+fn a_joiner_takes_no_commit_to_a_state_that_it_has_not() {
+    for (has, committed) in [(None, 9), (Some(9), 0), (Some(9), 8)] {
+        let (mut joiner, request) = Stepped::joiner();
+        joiner.step(record(request, PRIMARY));
+        if let Some(position) = has {
+            joiner.step(Input::StateRestored { connection: 1, position: LogPosition(position), digest: digest(5) });
+        }
+        let commit = Body::Commit { position: LogPosition(committed), released: OutputMark::default() };
+        joiner.hear(PRIMARY, commit, 0);
+        assert_eq!(joiner.node.role(), Role::Spare, "{has:?} {committed}");
+        assert!(joiner.outputs.contains(&Output::DiscardState), "{:?}", joiner.outputs);
+    }
+}
+
+#[test]
+fn a_joiner_that_was_given_a_state_goes_on_from_there() {
+    let (mut joiner, request) = Stepped::joiner();
+    joiner.step(record(request, PRIMARY));
+    joiner.step(Input::StateRestored { connection: 1, position: LogPosition(9), digest: digest(5) });
+    let said = joiner.outputs.iter().find_map(|output| match output {
+        Output::Send { bytes, .. } => Some(Message::decode(bytes).unwrap().body),
+        _ => None,
+    });
+    assert_eq!(said, Some(restored(5)));
+    joiner.hear(PRIMARY, Body::Commit { position: LogPosition(9), released: output(3) }, 0);
+    let status = joiner.node.status(joiner.now);
+    assert_eq!((status.role, status.stored, status.replayed), (Role::Backup, LogPosition(9), LogPosition(9)));
+    assert_eq!((status.produced, status.released), (OutputIndex(3), OutputIndex(3)));
+}
+
+#[test]
+fn a_state_of_another_session_is_not_taken() {
+    let mut primary = carrying();
+    let header = primary.node.stamp_transfer(2).unwrap();
+    assert_eq!(primary.node.stamp_transfer(1), None);
+    let (joiner, _) = Stepped::joiner();
+    assert_eq!(joiner.node.accepts_transfer(&header), None, "of another generation and session");
+    assert_eq!(Stepped::backup().node.accepts_transfer(&header), None);
+    let mut own = Message::decode(&header).unwrap();
+    (own.header.generation, own.header.session) = (Generation::FIRST, 1);
+    assert_eq!(joiner.node.accepts_transfer(&own.encode()), Some(1));
+    assert_eq!(joiner.node.accepts_transfer(b"nonsense"), None);
 }

@@ -104,13 +104,21 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Restored:
+    """Joiner: the guest's state is here, with this digest."""
+
+    position: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Farewell:
     """Primary: the guest has halted; do not take over."""
 
     exit_status: int
 
 
-Body = Hello | Welcome | Commit | Heartbeat | Entries | Answer | Farewell
+Body = Hello | Welcome | Commit | Heartbeat | Entries | Answer | Restored | Farewell
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +183,11 @@ def _entries(fields: bytes) -> Entries:
     return Entries(released, first, through, fingerprint=fingerprint.hex())
 
 
+def _restored(fields: bytes) -> Restored:
+    position, digest = struct.unpack("<Q16s", fields)
+    return Restored(position, digest.hex())
+
+
 _BODIES: Mapping[int, Callable[[bytes], Body]] = {
     1: _hello,
     2: _welcome,
@@ -183,6 +196,7 @@ _BODIES: Mapping[int, Callable[[bytes], Body]] = {
     5: _entries,
     6: lambda fields: Answer(*struct.unpack("<QQQB", fields)),
     7: lambda fields: Farewell(*struct.unpack("<i", fields)),
+    8: _restored,
 }
 
 

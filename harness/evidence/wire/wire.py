@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 from harness.evidence.capture import Direction, Frame
 from harness.evidence.wire.channel import StreamRefusedError, nonces, open_datagram, read_stream
-from harness.evidence.wire.messages import Body, Entries, LogEntry, Message, WireFormatError
+from harness.evidence.wire.messages import Body, Commit, Entries, LogEntry, Message, Welcome, WireFormatError
 from harness.evidence.wire.packets import datagrams, segments
 from harness.evidence.wire.streams import Connection, Reassembly
 from harness.lab import topology
@@ -113,6 +114,25 @@ class Wire:
             if said.receiver == host and said.arrived_ns is not None
             for entry in body.entries
         }
+
+    def carried_from(self, incarnation: str) -> tuple[str, int] | None:
+        """Whose guest's state COMMIT gave to a joiner, and at which position; None: it began with the initial one."""
+        return self._carried.get(incarnation)
+
+    @property
+    def states_carried(self) -> set[tuple[str, int]]:
+        """From whom COMMIT gave the state of a guest that ran to a joiner, and at which position."""
+        return set(self._carried.values())
+
+    @cached_property
+    def _carried(self) -> dict[str, tuple[str, int]]:
+        joiners = {(said.receiver, said.generation, said.session): said.incarnation for said, _ in self.of(Welcome)}
+        carried = {}
+        for said, body in self.of(Commit):
+            joiner = joiners.get((said.sender, said.generation, said.session))
+            if body.position and joiner is not None:
+                carried[joiner] = said.incarnation, body.position
+        return carried
 
 
 def read_wire(key: bytes, frames: Frames) -> Wire:

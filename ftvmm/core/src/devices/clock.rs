@@ -118,6 +118,12 @@ impl GuestClock {
         self.wall(realtime, boottime)
     }
 
+    /// What the guest would see now: its counter, and its wall clock if it has looked at that before. For whoever carries it to another host.
+    pub fn look(&mut self) -> (u64, Option<u64>) {
+        let boottime = boottime_nanoseconds();
+        (self.counter.look(boottime), self.wall.as_mut().map(|wall| wall.look(boottime)))
+    }
+
     /// A counter value that the other node gave to the guest, replayed here just now.
     pub fn observe_counter(&mut self, value: u64, boottime: u64) {
         self.counter = Ascending::from(value, boottime);

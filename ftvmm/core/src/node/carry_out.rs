@@ -3,18 +3,25 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
+
 use crate::devices::clock;
 use crate::lab::mutant;
 #[cfg(feature = "lab")]
 use crate::lab::rule;
+use crate::machine::StateDigest;
 #[cfg(feature = "lab")]
 use crate::protocol::Role;
 use crate::protocol::{AskResult, Generation, Input, Instant, Output, Path, TraceEvent};
 
 #[cfg(feature = "lab")]
 use super::mutants;
-use super::runtime::{Command, Effect, Runtime};
+use super::runtime::{Command, Effect, Mail, Runtime};
 use super::trace_event;
+use super::transfer::{self, Order, Sending};
+
+/// So many frames' worth of copied memory waits for the thread that sends it: 4 MiB.
+const CHUNKS_MAX: usize = 16;
 
 /// When announcements are made, in milliseconds after the go-live: a late frame of the old host flips switch tables.
 const ANNOUNCEMENTS_MS: [u64; 8] = [0, 10, 50, 150, 400, 1000, 2000, 3000];
@@ -64,6 +71,17 @@ impl Runtime {
             Output::CheckArbiter { request } => self.ask_python(request, Effect::CheckArbiter(request)),
             Output::AskArbiter { request, generation } => self.ask(request, generation),
             Output::StartGuest => self.start_guest(),
+            Output::BeginTransfer { connection } => self.begin_transfer(connection),
+            Output::EndTransfer => self.shared.cpu.end_copy(),
+            Output::ResumeGuest => {
+                // Before the guest can append: nobody wants what it was told before.
+                self.shared.send_log.restart_at(self.shared.cpu.position());
+                self.shared.cpu.resume_logging();
+            }
+            Output::DiscardState => {
+                self.shared.slot.discard();
+                self.begin_where_carried();
+            }
             Output::StartReplay => self.shared.cpu.replay(),
             Output::CloseLog { position } => {
                 if mutant!(AnnounceEarly) && self.shared.world.attach().is_ok() {
@@ -149,6 +167,20 @@ impl Runtime {
             }
             Err(error) => self.exit(2, error.to_string()),
         }
+    }
+
+    /// Has the guest's memory copied, and sent to the joiner.
+    fn begin_transfer(&mut self, connection: u64) {
+        let Some(header) = self.node.stamp_transfer(connection) else { return };
+        let (to, chunks) = bounded(CHUNKS_MAX);
+        let (mail, cpu, progress) = (self.mail.clone(), self.shared.cpu.clone(), self.shared.transfer.clone());
+        let digest = StateDigest::clone(&self.shared.constant_digest);
+        let (peer, key) = (self.peer, self.key.clone());
+        transfer::send(Sending { peer, key, header, connection, digest, chunks, cpu }, move |input| {
+            // The node may have ended meanwhile.
+            let _ = mail.tell(Mail::Transfer(input));
+        });
+        self.shared.cpu.copy(Order { connection, to, progress });
     }
 
     fn attach(&mut self) {

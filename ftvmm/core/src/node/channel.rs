@@ -12,7 +12,7 @@ use crate::protocol::LogPosition;
 use super::authentication::Key;
 use super::log_buffer::{ReplayLog, SendLog};
 use super::poller::{Ready, Registry, Source};
-use super::session::{Session, SessionEvent, Stamp};
+use super::session::{Frames, Session, SessionEvent, Stamp};
 
 /// Pause behind a failed accept: no descriptors are left, for instance, and a real-time thread must not spin over it.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
@@ -160,6 +160,13 @@ impl Channel {
             }
         }
         more
+    }
+
+    /// Gives a connection to another thread; `None`: there is none of that number, or it cannot be given.
+    pub fn detach(&mut self, session: u64) -> Option<Frames> {
+        let session = self.sessions.remove(&session)?;
+        self.registry.remove(session.as_fd()).ok()?;
+        session.into_frames()
     }
 
     /// Ends a connection; `false`: there is none of that number.

@@ -1,10 +1,17 @@
 //! Commands to the guest's thread: how its guest gets its inputs, and for how much of the time it runs.
 
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::event::{EventfdFlags, eventfd};
+
 use crate::lock::{Condvar, Mutex};
+use crate::machine::Kicker;
 use crate::protocol::{LogPosition, Share};
+
+use super::transfer::Order;
 
 /// How the guest's inputs are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +27,6 @@ pub enum Mode {
 }
 
 /// Commands to the guest's thread, and what everyone may look at.
-#[derive(Debug)]
 pub struct CpuControl {
     mode: Mutex<Mode>,
     /// Raised with each order to replay: a drained replay looks at its log again.
@@ -30,22 +36,35 @@ pub struct CpuControl {
     share: AtomicU16,
     stopped: AtomicBool,
     position: AtomicU64,
+    /// The log connection of the joiner that the guest's memory is copied for; 0: nobody's.
+    copying: AtomicU64,
+    copy: Mutex<Option<Order>>,
+    /// Readable when the guest's thread has something to look at while its guest waits for a device.
+    wake: OwnedFd,
+    /// Of the machine that runs.
+    kicker: Mutex<Option<Kicker>>,
 }
 
-impl Default for CpuControl {
-    fn default() -> CpuControl {
-        CpuControl {
+impl CpuControl {
+    /// Nothing runs yet.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn new() -> io::Result<CpuControl> {
+        Ok(CpuControl {
             mode: Mutex::new(Mode::Waiting),
             replays: AtomicU64::new(0),
             changed: Condvar::new(),
             share: AtomicU16::new(Share::WHOLE.thousandths()),
             stopped: AtomicBool::new(false),
             position: AtomicU64::new(LogPosition::START.0),
-        }
+            copying: AtomicU64::new(0),
+            copy: Mutex::new(None),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            kicker: Mutex::new(None),
+        })
     }
-}
 
-impl CpuControl {
     fn switch(&self, mode: Mode) {
         *self.mode.lock() = mode;
         self.changed.notify_all();
@@ -65,6 +84,84 @@ impl CpuControl {
     /// Primary without a backup: run.
     pub fn run_alone(&self) {
         self.switch(Mode::Alone);
+    }
+
+    /// Primary without a backup: the guest's memory is copied for a joiner, and the guest stops in the end.
+    pub fn copy(&self, order: Order) {
+        let connection = order.connection;
+        *self.copy.lock() = Some(order);
+        self.order_copying(connection);
+        self.wake();
+        self.kick();
+    }
+
+    /// The transfer is given up. A guest that was stopped for it goes on.
+    pub fn end_copy(&self) {
+        self.copy.lock().take();
+        self.order_copying(0);
+        self.wake();
+    }
+
+    /// The stopped guest goes on, and logs.
+    pub fn resume_logging(&self) {
+        self.copy.lock().take();
+        self.copying.store(0, Ordering::Release);
+        self.run_logging();
+    }
+
+    fn order_copying(&self, connection: u64) {
+        let _mode = self.mode.lock();
+        self.copying.store(connection, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// For whom the guest's memory is copied; `None`: for nobody.
+    pub fn copying(&self) -> Option<u64> {
+        Some(self.copying.load(Ordering::Acquire)).filter(|connection| *connection != 0)
+    }
+
+    /// The order to copy.
+    pub fn copy_order(&self) -> Option<Order> {
+        self.copy.lock().clone()
+    }
+
+    /// Waits until a guest that was stopped for this joiner is to go on. `None` when the node stops.
+    pub fn wait_for_end_of_copy(&self, connection: u64) -> Option<()> {
+        let mut mode = self.mode.lock();
+        while self.copying() == Some(connection) && *mode == Mode::Alone {
+            if self.stopped.load(Ordering::Acquire) {
+                return None;
+            }
+            self.changed.wait(&mut mode);
+        }
+        (!self.stopped.load(Ordering::Acquire)).then_some(())
+    }
+
+    /// A guest that waits for a device lets its thread look at what it has been told.
+    pub fn wake(&self) {
+        // The counter of an eventfd is never full here.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// What is readable then.
+    pub fn wake_descriptor(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// Whether it was woken since the last look.
+    pub fn was_woken(&self) -> bool {
+        rustix::io::read(&self.wake, &mut [0u8; 8]).is_ok()
+    }
+
+    /// This machine runs from now on.
+    pub fn runs(&self, kicker: Kicker) {
+        *self.kicker.lock() = Some(kicker);
+    }
+
+    /// A guest that computes lets its thread look at what it has been told.
+    pub fn kick(&self) {
+        let kicker = self.kicker.lock().clone();
+        kicker.iter().for_each(Kicker::kick);
     }
 
     /// Lag control: the guest runs for this share of its time, and is not entered where that is none (R26).
@@ -197,7 +294,7 @@ mod tests {
     fn a_stalled_guest_waits_until_it_may_run_or_the_node_stops() {
         let ways: [fn(&CpuControl); 2] = [|control| control.throttle(Share::WHOLE), CpuControl::stop];
         for go_on in ways {
-            let control = std::sync::Arc::new(CpuControl::default());
+            let control = std::sync::Arc::new(CpuControl::new().unwrap());
             control.run_logging();
             control.throttle(Share::NONE);
             let guest = {

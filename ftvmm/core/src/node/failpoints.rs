@@ -93,7 +93,13 @@ points! {
     Announced = "announced",
     /// winner: the first output after the go-live has left
     FirstOutput = "first-output",
-    /// primary: COMMIT is on its way, the guest has not started
+    /// primary, alone: a joiner is there, and nothing of the guest's memory is copied
+    TransferBegun = "transfer-begun",
+    /// primary, alone: the guest waits, and all of its state is on its way to the joiner
+    GuestStopped = "guest-stopped",
+    /// joiner: the guest's state is there, and nobody knows
+    StateRestored = "state-restored",
+    /// primary: COMMIT is on its way, the guest has not started or still waits
     CommitSent = "commit-sent",
     /// joiner: COMMIT came, it is the backup now; it has not answered COMMIT, and replay has not started
     CommitReceived = "commit-received",

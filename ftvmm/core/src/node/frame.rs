@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::authentication::{Key, Purpose, TAG_LENGTH};
 
 /// The first bytes of a connection; the digit is the version of the format.
-pub const MAGIC: [u8; 8] = *b"FTVMLOG4";
+pub const MAGIC: [u8; 8] = *b"FTVMLOG5";
 /// Largest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 const NONCE_BYTES: usize = 16;
@@ -59,6 +59,8 @@ pub enum Kind {
     Control = 1,
     /// a batch of log entries
     Entries = 2,
+    /// a part of a guest's state on its way to a joiner (`transfer`)
+    Transfer = 3,
 }
 
 /// Bytes that came on a connection and are not taken yet.
@@ -258,6 +260,7 @@ impl Decoder {
         let kind = match frame[0] {
             1 => Kind::Control,
             2 => Kind::Entries,
+            3 => Kind::Transfer,
             kind => return Err(FrameError::Kind { number, kind }),
         };
         Ok(Some((kind, frame[1..].to_vec())))

@@ -46,17 +46,22 @@ impl Heartbeat {
         let _ = self.socket.send_to(&self.key.seal(Purpose::Heartbeat, bytes), self.peer);
     }
 
-    /// Reads the next datagram; `None`: there is none. Without a message in it, it came from somebody who does not hold the VM's key, or
+    /// The peer is here from now on.
+    pub fn set_peer(&mut self, peer: SocketAddr) {
+        self.peer = peer;
+    }
+
+    /// Reads the next datagram, and where it came from; `None`: there is none. Without a message in it, it came from somebody who does not hold the VM's key, or
     /// was an error.
-    pub fn receive(&mut self) -> Option<Option<Vec<u8>>> {
+    pub fn receive(&mut self) -> Option<Option<(Vec<u8>, SocketAddr)>> {
         let mut buffer = [0u8; DATAGRAM_BYTES_MAX];
         if !self.reads {
             return None;
         }
-        match self.socket.recv(&mut buffer) {
-            Ok(length) => {
+        match self.socket.recv_from(&mut buffer) {
+            Ok((length, from)) => {
                 self.errors = 0;
-                Some(self.key.open(Purpose::Heartbeat, &buffer[..length]).map(<[u8]>::to_vec))
+                Some(self.key.open(Purpose::Heartbeat, &buffer[..length]).map(|message| (message.to_vec(), from)))
             }
             Err(error) if error.kind() != ErrorKind::WouldBlock && self.errors < ERRORS_MAX => {
                 // An ICMP answer to something that was sent, most likely.
@@ -95,7 +100,8 @@ mod tests {
         let told = heartbeat.key.seal(Purpose::Heartbeat, b"alive".to_vec());
         peer.send_to(&told, here).unwrap();
         let read: Vec<_> = std::iter::from_fn(|| heartbeat.receive()).collect();
-        assert_eq!((read.len(), read.last()), (101, Some(&Some(b"alive".to_vec()))));
+        let from = peer.local_addr().unwrap();
+        assert_eq!((read.len(), read.last()), (101, Some(&Some((b"alive".to_vec(), from)))));
         assert!(read[..100].iter().all(Option::is_none));
     }
 }

@@ -61,11 +61,16 @@ impl Holding {
                 | Output::StreamEntries { .. }
                 | Output::StartGuest
                 | Output::StartReplay
+                | Output::BeginTransfer { .. }
+                | Output::ResumeGuest
         );
-        // The answer to COMMIT, and no other message: without it the primary has to do with answers to its heartbeats.
-        let answers_commit = matches!(output, Output::Send { .. })
-            && passed.iter().any(|(at, point, ..)| *at < place && *point == Point::CommitReceived);
-        if (leads_on || answers_commit) && !self.gates.is_empty() {
+        // The answer to COMMIT, and no other message: without it the primary has to do with answers to its heartbeats. And the joiner's word that
+        // it has the guest's state.
+        let answers = matches!(output, Output::Send { .. })
+            && passed
+                .iter()
+                .any(|(at, point, ..)| *at < place && matches!(point, Point::CommitReceived | Point::StateRestored));
+        if (leads_on || answers) && !self.gates.is_empty() {
             self.outputs.push_back(output);
             return None;
         }
@@ -151,6 +156,9 @@ fn point_of(output: &Output, role: Role) -> Option<(Point, u64)> {
             TraceEvent::Attached => (Point::Attached, 0),
             TraceEvent::Announced => (Point::Announced, 0),
             TraceEvent::FirstOutput { index } => (Point::FirstOutput, index.0),
+            TraceEvent::TransferBegun => (Point::TransferBegun, 0),
+            TraceEvent::GuestStopped { position } => (Point::GuestStopped, position.0),
+            TraceEvent::StateRestored { position } if role == Role::Joining => (Point::StateRestored, position.0),
             TraceEvent::Committed { position, .. } if role == Role::Backup => (Point::CommitReceived, position.0),
             TraceEvent::Committed { position, .. } => (Point::CommitSent, position.0),
             _ => return None,

@@ -30,5 +30,6 @@ pub mod status;
 pub mod thread;
 pub mod trace;
 mod trace_event;
+pub mod transfer;
 pub mod virtual_cpu;
 pub mod world;

@@ -146,6 +146,14 @@ mutants! {
     /// dies 2 s after its go-live
     DieAfterGoLive = "die-after-go-live",
 
+    // Getting a new backup.
+    /// the page at the end of the guest's memory, where its stack begins, is never copied
+    MissAPage = "miss-a-page",
+    /// the guest goes on while its state goes over, and takes in an entry that no log has
+    ResumeEarly = "resume-early",
+    /// a joiner that has the state of a guest begins the guest's time anew
+    ForgetTime = "forget-time",
+
     // The guest's time.
     /// the wall clock steps back 1 ms at the go-live
     WallBack = "wall-back",

@@ -242,6 +242,12 @@ impl OutputQueue {
         !state.is_stopped()
     }
 
+    /// The guest has come here from another node, which has let out all that it had said: this many outputs.
+    pub fn begin_at(&self, produced: OutputIndex) {
+        let mut state = self.state.lock();
+        (state.produced, state.forgotten) = (produced, produced);
+    }
+
     /// Outputs produced so far.
     pub fn produced(&self) -> OutputIndex {
         self.state.lock().produced

@@ -94,6 +94,14 @@ impl Registry {
         };
         Ok(epoll::add(&*self.0, descriptor, source.data(), wanted | EventFlags::ET)?)
     }
+
+    /// Waits no more for what another thread looks after from now on.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn remove(&self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(epoll::delete(&*self.0, descriptor)?)
+    }
 }
 
 /// Waits for sources (epoll(7), edge-triggered: who is told reads until nothing is left).

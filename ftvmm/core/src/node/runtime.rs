@@ -6,14 +6,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::devices::clock;
 use crate::lab::mutant;
 use crate::protocol::{
-    ArbiterRecord, AskResult, Generation, Incarnation, Input, Instant, Node, Path, ReadResult, Role, Unusable,
+    ArbiterRecord, AskResult, Generation, Incarnation, Input, Instant, LogPosition, Node, OutputIndex, Path,
+    ReadResult, Role, Unusable,
 };
 
+use super::authentication::Key;
 use super::carry_out::Announcements;
 use super::channel::Channel;
 use super::emission::{Emission, Emitted};
@@ -22,11 +25,12 @@ use super::failpoints;
 use super::heartbeat::Heartbeat;
 #[cfg(feature = "lab")]
 use super::holding::Holding;
-use super::poller::{Mailbox, Poller, Source};
+use super::poller::{Mailbox, Poller, Source, Teller};
 use super::session::{EntriesFrame, SessionEvent};
 use super::shared::Shared;
 use super::status::{self, Snapshot};
 use super::thread::Urgency;
+use super::transfer::{self, Receiving};
 
 /// The state machine is told the time at least so often: a late tick is how it sees that this node was paused (R7).
 const TICK_MAX: Duration = Duration::from_millis(10);
@@ -48,6 +52,8 @@ pub enum Command {
     Bootstrap,
     /// an orderly end
     Stop,
+    /// the VM is to have a backup again, which is here; what keeps it from trying is sent there
+    Protect(Peer, Sender<Result<(), String>>),
     /// the arbiter's answer
     Arbiter {
         /// which question
@@ -57,6 +63,18 @@ pub enum Command {
     },
     /// what `ftvmm status` shows, to be sent there
     Status(Sender<Snapshot>),
+}
+
+/// Where a node is that may become the backup.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// its name, for people
+    pub name: String,
+    /// its log listener
+    pub logging: SocketAddr,
+    /// its heartbeat sockets, by network
+    pub heartbeat: BTreeMap<String, SocketAddr>,
 }
 
 /// What Python carries out.
@@ -79,6 +97,8 @@ pub enum Mail {
     Emitted(Emitted),
     /// from the thread that checks the devices
     Checked(u64, Unusable),
+    /// from a thread that carries a guest's state
+    Transfer(Input),
     /// from Python and the operator
     Command(Command),
 }
@@ -99,8 +119,16 @@ pub struct Runtime {
     pub cpu: Mailbox<Input>,
     /// the logging channel
     pub channel: Channel,
+    /// the VM's key, for connections of other threads
+    pub key: Key,
+    /// the peer's name, for people
+    pub peer_name: String,
     /// the peer's listener
     pub peer: SocketAddr,
+    /// the networks of the heartbeat sockets
+    pub networks: Vec<String>,
+    /// what other threads tell by
+    pub mail: Teller<Mail>,
     /// the heartbeat sockets
     pub heartbeats: Vec<Heartbeat>,
     /// outputs on their way out
@@ -204,7 +232,12 @@ impl Runtime {
                 let Some(message) = self.heartbeats[index].receive() else { break };
                 let message = message.filter(|_| index == 0 || !mutant!(DeafToManagement));
                 let path = Path::Heartbeat { network: index as u8 };
-                self.arrived(message.map(|bytes| Input::Message { path, bytes }));
+                if let Some((bytes, from)) = &message
+                    && self.node.is_heard_first(path, bytes)
+                {
+                    self.heartbeats[index].set_peer(*from);
+                }
+                self.arrived(message.map(|(bytes, _)| Input::Message { path, bytes }));
                 self.busy |= count == max;
             }
         }
@@ -304,7 +337,7 @@ impl Runtime {
     /// What `ftvmm status` shows.
     pub(super) fn snapshot(&self) -> Snapshot {
         let now = clock::now();
-        Snapshot::new(self.node.status(now), &self.shared, now)
+        Snapshot::new(self.node.status(now), &self.shared, &self.peer_name, now)
     }
 
     fn mail(&mut self, mail: Mail) -> Option<Input> {
@@ -313,6 +346,12 @@ impl Runtime {
                 self.emission.emitted(emitted).map(|(output, result)| Input::OutputDone { output, result })
             }
             Mail::Checked(request, found) => Some(Input::DevicesChecked { request, found }),
+            Mail::Transfer(input) => {
+                if matches!(input, Input::StateRestored { .. }) {
+                    self.begin_where_carried();
+                }
+                Some(input)
+            }
             Mail::Command(command) => self.command(command),
         }
     }
@@ -321,6 +360,12 @@ impl Runtime {
         Some(match command {
             Command::Bootstrap => Input::BootstrapRequested,
             Command::Stop => Input::StopRequested,
+            Command::Protect(peer, to) => {
+                let tried = self.protect(peer);
+                let input = tried.is_ok().then_some(Input::BackupWanted);
+                let _ = to.try_send(tried);
+                return input;
+            }
             Command::Status(to) => {
                 // Who asked may have gone.
                 let _ = to.try_send(self.snapshot());
@@ -342,6 +387,54 @@ impl Runtime {
         })
     }
 
+    /// From now on the peer is there.
+    ///
+    /// # Errors
+    /// A sentence that says why it cannot be: this node has one.
+    fn protect(&mut self, peer: Peer) -> Result<(), String> {
+        let status = self.node.status(clock::now());
+        let (role, name) = (status.role, &self.peer_name);
+        if role != Role::Alone || status.joining.is_none() && status.session != 0 {
+            return Err(format!("this node is {role}: only one that runs the VM alone takes a new backup"));
+        }
+        if status.session != 0 && peer.logging != self.peer {
+            return Err(format!("the VM's state is on its way to {name}"));
+        }
+        if let Some(unknown) = self.networks.iter().find(|network| !peer.heartbeat.contains_key(*network)) {
+            return Err(format!("no address of {} is given for the heartbeat network {unknown:?}", peer.name));
+        }
+        for (network, heartbeat) in self.networks.iter().zip(&mut self.heartbeats) {
+            peer.heartbeat.get(network).into_iter().for_each(|address| heartbeat.set_peer(*address));
+        }
+        (self.peer_name, self.peer) = (peer.name, peer.logging);
+        Ok(())
+    }
+
+    /// Joiner: a guest's state comes on this connection, if the protocol waits for one.
+    fn receive_state(&mut self, session: u64, header: &[u8]) {
+        let Some(connection) = self.node.accepts_transfer(header) else {
+            self.channel.close(session);
+            return;
+        };
+        if let Some(frames) = self.channel.detach(session) {
+            let (mail, slot) = (self.mail.clone(), self.shared.slot.clone());
+            slot.await_transfer(connection);
+            transfer::receive(Receiving { frames, connection, slot }, move |input| {
+                // The node may have ended meanwhile.
+                let _ = mail.tell(Mail::Transfer(input));
+            });
+        }
+    }
+
+    /// Joiner: log, outputs and guest begin where the guest's state was carried from, or in its initial state.
+    pub(super) fn begin_where_carried(&self) {
+        let carried = self.shared.slot.carried();
+        let position = carried.as_ref().map_or(LogPosition::START, |carried| carried.position());
+        self.shared.replay_log.restart_at(position);
+        self.shared.outputs.begin_at(carried.map_or(OutputIndex::NONE, |carried| OutputIndex(carried.produced)));
+        self.shared.cpu.come_to(position);
+    }
+
     fn session(&mut self, event: SessionEvent) -> Option<Input> {
         Some(match event {
             SessionEvent::Opened { session, dialled } => Input::SessionOpened { connection: session, dialled },
@@ -358,6 +451,10 @@ impl Runtime {
             },
             #[cfg(feature = "lab")]
             SessionEvent::EntriesBegun { session, header } => Input::EntriesStored { connection: session, header },
+            SessionEvent::Transfer { session, header } => {
+                self.receive_state(session, &header);
+                return None;
+            }
             SessionEvent::Closed { session, reason } => Input::SessionClosed { connection: session, reason },
         })
     }

@@ -70,6 +70,13 @@ pub enum SessionEvent {
         /// its header
         header: Vec<u8>,
     },
+    /// the first frame of a guest's state came: what comes behind it is for another thread
+    Transfer {
+        /// the session's number
+        session: u64,
+        /// the protocol's header
+        header: Vec<u8>,
+    },
     /// the connection is over
     Closed {
         /// the session's number
@@ -295,6 +302,10 @@ impl Session {
                             return Ok(Some(SessionEvent::Message { session: number, bytes }));
                         }
                         Some((Kind::Entries, payload)) => self.held = Some(payload),
+                        Some((Kind::Transfer, payload)) => {
+                            let header = payload.get(1..).unwrap_or_default().to_vec();
+                            return Ok(Some(SessionEvent::Transfer { session: number, header }));
+                        }
                     }
                 }
                 #[cfg(feature = "lab")]
@@ -397,10 +408,56 @@ impl Session {
         self.ready.reads = true;
     }
 
+    /// What comes on it from now on, for another thread; `None`: it was not greeted.
+    pub fn into_frames(self) -> Option<Frames> {
+        let Stage::Open { decoder, .. } = self.stage else { return None };
+        Some(Frames { stream: self.stream, incoming: self.incoming, decoder })
+    }
+
     /// Tells the peer that this is the end, behind what was sent before.
     pub fn shut_down(&self) {
         // A connection that is already gone cannot be shut down: nothing is lost.
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// The frames of a guest's state, for a thread that may wait for them.
+#[derive(Debug)]
+pub struct Frames {
+    stream: TcpStream,
+    incoming: Incoming,
+    decoder: Decoder,
+}
+
+impl Frames {
+    /// Waits from now on for what has not come, for at most so long at a time.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn block(&self, silence_max: Duration) -> io::Result<()> {
+        self.stream.set_nonblocking(false)?;
+        self.stream.set_read_timeout(Some(silence_max))
+    }
+
+    /// The next frame's payload.
+    ///
+    /// # Errors
+    /// A sentence that says why there is none.
+    pub fn receive(&mut self) -> Result<Vec<u8>, String> {
+        loop {
+            match self.decoder.next(&mut self.incoming).map_err(|error| error.to_string())? {
+                Some((Kind::Transfer, payload)) => return Ok(payload),
+                Some((Kind::Control | Kind::Entries, _)) => return Err("a guest's state is mixed with messages".into()),
+                None => {}
+            }
+            let missing = self.decoder.missing_bytes(&self.incoming).max(READ_BYTES);
+            match self.stream.read(self.incoming.room(missing)) {
+                Ok(0) => return Err("the connection for the guest's state ended".into()),
+                Ok(length) => self.incoming.came(length),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(format!("the guest's state does not come: {error}")),
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::devices::clock::{self, GuestClock};
 use crate::devices::{DeviceError, random};
 use crate::image::{Image, ImageError};
+use crate::lab::mutant;
 use crate::lock::Mutex;
 use crate::log::{Header, LogError};
 use crate::machine::{Machine, MachineConfig, MachineError};
@@ -42,6 +43,7 @@ use super::shared::Shared;
 use super::status::Snapshot;
 use super::thread;
 use super::trace::Trace;
+use super::transfer::{Prepared, Slot};
 #[cfg(feature = "lab")]
 use super::virtual_cpu::Rebuild;
 use super::virtual_cpu::VirtualCpu;
@@ -140,8 +142,16 @@ impl RunningNode {
         let (image, image_digest) = read_image(&config)?;
         let world = Arc::new(World::new(&config.vm, &image)?);
         let machine_config = world.machine_config().clone();
-        let mut machine = Machine::new(&image, &machine_config)?;
-        machine.interrupt_long_computing()?;
+        let image = Arc::new(image);
+        let build = {
+            let (image, machine_config) = (image.clone(), machine_config.clone());
+            move || {
+                let mut machine = Machine::new(&image, &machine_config)?;
+                machine.interrupt_long_computing()?;
+                Ok(machine)
+            }
+        };
+        let machine = build()?;
         if let Some(doubt) = machine.doubt() {
             remark(format!("ftvmm node: {doubt}"));
         }
@@ -174,9 +184,12 @@ impl RunningNode {
             send_log: Arc::new(SendLog::new(log_bytes)),
             replay_log: Arc::new(ReplayLog::new(log_bytes)),
             outputs: Arc::new(OutputQueue::default()),
-            cpu: Arc::new(CpuControl::default()),
+            cpu: Arc::new(CpuControl::new().map_err(file("eventfd"))?),
             world: world.clone(),
             trace: Arc::new(trace),
+            constant_digest: Arc::new(machine.constant_digest()),
+            slot: Slot::new(machine, build.clone()),
+            transfer: Arc::default(),
         };
         shared.trace.write(
             "node-started",
@@ -202,7 +215,7 @@ impl RunningNode {
         }
         let logs = (shared.send_log.clone(), shared.replay_log.clone());
         let entries_max = config.logging.entries_per_message.unwrap_or(usize::MAX);
-        let channel = Channel::new(key, logs, entries_max, poller.registry(), listener);
+        let channel = Channel::new(key.clone(), logs, entries_max, poller.registry(), listener);
         let channel = channel.map_err(file("the logging channel"))?;
         let (mail, mailbox) = poller.mailbox(QUEUED_MAX);
         let (cpu_inputs, cpu) = poller.mailbox(QUEUED_MAX);
@@ -213,7 +226,6 @@ impl RunningNode {
         start_checks(world, requested_checks, mail.clone());
         start_cpu(
             &shared,
-            machine,
             recording,
             cpu_inputs,
             #[cfg(feature = "lab")]
@@ -235,7 +247,11 @@ impl RunningNode {
             mailbox,
             cpu,
             channel,
+            key,
+            peer_name: config.node.peer.clone(),
             peer: config.logging.peer,
+            networks: config.heartbeat.iter().map(|heartbeat| heartbeat.network.clone()).collect(),
+            mail: mail.clone(),
             heartbeats,
             emission,
             announcements: Announcements::default(),
@@ -348,11 +364,47 @@ fn start_checks(world: Arc<World>, requests: Receiver<u64>, mail: Teller<Mail>) 
 
 fn start_cpu(
     shared: &Shared,
-    machine: Machine,
     recording: Recording,
     inputs: Teller<Input>,
     #[cfg(feature = "lab")] rebuild: Box<Rebuild>,
 ) {
+    let shared = shared.clone();
+    thread::start("guest", move || {
+        if shared.cpu.wait_until_runnable().is_none() {
+            return;
+        }
+        match shared.slot.take() {
+            Ok(prepared) => run_cpu(
+                &shared,
+                prepared,
+                recording,
+                inputs,
+                #[cfg(feature = "lab")]
+                rebuild,
+            ),
+            Err(error) => {
+                let _ = inputs.tell(Input::HostFailed { reason: error.to_string() });
+            }
+        }
+    });
+}
+
+/// The guest's thread: the guest begins in its initial state, or goes on where it was carried from.
+fn run_cpu(
+    shared: &Shared,
+    prepared: Prepared,
+    recording: Recording,
+    inputs: Teller<Input>,
+    #[cfg(feature = "lab")] rebuild: Box<Rebuild>,
+) {
+    let Prepared { machine, carried } = prepared;
+    let now = clock::boottime_nanoseconds();
+    let mut guest_clock = GuestClock::starting_at(now);
+    if let Some(carried) = carried.as_ref().filter(|_| !mutant!(ForgetTime)) {
+        guest_clock.observe_counter(carried.counter, now);
+        carried.wall.into_iter().for_each(|wall| guest_clock.observe_wall(wall, now));
+    }
+    shared.cpu.runs(machine.kicker());
     let cpu = VirtualCpu {
         machine,
         control: shared.cpu.clone(),
@@ -366,13 +418,14 @@ fn start_cpu(
             // The node's thread lives as long as this one.
             let _ = inputs.tell(input);
         },
-        clock: GuestClock::starting_at(clock::boottime_nanoseconds()),
+        clock: guest_clock,
         throttle: Throttle::default(),
-        flushed: LogPosition::START,
+        copier: None,
+        flushed: carried.map_or(LogPosition::START, |carried| carried.position()),
         unflushed_since: 0,
         replay_told_at: 0,
         #[cfg(feature = "lab")]
         rebuild,
     };
-    thread::start("guest", move || cpu.run());
+    cpu.run();
 }

@@ -21,11 +21,15 @@ pub struct Snapshot {
     pub lag_bytes: usize,
     /// the guest waits for room in the log
     pub stalls: bool,
+    /// the peer's name
+    pub peer: String,
+    /// round, bytes copied and pages left of the transfer to a joiner
+    pub transfer: (u64, u64, u64),
 }
 
 impl Snapshot {
     /// As it is `now`.
-    pub fn new(status: Status, shared: &Shared, now: Instant) -> Snapshot {
+    pub fn new(status: Status, shared: &Shared, peer: &str, now: Instant) -> Snapshot {
         let (lag, lag_bytes) = if status.role.is_primary() {
             (status.lag, shared.send_log.bytes())
         } else {
@@ -33,7 +37,8 @@ impl Snapshot {
             (oldest_at.map_or(Duration::ZERO, |at| now.since(Instant(at))), shared.replay_log.bytes())
         };
         let stalls = shared.send_log.stalls();
-        Snapshot { status, lag_ms: lag.as_secs_f64() * 1000.0, lag_bytes, stalls }
+        let transfer = shared.transfer.look();
+        Snapshot { status, lag_ms: lag.as_secs_f64() * 1000.0, lag_bytes, stalls, peer: peer.to_owned(), transfer }
     }
 }
 
@@ -48,7 +53,11 @@ pub fn share(status: &Status) -> f64 {
 
 /// The status of a node; `docs/architecture.md` has its fields.
 pub fn json(node: &RunningNode) -> Value {
-    let Snapshot { status, lag_ms, lag_bytes, stalls } = node.snapshot();
+    let Snapshot { status, lag_ms, lag_bytes, stalls, peer, transfer } = node.snapshot();
+    let (round, copied_bytes, left_pages) = transfer;
+    let joining = status
+        .joining
+        .map(|stage| json!({ "stage": stage, "round": round, "copied_bytes": copied_bytes, "left_pages": left_pages }));
     let mut heard = Map::new();
     heard.insert("log".into(), milliseconds(status.heard_log));
     for (heartbeat, age) in node.config.heartbeat.iter().zip(&status.heard_heartbeat) {
@@ -72,7 +81,8 @@ pub fn json(node: &RunningNode) -> Value {
         "stalled": status.share == Share::NONE || stalls,
         "suspicion": status.suspicion,
         "not_protected": status.not_protected,
-        "peer": { "name": node.config.node.peer, "heard_ms": heard, "session": status.session },
+        "peer": { "name": peer, "heard_ms": heard, "session": status.session },
+        "joining": joining,
         "arbiter": { "last": status.arbiter_last },
         "halt_reason": status.halt_reason.map(|reason| reason.to_string()),
         "build": BUILD,

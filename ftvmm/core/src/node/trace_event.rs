@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::protocol::{OutputIndex, TraceEvent};
+use crate::protocol::{LogPosition, OutputIndex, TraceEvent};
 
 use super::trace::Trace;
 
@@ -26,6 +26,10 @@ pub fn write(trace: &Trace, event: TraceEvent, released: OutputIndex) {
         TraceEvent::Arbiter { operation, wanted, outcome } => {
             trace.write("arbiter", json!({ "operation": operation, "wanted": wanted, "outcome": outcome }));
         }
+        TraceEvent::TransferBegun => transfer(trace, "begun", None, None),
+        TraceEvent::GuestStopped { position } => transfer(trace, "stopped", Some(position), None),
+        TraceEvent::StateRestored { position } => transfer(trace, "restored", Some(position), None),
+        TraceEvent::TransferGivenUp { reason } => transfer(trace, "given-up", None, Some(reason)),
         TraceEvent::Committed { session, position } => {
             trace.write("committed", json!({ "session": session, "position": position }));
         }
@@ -49,4 +53,8 @@ pub fn write(trace: &Trace, event: TraceEvent, released: OutputIndex) {
         TraceEvent::Halted { reason } => trace.write("halted", json!({ "reason": reason })),
         TraceEvent::Stopped { exit_status } => trace.write("stopped", json!({ "exit_status": exit_status })),
     }
+}
+
+fn transfer(trace: &Trace, state: &'static str, position: Option<LogPosition>, reason: Option<String>) {
+    trace.write("transfer", json!({ "state": state, "position": position, "reason": reason }));
 }

@@ -22,6 +22,7 @@ use super::mutants;
 use super::outputs::{Content, OutputQueue};
 use super::recording::Recording;
 use super::trace::Trace;
+use super::transfer::{Carried, Copier, Order};
 
 /// Builds a guest's initial state anew.
 #[cfg(feature = "lab")]
@@ -51,6 +52,8 @@ pub struct VirtualCpu<Tell: Fn(Input)> {
     pub clock: GuestClock,
     /// what the guest waits for where it is slowed
     pub throttle: Throttle,
+    /// primary: its memory on the way to a joiner
+    pub copier: Option<Copier>,
     /// newest position that the node's thread knows of
     pub flushed: LogPosition,
     /// primary: when the first entry behind that was appended, in nanoseconds of CLOCK_BOOTTIME
@@ -91,8 +94,13 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             self.control.pause(pause);
         }
         self.control.wait_until_runnable().ok_or(None)?;
+        self.copy_some();
         let entered = (self.control.share() != Share::WHOLE).then(Instant::now);
-        let left = self.machine.run();
+        let left = match self.machine.asked() {
+            // It has asked on another host.
+            Some(request) => Ok(request.clone()),
+            None => self.machine.run(),
+        };
         if let Some(entered) = entered {
             self.throttle.ran(entered.elapsed(), self.control.share());
         }
@@ -137,6 +145,70 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
 
     fn position(&self) -> LogPosition {
         self.control.position()
+    }
+
+    /// Copies a little of the guest's memory, as long as a joiner is to have it.
+    fn copy_some(&mut self) {
+        let wanted = self.control.copying();
+        if self.copier.as_ref().map(Copier::connection) != wanted {
+            self.end_copy();
+            if let Some(order) = self.control.copy_order() {
+                let begun = Copier::begin(order.clone(), &mut self.machine);
+                self.copier = Some(begun.unwrap_or_else(|error| self.give_copy_up(order, &error)));
+            }
+        }
+        let Some(copier) = &mut self.copier else { return };
+        match copier.copy_some(&mut self.machine) {
+            Ok(true) => {
+                let (round, pages) = copier.round();
+                self.trace.write("transfer", json!({ "state": "round", "round": round, "pages": pages }));
+            }
+            Ok(false) => {}
+            Err(error) => {
+                let connection = copier.connection();
+                self.copier = self.control.copy_order().map(|order| self.give_copy_up(order, &error));
+                (self.tell)(Input::TransferFailed { connection, reason: error.to_string() });
+            }
+        }
+    }
+
+    /// The guest goes on, whatever keeps its state from being carried.
+    fn give_copy_up(&self, order: Order, error: &MachineError) -> Copier {
+        (self.tell)(Input::TransferFailed { connection: order.connection, reason: error.to_string() });
+        Copier::none(order)
+    }
+
+    fn end_copy(&mut self) {
+        if self.copier.take().is_some() {
+            // If it goes on, it costs a little and nothing else.
+            let _ = self.machine.stop_tracking_writes();
+        }
+    }
+
+    /// R13: the guest waits at an input. What is left of its state goes over, and it goes on when the joiner is its backup or will not be.
+    fn stop_for_joiner(&mut self) -> Ended<()> {
+        let Some(copier) = self.copier.as_mut().filter(|copier| copier.is_ready()) else { return Ok(()) };
+        let (position, connection) = (self.control.position(), copier.connection());
+        self.trace.write("transfer", json!({ "state": "stopping", "position": position }));
+        self.recording.flush();
+        let (counter, wall) = self.clock.look();
+        let produced = self.outputs.produced();
+        let sent = self.machine.state().and_then(|machine| {
+            let carried = Carried { machine, position: position.0, produced: produced.0, counter, wall };
+            copier.finish(&mut self.machine, carried, || self.control.copying() != Some(connection))
+        });
+        if let Err(error) = sent {
+            (self.tell)(Input::TransferFailed { connection, reason: error.to_string() });
+        }
+        if mutant!(ResumeEarly) {
+            self.copier = self.control.copy_order().map(Copier::none);
+            return Ok(());
+        }
+        self.control.wait_for_end_of_copy(connection).ok_or(None)?;
+        self.end_copy();
+        (self.flushed, self.unflushed_since) = (position, clock::boottime_nanoseconds());
+        self.trace.write("transfer", json!({ "state": "resumed", "position": position }));
+        Ok(())
     }
 
     fn output(&mut self, content: Content) -> Ended<Answer> {
@@ -221,6 +293,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             self.machine = (self.rebuild)().map_err(failed)?;
             return Ok(None);
         }
+        self.stop_for_joiner()?;
         let answer = self.live_input(request)?;
         let position = self.position().next();
         let logging = self.control.mode() == Mode::Logging;
@@ -322,7 +395,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
                 if ready_set == 0 {
                     // Only a guest that has nothing to do is worth a wake-up of the node's thread.
                     self.flush();
-                    ready_set = devices.poll(*timeout_nanoseconds, None).unwrap_or(0);
+                    ready_set = self.wait_for_device(&devices, *timeout_nanoseconds)?;
                 }
                 Answer::Poll { ready_set }
             }
@@ -347,6 +420,23 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             }
             output => return Err(Some(Input::HostFailed { reason: format!("{output:?} is no input") })),
         })
+    }
+
+    /// Waits until a device is readable or the time is over; meanwhile it looks at what it is told.
+    fn wait_for_device(&mut self, devices: &Devices, timeout_nanoseconds: u64) -> Ended<u64> {
+        let until = clock::boottime_nanoseconds().saturating_add(timeout_nanoseconds);
+        loop {
+            let left = until.saturating_sub(clock::boottime_nanoseconds());
+            let control = self.control.clone();
+            match devices.poll(left, Some(control.wake_descriptor())) {
+                Some(ready_set) => return Ok(ready_set),
+                None if !control.was_woken() => return Ok(0),
+                None => {
+                    self.copy_some();
+                    self.stop_for_joiner()?;
+                }
+            }
+        }
     }
 
     fn read_block(&mut self, device: u8, offset: u64, length: u32) -> Ended<Answer> {

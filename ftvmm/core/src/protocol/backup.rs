@@ -8,7 +8,7 @@ use crate::log::LogPosition;
 
 use super::interface::{HaltReason, Output, Path, TraceEvent};
 use super::node::Node;
-use super::role::{Following, Role, Session, State, Suspicion};
+use super::role::{Following, GuestState, Role, Session, State, Suspicion};
 use super::wire::{Body, EntriesRange, Message, OutputMark};
 
 impl Node {
@@ -28,6 +28,9 @@ impl Node {
             (Body::Answer { stored, replayed, released, lacks }, _) => {
                 self.answer(path, &message, (stored, replayed, released), lacks, outputs);
             }
+            (Body::Restored { position, digest }, _) => {
+                self.joiner_restored(path, &message, GuestState { position, digest }, outputs);
+            }
             (Body::Farewell { exit_status }, _) if self.state.following().is_some() => {
                 self.stop(exit_status, outputs);
             }
@@ -40,7 +43,7 @@ impl Node {
         self.role() == Role::Backup || (self.role() == Role::Candidate && !self.config.rules.silent_candidate)
     }
 
-    /// R14: only COMMIT makes a joiner the backup; the state at position 0 is complete by itself.
+    /// R14: only COMMIT makes a joiner the backup, and only with complete state; that at position 0 is complete by itself.
     fn committed(
         &mut self,
         path: Path,
@@ -49,13 +52,20 @@ impl Node {
         released: OutputMark,
         outputs: &mut Vec<Output>,
     ) {
-        let State::Joining { primary, session } = self.state else { return };
+        let State::Joining { primary, session, restored } = self.state else { return };
+        let has = restored.map_or(LogPosition::START, |state| state.position);
+        if position != has {
+            let reason = format!("the primary commits to the state at position {position}, and that at {has} is here");
+            return self.close_session(&reason, outputs);
+        }
         self.hearing.hear(path, &message.header, self.now);
         self.hearing.begin(self.now, true);
         self.log.stored = position;
         self.log.replayed = position;
         self.log.acknowledged = position;
         self.released = released;
+        // R13: all that the guest has said before this state has left.
+        self.produced = released.index;
         self.begin_readiness();
         let session = Session { handshake_until: None, ..session };
         let following =

@@ -6,13 +6,18 @@ use super::config::Terms;
 use super::interface::{ArbiterRecord, HaltReason, Output, Path, ReadResult, TraceEvent};
 use super::node::{Node, close};
 use super::numbers::{Generation, Incarnation};
-use super::role::{Alone, Joiner, Protection, Role, Session, State};
+use super::primary::LogState;
+use super::role::{Alone, Joiner, Protection, Role, Session, State, Transfer};
 use super::wire::{Body, Message};
 
 impl Node {
-    /// Alone, its guest not started: it looks for a backup.
+    /// Alone: its guest not started, or its operator wants it to have a backup again.
     fn seeks_backup(&self) -> bool {
-        matches!(self.state, State::Alone(Alone::SeeksBackup(_)))
+        match self.state {
+            State::Alone(Alone::SeeksBackup(_)) => true,
+            State::Alone(Alone::Live(_)) => self.wants_backup,
+            _ => false,
+        }
     }
 
     /// R12: protected, out of touch with its backup, the arbiter out of reach, and no ask that may have been applied.
@@ -68,8 +73,8 @@ impl Node {
         let backup = self.state.peer();
         if let State::Protected(protection) = &mut self.state {
             protection.session = Some(session);
-        } else {
-            self.state = State::Alone(Alone::SeeksBackup(Some(Joiner { session, incarnation: None })));
+        } else if let Some(joiner) = self.state.joiner_mut() {
+            *joiner = Some(Joiner { session, incarnation: None, transfer: None });
             // A spare would take the echo of another's stamp for one of its own, and a later one than it ever sends.
             self.hearing.begin(self.now, false);
         }
@@ -83,11 +88,11 @@ impl Node {
         outputs.push(Output::Trace(TraceEvent::SessionClosed { session: session.number, reason }));
         match self.role() {
             Role::Joining => self.give_joining_up("session closed", outputs),
-            Role::Protected if !self.config.rules.one_commit && self.log.acknowledged == LogPosition::START => {
-                self.change_role(State::Alone(Alone::Live), "the join is given up without asking", outputs);
+            Role::Protected if !self.config.rules.one_commit && self.nothing_is_acknowledged() => {
+                self.change_role(State::Alone(Alone::Live(None)), "the join is given up without asking", outputs);
             }
             _ => {
-                self.drop_session();
+                self.drop_session("session closed", outputs);
             }
         }
     }
@@ -96,6 +101,12 @@ impl Node {
     pub(super) fn give_joining_up(&mut self, reason: &str, outputs: &mut Vec<Output>) {
         self.generation = Generation::NONE;
         self.change_role(State::Spare, reason, outputs);
+        outputs.push(Output::DiscardState);
+    }
+
+    /// The backup has not answered since COMMIT.
+    fn nothing_is_acknowledged(&self) -> bool {
+        self.state.protection().is_some_and(|protection| self.log.acknowledged == protection.committed_at)
     }
 
     /// Spare, joiner, backup or candidate: a primary says who it is on a new connection.
@@ -133,6 +144,9 @@ impl Node {
         if let Some(session) = self.state.session() {
             close(*session, "another session takes its place", outputs);
         }
+        if self.role() == Role::Joining {
+            outputs.push(Output::DiscardState);
+        }
         let (primary, number) = (header.incarnation, header.session);
         let same_peer = self.state.peer() == primary;
         self.generation = header.generation;
@@ -150,7 +164,7 @@ impl Node {
             let timing = &self.config.timing;
             let handshake_until = Some(self.now.after(timing.acknowledge + timing.detect));
             let session = Session { connection, number, handshake_until };
-            self.change_role(State::Joining { primary, session }, "a primary says hello", outputs);
+            self.change_role(State::Joining { primary, session, restored: None }, "a primary says hello", outputs);
             self.look_at_arbiter(outputs);
         }
     }
@@ -207,16 +221,12 @@ impl Node {
         if self.role() == Role::Protected {
             self.hearing.hear(path, header, self.now);
             self.resumed(positions.0, positions.1, outputs);
-        } else if let State::Alone(Alone::SeeksBackup(Some(joiner))) = &mut self.state {
+        } else if let Some(Some(joiner)) = self.state.joiner_mut() {
             joiner.incarnation = Some(header.incarnation);
             self.hearing.begin(self.now, false);
             self.hearing.hear(path, header, self.now);
+            self.begin_transfer(outputs);
         }
-    }
-
-    /// A joiner waits for COMMIT, and the arbiter has to be read first (R15).
-    pub(super) fn wants_commit(&self) -> bool {
-        matches!(self.state, State::Alone(Alone::SeeksBackup(Some(Joiner { incarnation: Some(_), .. }))))
     }
 
     pub(super) fn commit_read(&mut self, record: ArbiterRecord, outputs: &mut Vec<Output>) {
@@ -224,6 +234,9 @@ impl Node {
             self.halt(HaltReason::Lost { generation: record.generation }, outputs);
         } else if record.generation < self.generation {
             self.arbiter_unreachable();
+            if self.state.is_live() {
+                self.close_session("the arbiter is behind", outputs);
+            }
         } else if record.incarnation == self.incarnation {
             self.commit(outputs);
         } else {
@@ -233,12 +246,19 @@ impl Node {
 
     /// R14: outputs are held from here on, before the joiner can know that it is the backup.
     fn commit(&mut self, outputs: &mut Vec<Output>) {
-        let State::Alone(Alone::SeeksBackup(Some(Joiner { session, incarnation: Some(backup) }))) = self.state else {
+        let Some(Joiner { session, incarnation: Some(backup), transfer }) = self.state.joiner().cloned() else {
             return;
+        };
+        let position = match transfer {
+            None => self.log.appended,
+            Some(Transfer { stopped: Some(state), .. }) => state.position,
+            Some(Transfer { stopped: None, .. }) => return,
         };
         let (connection, number) = (session.connection, session.number);
         let session = Session { handshake_until: None, ..session };
-        let protection = Protection::new(backup, session, self.now, self.released.index);
+        let protection = Protection::new(backup, session, self.now, self.released.index, position);
+        self.log = LogState { appended: position, acknowledged: position, stored: position, replayed: position };
+        self.wants_backup = false;
         if self.config.rules.protected_before_commit {
             self.change_role(State::Protected(protection), "a backup joins", outputs);
         } else {
@@ -247,13 +267,17 @@ impl Node {
         self.hearing.begin(self.now, true);
         self.hearing.lease.expire();
         self.readiness.heard = 0;
-        let (position, released) = (self.log.appended, self.released);
+        let released = self.released;
         self.send_on_log(Body::Commit { position, released }, outputs);
         outputs.push(Output::Trace(TraceEvent::SessionOpened { session: number }));
         outputs.push(Output::Trace(TraceEvent::Committed { session: number, position }));
         outputs.push(Output::StreamEntries { connection, from: position.next() });
-        outputs.push(Output::StartGuest);
-        outputs.push(Output::Trace(TraceEvent::Live));
+        if transfer.is_some() {
+            outputs.push(Output::ResumeGuest);
+        } else {
+            outputs.push(Output::StartGuest);
+            outputs.push(Output::Trace(TraceEvent::Live));
+        }
     }
 
     /// With R14 switched off: COMMIT is sent, but outputs are held from the first answer on only.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::log::LogPosition;
+use crate::log::{Fingerprint, LogPosition};
 
 use super::lag::Share;
 use super::numbers::{Generation, Incarnation, OutputIndex};
@@ -82,6 +82,40 @@ pub enum Input {
     BootstrapRequested,
     /// The operator wants this node to stop.
     StopRequested,
+    /// The operator wants the VM to have a backup again, which the runtime knows how to reach: dial until there is one.
+    BackupWanted,
+    /// Primary, joiner: more of the guest's state has gone over.
+    TransferProgressed {
+        /// The log connection that the transfer belongs to.
+        connection: u64,
+    },
+    /// Primary, joiner: the guest's state does not get over.
+    TransferFailed {
+        /// The log connection that the transfer belongs to.
+        connection: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Primary: the guest waits at an input, and all of its state is sent.
+    GuestStopped {
+        /// The log connection that the transfer belongs to.
+        connection: u64,
+        /// S: the position of the newest entry before that input.
+        position: LogPosition,
+        /// The newest output before it.
+        produced: OutputIndex,
+        /// A digest of the state.
+        digest: Fingerprint,
+    },
+    /// Joiner: the guest's state has come, whole.
+    StateRestored {
+        /// The log connection that the transfer belongs to.
+        connection: u64,
+        /// S: its position.
+        position: LogPosition,
+        /// A digest of the state, as it is here.
+        digest: Fingerprint,
+    },
     /// The arbiter's answer to `ReadArbiter` or `CheckArbiter`.
     ArbiterRead {
         /// The request that is answered.
@@ -235,7 +269,19 @@ pub enum Output {
     },
     /// Primary: attach the devices, run the guest from its initial state.
     StartGuest,
-    /// Backup: replay the log from the initial state on.
+    /// Primary: the guest's memory goes to the joiner on a connection of its own, while the guest runs; in the end the guest stops at an input and
+    /// the rest goes over. Say `TransferProgressed`, then `GuestStopped`, or `TransferFailed`.
+    BeginTransfer {
+        /// The log connection that the transfer belongs to.
+        connection: u64,
+    },
+    /// Primary: the transfer is given up. A guest that was stopped for it goes on.
+    EndTransfer,
+    /// Primary: the stopped guest goes on, and what it takes in is logged for the backup.
+    ResumeGuest,
+    /// Joiner: what has come of a guest's state is thrown away.
+    DiscardState,
+    /// Backup: replay the log from the state on that was restored, or else from the initial one.
     StartReplay,
     /// Candidate: entries beyond this position are thrown away; replay to it, then say `Drained`.
     CloseLog {
@@ -402,6 +448,14 @@ pub enum TraceEvent {
     SessionClosed { session: u64, reason: String },
     /// `arbiter`: `operation` is `bootstrap`, `read` or `ask`; `outcome` is `won`, `lost`, `unreachable`, or the generation read
     Arbiter { operation: &'static str, wanted: Generation, outcome: String },
+    /// `transfer`, state `begun`
+    TransferBegun,
+    /// `transfer`, state `stopped`: the guest waits
+    GuestStopped { position: LogPosition },
+    /// `transfer`, state `restored`
+    StateRestored { position: LogPosition },
+    /// `transfer`, state `given-up`: the guest runs on alone
+    TransferGivenUp { reason: String },
     /// `committed`
     Committed { session: u64, position: LogPosition },
     /// `acknowledged`, by `backup` (about to be sent) or `primary` (heard)
@@ -463,6 +517,8 @@ pub struct Status {
     pub heard_heartbeat: Vec<Option<Duration>>,
     /// Why the peer is suspected, if it is.
     pub suspicion: Option<String>,
+    /// Primary without a backup whose guest runs: how far it is with getting one; `None`: it looks for none.
+    pub joining: Option<&'static str>,
     /// Why the backup of this pair could not take over; `None`: it could, or this node is in no pair.
     pub not_protected: Option<String>,
     /// The arbiter's last answer, as the trace has it.

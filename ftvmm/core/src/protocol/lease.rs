@@ -76,7 +76,7 @@ impl Node {
     /// Before which moment outputs may leave here, for all that their order and the log say; `None`: not at all (R5).
     pub(super) fn may_speak_until(&self) -> Option<Instant> {
         match &self.state {
-            State::Alone(Alone::Reissuing { .. } | Alone::Live | Alone::LiveUnheld(_)) => Some(Instant(u64::MAX)),
+            State::Alone(Alone::Reissuing { .. } | Alone::Live(_) | Alone::LiveUnheld(_)) => Some(Instant(u64::MAX)),
             State::Protected(_) if !self.config.rules.output_lease => Some(Instant(u64::MAX)),
             State::Protected(_) => self.hearing.lease.valid_until(&self.config.timing),
             State::Alone(Alone::SeeksBackup(_) | Alone::AwaitsOldWrites { .. }) => None,

@@ -20,6 +20,7 @@ mod rules;
 mod suspicion;
 mod takeover;
 mod time;
+mod transfer;
 mod wire;
 
 pub use crate::log::LogPosition;

@@ -8,7 +8,7 @@ use super::lag::Share;
 use super::numbers::{Generation, Incarnation, OutputIndex};
 use super::primary::LogState;
 use super::readiness::Readiness;
-use super::role::{Alone, Role, Session, State};
+use super::role::{Alone, GuestState, Role, Session, State};
 use super::suspicion::Hearing;
 use super::takeover::Arbitration;
 use super::time::{Instant, Number};
@@ -47,6 +47,8 @@ pub struct Node {
     pub(super) frames_lost: u64,
     /// The guest's thread was told to let the guest run for this share of its time.
     pub(super) throttled_to: Share,
+    /// A primary without a backup looks for one.
+    pub(super) wants_backup: bool,
     /// `first-output` is in the trace.
     pub(super) first_output_traced: bool,
     /// The guest has come to its end: its exit status, and what it did that it may not.
@@ -88,6 +90,7 @@ impl Node {
             produced: OutputIndex::NONE,
             frames_lost: 0,
             throttled_to: Share::WHOLE,
+            wants_backup: false,
             first_output_traced: false,
             guest_end: None,
         }
@@ -98,7 +101,7 @@ impl Node {
         let believed = !config.rules.fresh_start && remembered.role.is_primary();
         let mut node = Node::new(config, incarnation);
         if believed {
-            node.state = State::Alone(Alone::Live);
+            node.state = State::Alone(Alone::Live(None));
             node.generation = remembered.generation;
             node.released.index = remembered.released;
             node.produced = remembered.released;
@@ -189,6 +192,17 @@ impl Node {
             Input::Tick => {}
             Input::BootstrapRequested => self.begin_bootstrap(),
             Input::StopRequested => self.stop(0, outputs),
+            Input::BackupWanted => self.look_for_backup(),
+            Input::TransferProgressed { connection } => self.transfer_progressed(connection),
+            Input::TransferFailed { connection, reason } => self.transfer_failed(connection, &reason, outputs),
+            Input::GuestStopped { connection, position, produced, digest } => {
+                // The news of the output itself may come behind this.
+                self.produced = self.produced.max(produced);
+                self.guest_stopped(connection, GuestState { position, digest }, outputs);
+            }
+            Input::StateRestored { connection, position, digest } => {
+                self.state_restored(connection, GuestState { position, digest }, outputs);
+            }
             Input::ArbiterRead { request, result } => self.arbiter_read(request, result, outputs),
             Input::ArbiterAsked { request, result } => self.arbiter_asked(request, result, outputs),
             Input::SessionOpened { connection, dialled } => self.session_opened(connection, dialled, outputs),
@@ -351,17 +365,22 @@ impl Node {
         if let State::Joining { session, .. } = self.state {
             close(session, reason, outputs);
             self.give_joining_up(reason, outputs);
-        } else if let Some(session) = self.drop_session() {
+        } else if let Some(session) = self.drop_session(reason, outputs) {
             close(session, reason, outputs);
         }
     }
 
     /// Without a backup a primary has a peer in a handshake only, and what it asked the arbiter was for that one (R15): nobody is committed
-    /// to on a later connection before it has said welcome there.
-    pub(super) fn drop_session(&mut self) -> Option<Session> {
+    /// to on a later connection before it has said welcome there. A guest that waits for COMMIT goes on.
+    pub(super) fn drop_session(&mut self, reason: &str, outputs: &mut Vec<Output>) -> Option<Session> {
+        let transfer = self.state.joiner().and_then(|joiner| joiner.transfer);
         let session = self.state.drop_session();
         if session.is_some() && self.role() == Role::Alone {
             self.arbitration.withdraw();
+        }
+        if transfer.is_some() {
+            outputs.push(Output::Trace(TraceEvent::TransferGivenUp { reason: reason.to_owned() }));
+            outputs.push(Output::EndTransfer);
         }
         session
     }

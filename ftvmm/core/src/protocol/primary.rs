@@ -158,7 +158,7 @@ impl Node {
 
     /// Won as the primary: on without a backup, under the next generation (R16).
     pub(super) fn alone_as_primary(&mut self, outputs: &mut Vec<Output>) {
-        let mut before = self.change_role(State::Alone(Alone::Live), "won the arbiter", outputs);
+        let mut before = self.change_role(State::Alone(Alone::Live(None)), "won the arbiter", outputs);
         outputs.push(Output::RunAlone);
         if let Some(session) = before.drop_session() {
             close(session, "the backup is dropped", outputs);

@@ -139,6 +139,7 @@ impl Node {
             heard_log,
             heard_heartbeat: heard,
             suspicion: self.state.suspicion().map(|suspicion| suspicion.reason.to_owned()),
+            joining: self.joining(),
             not_protected: self.not_protected(),
             arbiter_last: self.arbitration.last.clone(),
             may_speak: self.may_speak_until().is_some_and(|until| now < until),

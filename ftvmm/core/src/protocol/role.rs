@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use crate::log::LogPosition;
+use crate::log::{Fingerprint, LogPosition};
 
 use super::interface::HaltReason;
 use super::lag::Lag;
@@ -87,6 +87,8 @@ pub(super) enum State {
     Joining {
         primary: Incarnation,
         session: Session,
+        /// The state that it was given; `None`: it has the initial one.
+        restored: Option<GuestState>,
     },
     Backup(Following),
     Candidate {
@@ -130,8 +132,8 @@ pub(super) enum Alone {
         /// The last of them.
         through: OutputIndex,
     },
-    /// The guest runs.
-    Live,
+    /// The guest runs. Somebody may be on the way to become its backup.
+    Live(Option<Joiner>),
     /// With R14 switched off only: the guest runs and COMMIT was sent, but outputs are not held until the first answer.
     LiveUnheld(Protection),
 }
@@ -142,6 +144,24 @@ pub(super) struct Joiner {
     pub(super) session: Session,
     /// Once it has said welcome.
     pub(super) incarnation: Option<Incarnation>,
+    /// How far the guest's state is on its way, if the guest runs.
+    pub(super) transfer: Option<Transfer>,
+}
+
+/// A state of the guest: where in the log, and a digest of all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct GuestState {
+    pub(super) position: LogPosition,
+    pub(super) digest: Fingerprint,
+}
+
+/// The guest's state on its way to a joiner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Transfer {
+    /// The guest waits in this state, and all of it is sent.
+    pub(super) stopped: Option<GuestState>,
+    /// The joiner has this state.
+    pub(super) restored: Option<GuestState>,
 }
 
 /// A primary's side of its backup. The guest runs.
@@ -161,11 +181,19 @@ pub(super) struct Protection {
     pub(super) told: OutputIndex,
     /// Writes that wait until the backup knows of an older one: their indices, and the older ones'.
     pub(super) overlapping: VecDeque<(OutputIndex, OutputIndex)>,
+    /// The position of the state that the backup began with.
+    pub(super) committed_at: LogPosition,
 }
 
 impl Protection {
     /// From COMMIT on, with everything released by then known to the backup.
-    pub(super) fn new(backup: Incarnation, session: Session, now: Instant, released: OutputIndex) -> Protection {
+    pub(super) fn new(
+        backup: Incarnation,
+        session: Session,
+        now: Instant,
+        released: OutputIndex,
+        committed_at: LogPosition,
+    ) -> Protection {
         Protection {
             backup,
             session: Some(session),
@@ -176,6 +204,7 @@ impl Protection {
             confirmed: released,
             told: OutputIndex::NONE,
             overlapping: VecDeque::new(),
+            committed_at,
         }
     }
 
@@ -263,9 +292,8 @@ impl State {
     /// The log session, if there is one.
     pub(super) fn session(&self) -> Option<&Session> {
         match self {
-            State::Joining { session, .. } | State::Alone(Alone::SeeksBackup(Some(Joiner { session, .. }))) => {
-                Some(session)
-            }
+            State::Joining { session, .. } => Some(session),
+            State::Alone(Alone::SeeksBackup(Some(joiner)) | Alone::Live(Some(joiner))) => Some(&joiner.session),
             State::Backup(following) | State::Candidate { following, .. } => following.session.as_ref(),
             State::Protected(protection) | State::Alone(Alone::LiveUnheld(protection)) => protection.session.as_ref(),
             State::Spare | State::Won | State::Alone(_) | State::Halted { .. } => None,
@@ -277,7 +305,9 @@ impl State {
         match self {
             State::Joining { primary, .. } => *primary,
             State::Backup(following) | State::Candidate { following, .. } => following.primary,
-            State::Alone(Alone::SeeksBackup(Some(joiner))) => joiner.incarnation.unwrap_or(Incarnation::NONE),
+            State::Alone(Alone::SeeksBackup(Some(joiner)) | Alone::Live(Some(joiner))) => {
+                joiner.incarnation.unwrap_or(Incarnation::NONE)
+            }
             State::Protected(protection) | State::Alone(Alone::LiveUnheld(protection)) => protection.backup,
             State::Spare | State::Won | State::Alone(_) | State::Halted { .. } => Incarnation::NONE,
         }
@@ -315,7 +345,23 @@ impl State {
 
     /// Whether the guest runs live.
     pub(super) fn is_live(&self) -> bool {
-        matches!(self, State::Protected(_) | State::Alone(Alone::Live | Alone::LiveUnheld(_)))
+        matches!(self, State::Protected(_) | State::Alone(Alone::Live(_) | Alone::LiveUnheld(_)))
+    }
+
+    /// Who may become the backup of a primary that has none and looks for one, or whose guest runs.
+    pub(super) fn joiner_mut(&mut self) -> Option<&mut Option<Joiner>> {
+        match self {
+            State::Alone(Alone::SeeksBackup(joiner) | Alone::Live(joiner)) => Some(joiner),
+            _ => None,
+        }
+    }
+
+    /// The same where there is somebody.
+    pub(super) fn joiner(&self) -> Option<&Joiner> {
+        match self {
+            State::Alone(Alone::SeeksBackup(joiner) | Alone::Live(joiner)) => joiner.as_ref(),
+            _ => None,
+        }
     }
 
     pub(super) fn suspicion(&self) -> Option<&Suspicion> {
@@ -331,7 +377,9 @@ impl State {
         match self {
             State::Backup(following) | State::Candidate { following, .. } => following.session.take(),
             State::Protected(protection) | State::Alone(Alone::LiveUnheld(protection)) => protection.session.take(),
-            State::Alone(Alone::SeeksBackup(joiner)) => joiner.take().map(|joiner| joiner.session),
+            State::Alone(Alone::SeeksBackup(joiner) | Alone::Live(joiner)) => {
+                joiner.take().map(|joiner| joiner.session)
+            }
             State::Spare | State::Joining { .. } | State::Won | State::Alone(_) | State::Halted { .. } => None,
         }
     }
@@ -339,8 +387,9 @@ impl State {
     /// See `Node::numbers`.
     pub(super) fn numbers(&mut self, visit: &mut dyn FnMut(Number, &mut u64)) {
         match self {
-            State::Joining { session, .. } | State::Alone(Alone::SeeksBackup(Some(Joiner { session, .. }))) => {
-                visit_handshake(Some(session), visit);
+            State::Joining { session, .. } => visit_handshake(Some(session), visit),
+            State::Alone(Alone::SeeksBackup(Some(joiner)) | Alone::Live(Some(joiner))) => {
+                visit_handshake(Some(&mut joiner.session), visit);
             }
             State::Backup(following) => visit_handshake(following.session.as_mut(), visit),
             State::Candidate { following, suspicion, .. } => {

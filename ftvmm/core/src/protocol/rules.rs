@@ -76,6 +76,10 @@ rules! {
     settle_by_reading = "R11",
     /// R12: while the arbiter is out of reach, primary and backup may find each other again.
     resume_session = "R12",
+    /// R13: COMMIT waits until every output before the joiner's state has completed.
+    outputs_before_state = "R13",
+    /// R14: a joiner becomes the backup only in the very state in which the guest was stopped.
+    state_compared = "R14-state",
     /// R14: the primary holds outputs before it sends COMMIT.
     protected_before_commit = "R14",
     /// R15: after COMMIT the primary is alone again only by winning the arbiter.

@@ -101,6 +101,13 @@ impl Node {
             && header.session == number
     }
 
+    /// Whether this is a new word of the peer's: it is where it came from then.
+    pub fn is_heard_first(&self, path: Path, bytes: &[u8]) -> bool {
+        let Ok(message) = Message::decode(bytes) else { return false };
+        let newest = self.hearing.sequences.get(place(path)).copied().unwrap_or(0);
+        self.belongs(path, &message) && message.header.sequence > newest
+    }
+
     /// Looks whether the peer is to be suspected, and draws the consequences.
     pub(super) fn judge(&mut self, outputs: &mut Vec<Output>) {
         let since = self.now;

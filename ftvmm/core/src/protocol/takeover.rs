@@ -181,6 +181,11 @@ impl Node {
             (Purpose::Bootstrap, ReadResult::Record(record)) => self.bootstrap_settled(record, outputs),
             (Purpose::Commit, ReadResult::Record(record)) => self.commit_read(record, outputs),
             (Purpose::Takeover, ReadResult::Record(record)) => self.takeover_read(record, outputs),
+            // A guest that waits for it is not kept waiting.
+            (Purpose::Commit, ReadResult::Unreachable | ReadResult::Empty) if self.state.is_live() => {
+                self.arbiter_unreachable();
+                self.close_session("the arbiter is out of reach", outputs);
+            }
             // An arbiter that has forgotten the VM cannot be believed: as good as none.
             (_, ReadResult::Unreachable | ReadResult::Empty) => self.arbiter_unreachable(),
         }
@@ -280,7 +285,7 @@ impl Node {
     fn lost(&mut self, generation: Generation, outputs: &mut Vec<Output>) {
         self.arbitration.unsettled = None;
         if !self.config.rules.loser_halts && self.role() == Role::Protected {
-            self.change_role(State::Alone(Alone::Live), "lost, and goes on", outputs);
+            self.change_role(State::Alone(Alone::Live(None)), "lost, and goes on", outputs);
             outputs.push(Output::RunAlone);
             return;
         }
@@ -325,7 +330,7 @@ impl Node {
         if let State::Alone(Alone::Reissuing { through }) = self.state
             && self.released.index >= through
         {
-            self.state = State::Alone(Alone::Live);
+            self.state = State::Alone(Alone::Live(None));
             outputs.push(Output::Trace(TraceEvent::Live));
             outputs.push(Output::GoLive);
         }

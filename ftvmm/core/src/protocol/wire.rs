@@ -87,6 +87,15 @@ pub enum Body {
         /// What it needs for a takeover and cannot use: a bit each for NIC, disk and arbiter (R25).
         lacks: u8,
     },
+    /// Joiner: the guest's state is here (R14).
+    Restored {
+        /// S: its position.
+        position: LogPosition,
+        /// A digest of all of it.
+        digest: Fingerprint,
+    },
+    /// Primary: the first frame of a connection on which the guest's state goes to the joiner of this session.
+    Transfer,
     /// Primary: the guest has halted and all is emitted; do not take over.
     Farewell {
         /// The guest's exit status.
@@ -208,6 +217,11 @@ impl Message {
                 bytes.push(lacks);
             }
             Body::Farewell { exit_status } => bytes.extend_from_slice(&exit_status.to_le_bytes()),
+            Body::Restored { position, digest } => {
+                numbers(&[position.0]);
+                bytes.extend_from_slice(&digest.0);
+            }
+            Body::Transfer => {}
         }
         bytes
     }
@@ -246,6 +260,8 @@ impl Message {
                 Body::Answer { stored, replayed, released, lacks }
             }
             7 => Body::Farewell { exit_status: i32::from_le_bytes(reader.take()?) },
+            8 => Body::Restored { position: reader.position()?, digest: reader.fingerprint()? },
+            9 => Body::Transfer,
             _ => return Err(WireError::Kind(kind)),
         };
         if !reader.rest.is_empty() {
@@ -278,6 +294,8 @@ impl Body {
             Body::Entries { .. } => 5,
             Body::Answer { .. } => 6,
             Body::Farewell { .. } => 7,
+            Body::Restored { .. } => 8,
+            Body::Transfer => 9,
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
 use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyRuntimeError};
+use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::node::runtime::{Command, Effect, Mail};
+use crate::node::runtime::{Command, Effect, Mail, Peer};
 use crate::node::start::RunningNode;
 use crate::node::status;
 use crate::protocol::{ArbiterRecord, Generation, Incarnation};
@@ -49,6 +50,15 @@ impl Node {
         // A node that has ended needs no second end.
         let _ = self.command(Command::Stop);
         Ok(())
+    }
+
+    /// The VM is to have a backup again, on a node that is here (JSON of `runtime::Peer`); where this one runs it alone.
+    fn protect(&self, python: Python<'_>, document: &str) -> PyResult<()> {
+        let peer: Peer = serde_json::from_str(document).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let (to, tried) = bounded(1);
+        self.command(Command::Protect(peer, to))?;
+        let tried = python.detach(|| tried.recv());
+        tried.map_err(|_| PyRuntimeError::new_err("the node has ended"))?.map_err(NodeError::new_err)
     }
 
     /// The arbiter's record in answer to question `request`; generation 0 stands for "none yet".

@@ -2,12 +2,12 @@
 
 use super::checkers::{Violation, check_lag, check_log_holder};
 use super::fault::{FaultKind, MILLISECOND};
-use super::guest::Destination;
+use super::guest::{Destination, Guest};
 use super::network::Endpoint;
 use super::world::{Event, Local, World};
 use crate::protocol::{
-    HaltReason, Input, Output, OutputIndex, OutputResult, Path, Remembered, Role, Share, TimingConfig, TraceEvent,
-    Unusable,
+    HaltReason, Input, LogPosition, Output, OutputIndex, OutputResult, Path, Remembered, Role, Share, TimingConfig,
+    TraceEvent, Unusable,
 };
 
 /// Bound within which a write completes after its check (W of R19), less than which a slow one takes.
@@ -32,9 +32,33 @@ impl World {
             Output::ReadArbiter { request } | Output::CheckArbiter { request } => self.ask_arbiter(host, request, None),
             Output::AskArbiter { request, generation } => self.ask_arbiter(host, request, Some(generation)),
             Output::StartGuest => self.run_guest(host),
+            Output::BeginTransfer { connection } => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.copying = Some(connection);
+                }
+                let delay =
+                    if self.schedule.noise { self.random.between(1, 30) * MILLISECOND } else { 5 * MILLISECOND };
+                self.local_now(host, self.unless_explored(delay), Local::Copied { connection });
+            }
+            Output::EndTransfer => self.end_transfer(host),
+            Output::ResumeGuest => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.copying = None;
+                    process.stopped = false;
+                    process.truncated = process.guest.position;
+                }
+            }
+            Output::DiscardState => {
+                if let Some(process) = self.hosts[host].process.as_mut() {
+                    process.restored = None;
+                }
+            }
             Output::StartReplay => {
                 if let Some(process) = self.hosts[host].process.as_mut() {
                     process.replaying = true;
+                    if let Some((guest, entries)) = process.restored.take() {
+                        (process.guest, process.entries) = (guest, entries);
+                    }
                 }
                 self.wake_replay(host);
             }
@@ -128,6 +152,10 @@ impl World {
                 _ => {}
             },
             TraceEvent::Arbiter { outcome, .. } if outcome == "unreachable" => self.coverage.arbiter_unreachable += 1,
+            TraceEvent::Committed { position, .. } if *position > LogPosition::START => {
+                self.coverage.states_carried += 1;
+            }
+            TraceEvent::TransferGivenUp { .. } => self.coverage.transfers_given_up += 1,
             TraceEvent::SessionClosed { reason, .. } if reason == "the handshake took too long" => {
                 self.coverage.handshakes_given_up += 1;
             }
@@ -151,6 +179,57 @@ impl World {
         let produced = self.hosts[host].process.as_ref().map_or(OutputIndex::NONE, |process| process.guest.outputs);
         let verdict = check_log_holder(produced, self.contents.newest());
         self.verdict(verdict);
+    }
+
+    /// A delay, which a walk does not have: there everything may come at any time.
+    fn unless_explored(&self, delay: u64) -> u64 {
+        if self.schedule.explored.is_some() { 0 } else { delay }
+    }
+
+    /// Primary: the copying thread is through with the memory.
+    pub(super) fn copied(&mut self, host: usize, connection: u64) {
+        if let Some(process) = self.hosts[host].process.as_mut()
+            && process.copying == Some(connection)
+        {
+            process.stop_due = true;
+            self.step(host, Input::TransferProgressed { connection });
+        }
+    }
+
+    /// Primary: the guest has come to an input, and what is left of its state goes over.
+    pub(super) fn stop_guest(&mut self, host: usize) {
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        let Some(connection) = process.copying else { return };
+        process.stop_due = false;
+        process.stopped = true;
+        let (position, produced, digest) = (process.guest.position, process.guest.outputs, process.guest.digest());
+        let mut guest = process.guest.clone();
+        let entries = process.entries[..position.0 as usize].to_vec();
+        if std::mem::take(&mut self.hosts[host].state_torn) {
+            self.coverage.states_torn += 1;
+            guest.corrupt();
+        }
+        self.told_by_guest(host, Input::GuestStopped { connection, position, produced, digest });
+        if let Some((at, to)) = self.bytes(host, connection as usize) {
+            self.local(at, to.host, to.process, Local::State { connection: connection as usize, guest, entries });
+        }
+    }
+
+    /// Joiner: a guest's state is here, whole.
+    pub(super) fn state_arrives(&mut self, host: usize, connection: usize, guest: Guest, entries: Vec<u64>) {
+        let Some(process) = self.hosts[host].process.as_mut() else { return };
+        if process.node.role() != Role::Joining {
+            return;
+        }
+        let (position, digest) = (guest.position, guest.digest());
+        process.restored = Some((guest, entries));
+        self.step(host, Input::StateRestored { connection: connection as u64, position, digest });
+    }
+
+    fn end_transfer(&mut self, host: usize) {
+        if let Some(process) = self.hosts[host].process.as_mut() {
+            (process.copying, process.stop_due, process.stopped) = (None, false, false);
+        }
     }
 
     fn run_guest(&mut self, host: usize) {

@@ -84,6 +84,12 @@ coverage! {
     datagrams_twice,
     /// Reads of the arbiter that told what it had held before.
     stale_reads,
+    /// Joiners that were committed to with the state of a guest that ran.
+    states_carried,
+    /// Transfers of a guest's state that were given up.
+    transfers_given_up,
+    /// States that went over other than they were.
+    states_torn,
     /// Handshakes that were given up.
     handshakes_given_up,
     /// Outputs that waited for a thread that stood still.

@@ -13,7 +13,7 @@ use super::fault::{Fault, FaultKind, Heartbeats, MILLISECOND, Schedule};
 use super::host::Process;
 use super::random::mix;
 use super::world::{Event, Local, World};
-use crate::protocol::{Body, Input, Message, Number, Path, Rules, Share, TimingConfig};
+use crate::protocol::{Body, Input, Message, Number, Path, Role, Rules, Share, TimingConfig};
 
 /// The clock's step.
 const STEP: u64 = TimingConfig::DEFAULT.lease_ms * MILLISECOND / 4;
@@ -33,13 +33,24 @@ pub struct Offer {
     pub steps: Vec<u64>,
 }
 
+/// What a walk begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// Two processes that have just started, one of them to bootstrap the VM.
+    Processes,
+    /// A pair.
+    Pair,
+    /// A VM that runs alone, and is to have the process that has just started for its backup.
+    Survivor,
+}
+
 /// Two hosts, a guest of two inputs and two outputs, and what may befall them.
 #[derive(Clone, Debug)]
 pub struct SmallWorld {
     /// What it is called.
     pub name: &'static str,
-    /// The walk begins with a pair, not with two processes that have just started.
-    pub formed: bool,
+    /// What the walk begins with.
+    pub begins: Beginning,
     /// How many ways there are for heartbeats, beside the log, and how often they are sent.
     pub heartbeats: Heartbeats,
     /// From the beginning, for good.
@@ -154,16 +165,19 @@ impl Offer {
 impl SmallWorld {
     fn start(&self, rules: Rules, tell: bool) -> World {
         let mut world = World::new(&Schedule::explored(self.heartbeats), rules, tell);
-        if self.formed {
-            // Any way to a pair is as good as another here.
-            loop {
-                let first = ready(&world).into_iter().find(|key| !is_optional(&world.events[key]));
-                match first {
-                    Some(key) => self.take(&mut world, Choice::Event(key)),
-                    None if world.formed => break,
-                    None => self.take(&mut world, Choice::Clock),
-                }
-            }
+        if self.begins != Beginning::Processes {
+            self.settle(&mut world, |world| world.formed);
+        }
+        if self.begins == Beginning::Survivor {
+            let alone = |world: &World| {
+                world.hosts[0].process.as_ref().is_some_and(|process| process.node.role() == Role::Alone)
+            };
+            world.formed = false;
+            world.end_process(1);
+            self.settle(&mut world, alone);
+            world.start_process(1, false);
+            world.step(0, Input::BackupWanted);
+            tidy(&mut world);
         }
         for kind in &self.given {
             inject(&mut world, &[*kind], NEVER * STEP);
@@ -172,6 +186,18 @@ impl SmallWorld {
         world.coverage = Coverage::default();
         world.stirred_at = world.now;
         world
+    }
+
+    /// Goes on until this holds; any way there is as good as another.
+    fn settle(&self, world: &mut World, holds: impl Fn(&World) -> bool) {
+        loop {
+            let first = ready(world).into_iter().find(|key| !is_optional(&world.events[key]));
+            match first {
+                Some(key) => self.take(world, Choice::Event(key)),
+                None if holds(world) => break,
+                None => self.take(world, Choice::Clock),
+            }
+        }
     }
 
     /// What happened on the way of these choices.
@@ -304,7 +330,7 @@ fn connection(event: &Event) -> Option<(u64, u64)> {
     match what {
         Local::Input(Input::Message { path: Path::Log { connection }, .. })
         | Local::Input(Input::SessionOpened { connection, .. }) => Some((*process, *connection)),
-        Local::Entries { connection, .. } => Some((*process, *connection as u64)),
+        Local::Entries { connection, .. } | Local::State { connection, .. } => Some((*process, *connection as u64)),
         _ => None,
     }
 }
@@ -312,7 +338,8 @@ fn connection(event: &Event) -> Option<(u64, u64)> {
 /// What comes out of a socket of this process.
 fn is_received(event: &Event) -> bool {
     let Event::Local { what, .. } = event else { return false };
-    matches!(what, Local::Input(Input::Message { .. }) | Local::Entries { .. } | Local::PeerClosed { .. })
+    let state = matches!(what, Local::State { .. });
+    state || matches!(what, Local::Input(Input::Message { .. }) | Local::Entries { .. } | Local::PeerClosed { .. })
 }
 
 /// Whether the earlier event happens before the other one whatever else does.
@@ -329,7 +356,8 @@ fn precedes(earlier: &Event, event: &Event) -> bool {
 /// A guest that waits for its log, or has come to its end, does not run.
 fn is_held_up(world: &World, event: &Event) -> bool {
     let Event::Local { host, what: Local::GuestRun, .. } = event else { return false };
-    let runs = |process: &Process| process.live && process.share != Share::NONE && !process.guest.is_done();
+    let may_run = |process: &Process| process.live && !process.stopped && process.share != Share::NONE;
+    let runs = |process: &Process| may_run(process) && (process.stop_due || !process.guest.is_done());
     !world.hosts[*host].process.as_ref().is_some_and(runs)
 }
 

@@ -22,6 +22,10 @@ pub enum Paths {
 pub enum FaultKind {
     /// The process dies; its kernel closes the connections.
     Kill { host: usize },
+    /// Whoever runs the VM dies as soon as it has a backup; a new process starts there when the fault is over.
+    KillPrimary,
+    /// What this host sends next of a guest's state is torn.
+    StateTorn { host: usize },
     /// The host dies: nothing gets out any more.
     PowerOff { host: usize },
     /// A new process starts on a dead host.
@@ -93,6 +97,7 @@ impl FaultKind {
         matches!(
             self,
             FaultKind::Kill { .. }
+                | FaultKind::KillPrimary
                 | FaultKind::PowerOff { .. }
                 | FaultKind::WriteFails { .. }
                 | FaultKind::FrameRefused { .. }
@@ -118,6 +123,7 @@ impl FaultKind {
             | FaultKind::ReplayStalls { .. }
             | FaultKind::SlowReplay { .. }
             | FaultKind::SenderStalls { .. }
+            | FaultKind::StateTorn { .. }
             | FaultKind::Stray { .. } => Some(0),
             _ => None,
         }
@@ -139,6 +145,8 @@ pub struct Schedule {
     pub rides_out: bool,
     /// Whether clocks, delays and losses vary; a directed schedule may want them steady.
     pub noise: bool,
+    /// Managers see to it that the VM has a backup again, and again.
+    pub managed: bool,
     /// The first host is configured with ten times the others' lease and patience.
     pub terms_differ: bool,
     /// Nothing is left to chance or to a delay: `explore` says what happens next.
@@ -170,15 +178,33 @@ impl Schedule {
         faults.sort_by_key(|fault| fault.at);
         // Such a pair never forms, and tries nothing else.
         let terms_differ = random.once_in(500);
+        let managed = random.once_in(2);
         let silence: Option<u64> = faults.iter().map(|fault| fault.kind.silence(fault.until - fault.at)).sum();
         let rides_out = !terms_differ && silence.is_some_and(|silence| silence <= RIDDEN_OUT);
-        Schedule { seed, hosts, faults, end: END, rides_out, noise: true, terms_differ, explored: None }
+        Schedule { seed, hosts, faults, end: END, rides_out, noise: true, managed, terms_differ, explored: None }
+    }
+
+    /// Three hosts, of which the primary dies and comes back as a spare so many times: the VM gets a new backup each time.
+    pub fn chain(seed: u64, kills: u64) -> Schedule {
+        let kill = |number| Fault::new(FaultKind::KillPrimary, 200 + 600 * number, 300 + 600 * number);
+        let faults = (0..kills).map(kill).collect();
+        let end = (1_000 + 600 * kills) * MILLISECOND;
+        Schedule { seed, hosts: 3, end, rides_out: true, noise: true, managed: true, ..Schedule::directed(faults) }
     }
 
     /// A schedule of these faults and no others, without noise.
     pub fn directed(faults: Vec<Fault>) -> Schedule {
-        let (rides_out, noise, terms_differ) = (false, false, false);
-        Schedule { seed: 1, hosts: 2, faults, end: END, rides_out, noise, terms_differ, explored: None }
+        Schedule {
+            seed: 1,
+            hosts: 2,
+            faults,
+            end: END,
+            rides_out: false,
+            noise: false,
+            managed: false,
+            terms_differ: false,
+            explored: None,
+        }
     }
 
     /// Two hosts without end, for `explore`.
@@ -243,7 +269,7 @@ impl Fault {
             1 => Paths::Heartbeats,
             _ => Paths::All,
         };
-        match random.between(0, 26) {
+        match random.between(0, 29) {
             0 => one(FaultKind::Kill { host }),
             1 => one(FaultKind::PowerOff { host }),
             2 => {
@@ -277,6 +303,8 @@ impl Fault {
                 vec![Fault { kind: FaultKind::Bootstrap { host: 1 }, at, until: at }]
             }
             25 => one(FaultKind::DevicesGone { host }),
+            26 | 27 => one(FaultKind::KillPrimary),
+            28 => one(FaultKind::StateTorn { host }),
             15 => one(FaultKind::ArbiterAnswersLost { host }),
             16 => one(FaultKind::ArbiterLate { host }),
             17 => {

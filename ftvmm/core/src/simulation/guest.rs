@@ -92,6 +92,13 @@ impl Guest {
         (0..count).map(|number| self.produce(number)).collect()
     }
 
+    /// A digest of the whole state.
+    pub fn digest(&self) -> Fingerprint {
+        let blocks = self.blocks.iter().fold(self.chain ^ self.outputs.0, |digest, block| mix(digest ^ block));
+        let bytes = blocks.to_le_bytes();
+        Fingerprint(std::array::from_fn(|place| bytes[place % 8]))
+    }
+
     /// Damages the state, as a bit flip in memory would.
     pub fn corrupt(&mut self) {
         self.chain ^= 1 << 17;

@@ -44,6 +44,14 @@ pub struct Process {
     pub stream: Option<(u64, LogPosition)>,
     /// The next tick that is on its way.
     pub tick_at: u64,
+    /// Primary: the log connection of the joiner that the guest's state goes to.
+    pub copying: Option<u64>,
+    /// Primary: the memory is copied, and the guest stops at its next input.
+    pub stop_due: bool,
+    /// Primary: the guest waits for COMMIT.
+    pub stopped: bool,
+    /// Joiner: what it was given, guest and log.
+    pub restored: Option<(Guest, Vec<u64>)>,
 }
 
 impl Process {
@@ -67,6 +75,10 @@ impl Process {
             told_at: 0,
             stream: None,
             tick_at: u64::MAX,
+            copying: None,
+            stop_due: false,
+            stopped: false,
+            restored: None,
         }
     }
 
@@ -98,6 +110,8 @@ pub struct Host {
     pub arbiter_stale_until: u64,
     pub slow_writes_until: u64,
     pub write_fails: bool,
+    /// What this host sends next of a guest's state is another one.
+    pub state_torn: bool,
     pub frame_refused: bool,
     pub read_fails: bool,
     pub devices_gone_until: u64,
@@ -124,6 +138,7 @@ impl Host {
             arbiter_stale_until: 0,
             slow_writes_until: 0,
             write_fails: false,
+            state_torn: false,
             frame_refused: false,
             read_fails: false,
             devices_gone_until: 0,

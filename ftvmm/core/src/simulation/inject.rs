@@ -2,27 +2,38 @@
 
 use super::fault::{FaultKind, MILLISECOND, Paths};
 use super::world::{Event, Local, World};
-use crate::protocol::{Body, Generation, Header, Incarnation, Input, LogPosition, Message, OutputIndex, Path};
+use crate::protocol::{Body, Generation, Header, Incarnation, Input, LogPosition, Message, OutputIndex, Path, Role};
 
 impl World {
     pub(super) fn inject(&mut self, number: usize) {
         let fault = self.schedule.faults[number];
+        let protected = self.hosts.iter().position(|host| {
+            host.process.as_ref().is_some_and(|process| process.node.role() == Role::Protected && process.live)
+        });
+        if fault.kind == FaultKind::KillPrimary && protected.is_none() {
+            self.at(self.now + 5 * MILLISECOND, Event::Fault(number));
+            return;
+        }
         self.tell(|| format!("fault: {:?} until {} ms", fault.kind, fault.until / MILLISECOND));
-        if fault.kind.kills() {
+        // A pair that comes through whole comes through kills, too.
+        if fault.kind.kills() && !self.schedule.rides_out {
             // A VM that never had a backup dies with its only node.
             self.fatal_faults += if self.formed { 1 } else { 2 };
         }
         match fault.kind {
             FaultKind::Kill { host } => self.end_process(host),
+            FaultKind::KillPrimary => {
+                if let Some(host) = protected {
+                    self.end_process(host);
+                    self.at(self.now + fault.until.saturating_sub(fault.at), Event::Start { host });
+                }
+            }
+            FaultKind::StateTorn { host } => self.hosts[host].state_torn = true,
             FaultKind::PowerOff { host } => {
                 self.hosts[host].powered = false;
                 self.end_process(host);
             }
-            FaultKind::Restart { host } => {
-                if self.hosts[host].process.is_none() {
-                    self.start_process(host, false);
-                }
-            }
+            FaultKind::Restart { host } => self.restart(host),
             FaultKind::Bootstrap { host } => match self.hosts[host].process {
                 None => self.start_process(host, true),
                 Some(_) => self.step(host, Input::BootstrapRequested),
@@ -59,6 +70,12 @@ impl World {
             }
             FaultKind::SenderStalls { host } => self.hosts[host].sender_stalled_until = fault.until,
             FaultKind::Stray { host } => self.stray(host, fault.until),
+        }
+    }
+
+    pub(super) fn restart(&mut self, host: usize) {
+        if self.hosts[host].process.is_none() {
+            self.start_process(host, false);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The small worlds that are explored. Together they need every rule: each names those that it breaks a promise without.
 
-use super::explore::{NEVER, Offer, SmallWorld};
+use super::explore::{Beginning, NEVER, Offer, SmallWorld};
 use super::fault::{FaultKind, Heartbeats, Paths};
 
 fn one(kind: FaultKind, steps: &[u64]) -> Offer {
@@ -61,7 +61,7 @@ pub fn small_worlds() -> Vec<SmallWorld> {
     let parted = both(cut, &[3, NEVER]);
     let pair = |name| SmallWorld {
         name,
-        formed: true,
+        begins: Beginning::Pair,
         heartbeats: Heartbeats { paths: 0, every: 2 },
         given: Vec::new(),
         offers: Vec::new(),
@@ -78,7 +78,7 @@ pub fn small_worlds() -> Vec<SmallWorld> {
                 [arbiter_late(0), answers_lost(0)].map(|kind| one(kind, &[6])).to_vec(),
             ]
             .concat(),
-            formed: false,
+            begins: Beginning::Processes,
             needs: vec!["R2", "R14"],
             ..pair("a pair forms, with one fault")
         },
@@ -170,6 +170,18 @@ pub fn small_worlds() -> Vec<SmallWorld> {
             faults_max: 2,
             needs: vec!["R19"],
             ..pair("a slow primary with a slow disk, its log reset")
+        },
+        SmallWorld {
+            begins: Beginning::Survivor,
+            offers: [
+                either(kill, &[0]).to_vec(),
+                either(reset, &[0, 12]).to_vec(),
+                vec![one(freeze(0), &[4]), one(FaultKind::StateTorn { host: 0 }, &[0])],
+            ]
+            .concat(),
+            faults_max: 2,
+            needs: vec!["R13", "R14-state"],
+            ..pair("a VM that runs alone and gets a backup, with two faults")
         },
         SmallWorld {
             offers: vec![

@@ -10,7 +10,7 @@ use super::checkers::{
 };
 use super::coverage::Coverage;
 use super::fault::{MILLISECOND, Schedule};
-use super::guest::{BLOCKS, Destination, GuestRequest};
+use super::guest::{BLOCKS, Destination, Guest, GuestRequest};
 use super::host::{Host, Process};
 use super::network::Network;
 use super::random::Random;
@@ -46,6 +46,16 @@ pub enum Local {
     GuestRun,
     Replay,
     Release,
+    /// Primary: the guest's memory has been copied to the joiner of this connection.
+    Copied {
+        connection: u64,
+    },
+    /// Joiner: what a guest is, and what it was told.
+    State {
+        connection: usize,
+        guest: Guest,
+        entries: Vec<u64>,
+    },
     /// The system call of an output whose check said yes.
     Emit {
         index: OutputIndex,
@@ -93,6 +103,12 @@ pub enum Event {
         host: usize,
         until: u64,
     },
+    /// A new process starts on a dead host.
+    Start {
+        host: usize,
+    },
+    /// The managers look whether the VM has a backup.
+    Managers,
     Thaw(usize),
 }
 
@@ -166,6 +182,9 @@ impl World {
         };
         for host in 0..world.hosts.len() {
             world.start_process(host, host == 0);
+        }
+        if schedule.managed {
+            world.at(0, Event::Managers);
         }
         for (number, fault) in schedule.faults.iter().enumerate() {
             world.at(fault.at, Event::Fault(number));
@@ -272,6 +291,8 @@ impl World {
             Event::Connect { from, process, to } => self.connect(from, process, to),
             Event::Fault(number) => self.inject(number),
             Event::Stray { host, until } => self.stray(host, until),
+            Event::Start { host } => self.restart(host),
+            Event::Managers => self.manage(),
             Event::Thaw(host) => self.thaw(host),
         }
     }
@@ -324,6 +345,12 @@ impl World {
             Local::GuestRun => self.guest_runs(host),
             Local::Replay => self.replay(host),
             Local::Release => self.try_release(host),
+            Local::Copied { connection } => self.copied(host, connection),
+            Local::State { connection, guest, entries } => {
+                if self.is_open(connection, process) {
+                    self.state_arrives(host, connection, guest, entries);
+                }
+            }
             Local::Emit { index, checked_at } => self.emit(host, index, checked_at),
             Local::Completed { index } => self.completed(host, index),
         }
@@ -369,7 +396,10 @@ impl World {
 
     /// The live guest takes one input.
     fn guest_runs(&mut self, host: usize) {
-        let done = self.hosts[host].process.as_ref().is_some_and(|process| process.guest.is_done());
+        let done = self.hosts[host]
+            .process
+            .as_ref()
+            .is_some_and(|process| process.guest.is_done() && !process.stop_due && !process.stopped);
         if done || self.now > self.schedule.end - QUIET_BEFORE_END {
             return;
         }
@@ -379,7 +409,11 @@ impl World {
         let drawn = self.random.next();
         let place = &mut self.hosts[host];
         let Some(process) = place.process.as_mut() else { return };
-        if !process.live || process.share == Share::NONE {
+        if !process.live || process.stopped || process.share == Share::NONE {
+            return;
+        }
+        if process.stop_due {
+            self.stop_guest(host);
             return;
         }
         if process.newest() >= process.truncated.after(BUFFER_ENTRIES) {
@@ -429,6 +463,19 @@ impl World {
             self.told_by_guest(host, output.produced());
         }
         self.stream(host);
+    }
+
+    /// Two managers, which know nothing of each other, want a backup for whoever runs the VM alone.
+    fn manage(&mut self) {
+        for host in 0..self.hosts.len() {
+            let alone = |process: &Process| process.live && process.node.role() == Role::Alone;
+            if self.hosts[host].process.as_ref().is_some_and(alone) {
+                self.step(host, Input::BackupWanted);
+                self.step(host, Input::BackupWanted);
+            }
+        }
+        let pause = if self.schedule.noise { self.random.between(5, 40) * MILLISECOND } else { 20 * MILLISECOND };
+        self.at(self.now + pause, Event::Managers);
     }
 
     /// How long the guest waits for having run so long, where it runs at all. In a walk it runs when it likes.

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-COMMANDS = ("doctor", "node", "pack", "protect", "replay", "run", "simulate", "status", "verify")
+COMMANDS = ("doctor", "manager", "node", "pack", "protect", "replay", "run", "simulate", "status", "verify")
 STATUS_INTERRUPTED = 130
 
 

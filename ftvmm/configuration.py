@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from ftvmm import _core
 from ftvmm.arbiters import Arbiter, FileArbiter
+from ftvmm.manager import Spare
 
 ARBITER_TIMEOUT_MS = 500
 """How long one call of the arbiter may take where nobody says."""
@@ -63,6 +64,7 @@ class Configuration:
         directory: where the trace, the console and the control socket live.
         arbiter: who decides which node owns the VM's next generation.
         arbiter_timeout_ms: how long one call of the arbiter may take, in milliseconds.
+        spares: nodes that may become the VM's backup, in the order in which `ftvmm manager` tries them.
     """
 
     document: dict[str, Any]
@@ -71,6 +73,7 @@ class Configuration:
     directory: Path
     arbiter: Arbiter
     arbiter_timeout_ms: int
+    spares: tuple[Spare, ...] = ()
 
     @property
     def control_socket(self) -> Path:
@@ -188,11 +191,14 @@ def load(path: Path) -> Configuration:
     key = _key(security)
     security.finish()
     record = _record(root.table("record"), directory) if root.has("record") else None
+    heartbeats = [_heartbeat(table) for table in root.tables("heartbeat")]
+    networks = [heartbeat["network"] for heartbeat in heartbeats]
+    spares = tuple(_spare(table, networks) for table in root.tables("spare"))
     document = {
         "vm": vm,
         "node": {"name": name, "peer": peer, "directory": str(directory), **bounds},
         "logging": channel,
-        "heartbeat": [_heartbeat(table) for table in root.tables("heartbeat")],
+        "heartbeat": heartbeats,
         "timing": _timing(root.table("timing", required=False)),
         "output": {"policy": policy},
         "record": record,
@@ -205,7 +211,7 @@ def load(path: Path) -> Configuration:
     root.finish()
     if not document["heartbeat"]:
         raise ConfigurationError(f"{path}: heartbeat: at least one [[heartbeat]] network is needed, two are advised")
-    return Configuration(document, vm["uuid"], name, directory, arbiter, arbiter_timeout_ms)
+    return Configuration(document, vm["uuid"], name, directory, arbiter, arbiter_timeout_ms, spares)
 
 
 def _arbiter(table: _Table, vm: str) -> tuple[int, Arbiter]:
@@ -339,6 +345,15 @@ def _heartbeat(table: _Table) -> dict[str, Any]:
     document = {"network": network, "listen": table.address("listen"), "peer": table.address("peer")}
     table.finish()
     return document
+
+
+def _spare(table: _Table, networks: list[str]) -> Spare:
+    sockets = _Table(table.path, f"{table.name}.heartbeat", table.get("heartbeat", dict))
+    heartbeat = {network: sockets.address(network) for network in networks}
+    sockets.finish()
+    spare = Spare(table.get("name", str), table.address("logging"), heartbeat)
+    table.finish()
+    return spare
 
 
 def _timing(table: _Table) -> dict[str, int]:

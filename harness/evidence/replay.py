@@ -111,13 +111,9 @@ def assemble_logs(recordings: Iterable[Recording], wire: Wire, claimants: Iterab
         EvidenceError: a log cannot be put together.
     """
     claimed = {incarnation: number for number, incarnation in enumerate(claimants)}
-    owners: dict[str, Recording] = {}
-    # The last claimant of a host stands for it, and one that never claimed only where nobody of that host did.
-    for recording in sorted(recordings, key=lambda one: claimed.get(one.incarnation, -1)):
-        if recording.incarnation in claimed or recording.entries:
-            owners[recording.host] = recording
+    owners = [one for one in recordings if one.incarnation in claimed or one.entries]
     logs: dict[str, Log] = {}
-    for owner in owners.values():
+    for owner in sorted(owners, key=lambda one: claimed.get(one.incarnation, -1)):
         source, position = wire.carried_from(owner.incarnation) or ("", 0)
         before = logs[source].entries[:position] if source in logs else []
         arrived = {**{entry.position: entry for entry in before}, **wire.entries_arrived(owner.host)}
@@ -129,9 +125,11 @@ def assemble_logs(recordings: Iterable[Recording], wire: Wire, claimants: Iterab
 def read_replays(directory: Path, logs: Mapping[str, Log], wire: Wire, replayer: Replayer) -> dict[str, Replay]:
     """Replay what each owner's guest was told, by host.
 
+    The last claimant of a host stands for it: its log begins with the VM's first entry, whoever had the VM before.
+
     Args:
         directory: the evidence directory.
-        logs: of the owners.
+        logs: of the owners, the last claimant's last.
         wire: what the nodes said to each other.
         replayer: replays those that have not been replayed yet.
 
@@ -139,7 +137,8 @@ def read_replays(directory: Path, logs: Mapping[str, Log], wire: Wire, replayer:
         EvidenceError: a log is none.
     """
     with ThreadPoolExecutor() as executor:
-        replays = executor.map(lambda log: _replay(directory, log, wire, replayer), logs.values())
+        last = {log.recording.host: log for log in logs.values()}
+        replays = executor.map(lambda log: _replay(directory, log, wire, replayer), last.values())
         return {replay.host: replay for replay in replays}
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.host_clocks import drift_ns
-from harness.evidence.replay import Replay
 from harness.evidence.scenario import Scenario
 from harness.evidence.verdicts import Finding, Judgement, Verdict
 from harness.evidence.wire.messages import Entries, LogEntry
@@ -72,28 +71,27 @@ def _shares_clock(evidence: EvidenceDirectory) -> bool:
 
 
 def _looks(evidence: EvidenceDirectory, kinds: tuple[int, ...]) -> list[Look]:
-    """The looks in the order of the guest's history: the first owner's up to where its survivor answered by itself."""
+    """The looks in the order of the guest's history: each owner's up to where the next one answered by itself."""
     looks: list[Look] = []
-    owners = evidence.ownership.hosts
-    for number, host in enumerate(owners):
-        replay = evidence.replays.get(host)
-        if replay is None:
-            continue
-        following = evidence.replays.get(owners[number + 1]) if number + 1 < len(owners) else None
-        end = following.first_recorded if following is not None else None
+    # A host may have had the VM several times, in a process of its own each time.
+    owners = {claim.incarnation: claim.host for claim in evidence.ownership.claims if claim.host in evidence.replays}
+    lives = [(host, _own_entries(evidence, host, incarnation)) for incarnation, host in owners.items()]
+    for number, (host, (entries, _)) in enumerate(lives):
+        end = lives[number + 1][1][1] if number + 1 < len(lives) else None
         left = _left(evidence, host)
-        for entry in _own_entries(evidence, replay):
+        for entry in entries:
             if entry.kind in kinds and (end is None or entry.position < end):
                 told_ns = int.from_bytes(entry.answer[:8], "little")
                 looks.append(Look(host, entry.position, told_ns, left.by(entry.position)))
     return looks
 
 
-def _own_entries(evidence: EvidenceDirectory, replay: Replay) -> list[LogEntry]:
-    """The entries that a node answered by itself, by position."""
-    sent = evidence.wire.entries_sent(replay.host)
-    entries = {**sent, **{entry.position: entry for entry in evidence.recorded_entries(replay.host)}}
-    return [entries[position] for position in sorted(entries)]
+def _own_entries(evidence: EvidenceDirectory, host: str, incarnation: str) -> tuple[list[LogEntry], int | None]:
+    """The entries that a process answered by itself, by position; the first of those that it recorded."""
+    recorded = [entry for one in evidence.recordings if one.incarnation == incarnation for entry in one.entries]
+    sent = evidence.wire.entries_sent(host, incarnation)
+    entries = {**sent, **{entry.position: entry for entry in recorded}}
+    return [entries[position] for position in sorted(entries)], recorded[0].position if recorded else None
 
 
 class _Left:

@@ -69,6 +69,7 @@ def node_file(
     failpoints: Sequence[str] = (),
     policy: OutputPolicy = OutputPolicy.RESEND,
     entries_per_message: int | None = None,
+    spares: Sequence[Host] = (),
 ) -> str:
     """The TOML text for the node on `host` whose partner runs on `peer`.
 
@@ -84,6 +85,7 @@ def node_file(
         policy: what becomes of uncertain outputs.
         entries_per_message: at most so many log entries go in one message, so that with 1 each shows by itself on the
             wire; None: as many as fit.
+        spares: hosts of which each may become the VM's backup, for a manager.
     """
     here, there = host.addresses, peer.addresses
     file: dict[str, Any] = {
@@ -121,6 +123,17 @@ def node_file(
     }
     if entries_per_message is not None:
         file["logging"]["entries_per_message"] = entries_per_message
+    if spares:
+        file["spare"] = [
+            {
+                "name": spare.name,
+                "logging": f"{spare.addresses[topology.LOGGING]}:{topology.LOGGING_PROXY_PORT}",
+                "heartbeat": {
+                    network: f"{spare.addresses[network]}:{topology.HEARTBEAT_PORT}" for network in HEARTBEAT_NETWORKS
+                },
+            }
+            for spare in spares
+        ]
     if mutants or failpoints:
         file["test"] = {"mutants": list(mutants), "failpoints": list(failpoints)}
     if guest.network:

@@ -41,6 +41,7 @@ OWNING = frozenset({Role.ALONE, Role.PROTECTED})
 NODE_LOG = "/var/lib/ftvmm/node.log"
 TRACE = "/var/lib/ftvmm/trace.jsonl"
 PROTECT_LOG = "/var/lib/ftvmm/protect.log"
+MANAGER_LOG = "/var/lib/ftvmm/manager.log"
 
 # On a slow host each look is work for it.
 _POLL_SECONDS, _POLL_SECONDS_MAX = 0.05, 0.5
@@ -152,6 +153,7 @@ class Pair:
         self.key = secrets.token_hex(32)
         self._mutants, self._failpoints, self._entries_per_message = mutants, failpoints, entries_per_message
         self.nodes: dict[str, Node] = {}
+        self._managers: list[RemoteProcess] = []
 
     def start(self, *, before_bootstrap: Callable[[], None] = lambda: None) -> None:
         """Starts a spare and a primary, and waits until the VM runs protected.
@@ -185,8 +187,15 @@ class Pair:
             failpoints=self._failpoints or (),
             policy=self.policy,
             entries_per_message=self._entries_per_message,
+            spares=self._spares_of(host),
         )
         host.write_file(CONFIG_PATH, text.encode())
+
+    def _spares_of(self, host: Host) -> list[Host]:
+        """The other hosts, the next one first."""
+        hosts = list(self.lab.fault_tolerant_hosts)
+        place = hosts.index(host)
+        return hosts[place + 1 :] + hosts[:place]
 
     def _start_node(self, host: Host, *, bootstrap: bool = False) -> Node:
         process = host.start(self._command(host, bootstrap=bootstrap), log=NODE_LOG)
@@ -212,9 +221,8 @@ class Pair:
         heartbeats = " ".join(
             f"--heartbeat {network}={addresses[network]}:{topology.HEARTBEAT_PORT}" for network in HEARTBEAT_NETWORKS
         )
-        build = "env FTVMM_CORE=lab " if self._mutants or self._failpoints is not None else ""
         command = (
-            f"{build}{owner.host.python} -m ftvmm protect --config {CONFIG_PATH} --name {spare.name} "
+            f"{self._build}{owner.host.python} -m ftvmm protect --config {CONFIG_PATH} --name {spare.name} "
             f"--logging {addresses[topology.LOGGING]}:{topology.LOGGING_PROXY_PORT} {heartbeats}"
         )
         return owner.host.start(command, log=PROTECT_LOG)
@@ -227,6 +235,16 @@ class Pair:
         """
         self.begin_protecting(owner, spare)
         self.wait_until_protected(owner, spare)
+
+    def start_managers(self) -> None:
+        """Starts a manager beside each node: it gives a VM that runs alone a backup, and starts a dead node anew."""
+        for node in self.nodes.values():
+            command = f"{self._build}{node.host.python} -m ftvmm manager --config {CONFIG_PATH} --run-node"
+            self._managers.append(node.host.start(command, log=MANAGER_LOG))
+
+    def wait_until_spare(self, node: Node) -> None:
+        """Waits until a node that was started again is a spare."""
+        self._wait_for_role(node, {Role.SPARE})
 
     def wait_until_protected(self, owner: Node, backup: Node, timeout_seconds: float = 20) -> None:
         """Waits until these two are a primary and its backup.
@@ -241,11 +259,14 @@ class Pair:
         """Starts the process of a node that has ended once more, over the same files."""
         node.process = node.host.start(self._command(node.host, bootstrap=bootstrap), log=f"{NODE_LOG}.again")
 
-    def _command(self, host: Host, *, bootstrap: bool) -> str:
+    @property
+    def _build(self) -> str:
         # What is shipped is what is tested, wherever nothing is asked for that only the lab's build has.
-        build = "env FTVMM_CORE=lab " if self._mutants or self._failpoints is not None else ""
+        return "env FTVMM_CORE=lab " if self._mutants or self._failpoints is not None else ""
+
+    def _command(self, host: Host, *, bootstrap: bool) -> str:
         flags = " --bootstrap" if bootstrap else ""
-        return f"{build}{host.python} -m ftvmm node --config {CONFIG_PATH}{flags}"
+        return f"{self._build}{host.python} -m ftvmm node --config {CONFIG_PATH}{flags}"
 
     def wait_until(
         self,
@@ -274,7 +295,7 @@ class Pair:
     def _wait_for_role(self, node: Node, roles: Set[Role], timeout_seconds: float = 30) -> None:
         def reached() -> bool:
             role = node.role
-            if role is None and not node.process.is_running():
+            if role is None and not self._managers and not node.process.is_running():
                 raise PairError(f"the node on {node.name} ended while it was waited for: {node.log()[-2000:]}")
             return role in roles
 
@@ -384,7 +405,11 @@ class Pair:
         return found[0]
 
     def stop(self) -> None:
-        """Stops both nodes at once, each as far as its host still answers."""
+        """Stops all nodes at once, each as far as its host still answers, and before them their managers."""
+        for manager in self._managers:
+            with contextlib.suppress(LabError):
+                manager.signal("TERM")
+                manager.wait(self.lab.pace.stretch(5))
         told = []
         for node in self.nodes.values():
             with contextlib.suppress(HostUnreachableError, CommandFailedError):

@@ -1,0 +1,117 @@
+"""`ftvmm manager`: keeps a VM protected, and its node running."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ftvmm import configuration, control
+from ftvmm.manager import Manager
+
+EXIT_BAD_INPUT = 2
+
+_LOOK_SECONDS = 0.1
+_RESTART_SECONDS = 1.0
+# Ended in order: the guest has halted, or its operator wants it; and what another start would not change.
+_FINAL = (0, EXIT_BAD_INPUT)
+
+
+@click.command()
+@click.option(
+    "--config", "config_path", required=True, type=click.Path(path_type=Path), help="The node's TOML configuration."
+)
+@click.option(
+    "--run-node",
+    is_flag=True,
+    help="Start the node as a spare where it does not run, and again when it was killed or has halted.",
+)
+def manager(config_path: Path, run_node: bool) -> None:
+    """Keep a VM protected.
+
+    One on each host, beside the node and with its node.toml, whose [[spare]] tables name the other hosts. Where the
+    node runs the VM alone, its manager has it take a spare for its backup, the next one where one does not answer.
+    With --run-node a host that comes back is a spare by itself.
+
+    A manager may be killed and started again at any moment, and two may run: a node and its VM do not end with it.
+
+    \b
+    Exit status: 0 stopped; 2 configuration.
+    """
+    try:
+        config = configuration.load(config_path)
+    except configuration.ConfigurationError as error:
+        click.echo(f"ftvmm manager: {error}", err=True)
+        sys.exit(EXIT_BAD_INPUT)
+    if not config.spares:
+        click.echo(f"ftvmm manager: {config_path}: spare: at least one [[spare]] is needed", err=True)
+        sys.exit(EXIT_BAD_INPUT)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    keeper = _NodeKeeper(config_path, config.directory) if run_node else None
+    decides = Manager(config.spares)
+    told: str | None = None
+    while not stopped.wait(_LOOK_SECONDS):
+        status = _status(config.control_socket)
+        if keeper is not None:
+            keeper.look(is_there=status is not None)
+        role = status["role"] if status else None
+        if role != told:
+            _tell(f"{config.name} is {role or 'silent'}" + (f" in generation {status['generation']}" if status else ""))
+            told = role
+        spare = decides.next_spare(status, time.monotonic())
+        if spare is not None:
+            try:
+                control.request(config.control_socket, f"protect {json.dumps(spare.document())}")
+                _tell(f"{config.name} runs the VM alone: {spare.name} is asked to become its backup")
+            except control.ControlError as error:
+                _tell(f"{spare.name} is not asked: {error}")
+
+
+def _status(socket: Path) -> Mapping[str, Any] | None:
+    try:
+        status: Mapping[str, Any] = control.request(socket, "status")
+    except control.ControlError:
+        return None
+    return status
+
+
+def _tell(what: str) -> None:
+    click.echo(f"{time.strftime('%H:%M:%S')} {what}", err=True)
+
+
+class _NodeKeeper:
+    """Starts a node where none runs. It lives on when this process ends, and is found again by its socket."""
+
+    def __init__(self, config: Path, directory: Path) -> None:
+        self._config, self._log = config, directory / "node.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = -_RESTART_SECONDS
+        self._is_over = False
+
+    def look(self, *, is_there: bool) -> None:
+        """Starts it, unless it is there, was just started, or has come to an end that is none to be mended."""
+        if self._process is not None and (status := self._process.poll()) is not None:
+            self._process = None
+            self._is_over = status in _FINAL
+            _tell(f"the node ended with status {status}" + (" and is not started again" if self._is_over else ""))
+        is_due = time.monotonic() - self._started_at >= _RESTART_SECONDS
+        if is_there or self._process is not None or self._is_over or not is_due:
+            return
+        self._started_at = time.monotonic()
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "ftvmm", "node", "--config", str(self._config)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        _tell("the node is started as a spare")

@@ -1,0 +1,65 @@
+"""Keeps a VM protected: whoever runs it alone is given a spare for its backup, one after the other, until one joins.
+
+A manager keeps nothing that it could lose: all that it knows it asks its node each time. One that is started again, and
+two that know nothing of each other, ask for the same again, which changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PATIENCE_SECONDS = 3.0
+"""A spare that has not said welcome by then is passed over for the next one."""
+
+
+@dataclass(frozen=True)
+class Spare:
+    """A node that may become the backup.
+
+    Attributes:
+        name: its name, for people.
+        logging: its log listener, ADDRESS:PORT.
+        heartbeat: its heartbeat sockets, by network.
+    """
+
+    name: str
+    logging: str
+    heartbeat: Mapping[str, str]
+
+    def document(self) -> dict[str, Any]:
+        """As the node's operation `protect` takes it."""
+        return {"name": self.name, "logging": self.logging, "heartbeat": dict(self.heartbeat)}
+
+
+class Manager:
+    """Decides whom a node is to ask next.
+
+    Args:
+        spares: in the order in which they are tried.
+    """
+
+    def __init__(self, spares: Sequence[Spare]) -> None:
+        self._spares = tuple(spares)
+        self._asked: int | None = None
+        self._asked_at = 0.0
+
+    def next_spare(self, status: Mapping[str, Any] | None, now: float) -> Spare | None:
+        """The spare that the node is to take for its backup now; None: it needs none, or waits for the one before.
+
+        Args:
+            status: what the node says of itself; None where it says nothing.
+            now: seconds on a clock that goes on.
+        """
+        if status is None or status["role"] != "ALONE" or not self._spares:
+            return None
+        joining = status["joining"]
+        is_under_way = joining is not None and joining["stage"] in ("copying", "stopped")
+        is_patient = self._asked is not None and now - self._asked_at < PATIENCE_SECONDS
+        if is_under_way or (joining is not None and is_patient):
+            return None
+        # The first of the list is as likely to be there as any: it is this node's own in one list of all hosts.
+        self._asked = 0 if self._asked is None else (self._asked + 1) % len(self._spares)
+        self._asked_at = now
+        return self._spares[self._asked]

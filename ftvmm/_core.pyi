@@ -1,6 +1,6 @@
 """The Rust core: see `ftvmm/core/src/python/`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, TypedDict
 
@@ -91,9 +91,15 @@ def run(config_json: str) -> Outcome:
     """Runs a VM to its end. Raises `CoreError`."""
 
 def replay(
-    log: str | PathLike[str], image: str | PathLike[str] | None = None, outputs: str | PathLike[str] | None = None
+    log: str | PathLike[str],
+    image: str | PathLike[str] | None = None,
+    outputs: str | PathLike[str] | None = None,
+    states_at: Sequence[int] = (),
 ) -> Outcome:
-    """Replays a recorded run to its end; `outputs` gets a line for each output. Raises `CoreError`."""
+    """Replays a recorded run to its end; `outputs` gets a line for each output, and for each state that is wanted.
+
+    Raises `CoreError`.
+    """
 
 def examine_image(path: str | PathLike[str]) -> ImageReport:
     """Looks an image through. Raises `CoreError`."""

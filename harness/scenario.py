@@ -40,6 +40,8 @@ class Plan:
         workloads: the servers under which it runs, once under each, where nobody asks for another one.
         needs_disk: whether only a server with its data on the disk can come to what it tries.
         only_kv: why no other server than `kv` will do; empty where any does.
+        seconds_max: for the scenario's own lines and their judgement, as for this machine. Hardly any takes a quarter
+            of what is usual when it goes well.
     """
 
     promise: Promise
@@ -53,6 +55,7 @@ class Plan:
     workloads: tuple[Workload, ...] = (Workload.KV,)
     needs_disk: bool = False
     only_kv: str = ""
+    seconds_max: int = 180
 
     def __post_init__(self) -> None:
         """Refuses what does not exist.
@@ -107,6 +110,7 @@ def scenario(
     workloads: tuple[Workload, ...] = (Workload.KV,),
     needs_disk: bool = False,
     only_kv: str = "",
+    seconds_max: int = Plan.seconds_max,
 ) -> Callable[[Test], Test]:
     """Makes a test a scenario: it takes the fixture `run` and is judged when its own lines are through. See `Plan`."""
     plan = Plan(
@@ -121,6 +125,7 @@ def scenario(
         workloads=workloads,
         needs_disk=needs_disk,
         only_kv=only_kv,
+        seconds_max=seconds_max,
     )
     return with_plan(plan)
 

@@ -23,8 +23,6 @@ from harness.vm.run import Run
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 FIXTURE = "run"
-# For the scenario's own lines and their judgement, as for this machine: none takes a quarter of it when it goes well.
-SECONDS_MAX = 180
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -143,7 +141,7 @@ def run(request: pytest.FixtureRequest, lab: Lab, turn: Turn) -> Run:
         when_ended=turn.give_back,
     )
     # Only now is it known how slow the lab is.
-    item.add_marker(pytest.mark.timeout(lab.pace.stretch(SECONDS_MAX), func_only=True))
+    item.add_marker(pytest.mark.timeout(lab.pace.stretch(plan.seconds_max), func_only=True))
     try:
         run.start()
     except Exception as error:

@@ -159,12 +159,12 @@ class EvidenceDirectory:
     @cached_property
     def carried_states(self) -> dict[tuple[str, int], str]:
         """The digest of each guest's state that a joiner was committed to, by the source's incarnation and position."""
-        return read_carried_states(self.path, self._logs, self.wire.states_carried, self._replayer)
+        return read_carried_states(self.path, self._logs, self.wire, self.replays, self._replayer)
 
     def replayed_by(self, replayer: Replayer) -> None:
         """Has everything replayed that has not been yet, by this replayer."""
-        read_replays(self.path, self._logs, self.wire, replayer)
-        read_carried_states(self.path, self._logs, self.wire.states_carried, replayer)
+        replays = read_replays(self.path, self._logs, self.wire, replayer)
+        read_carried_states(self.path, self._logs, self.wire, replays, replayer)
 
     @property
     def _replayer(self) -> Replayer:

@@ -3,8 +3,8 @@
 The log of an owner is what came to it over the wire, what it sent, and what it recorded where it answered its guest
 live; before that, of one that was given the state of a guest that ran, what the log of that guest's owner has. No state
 that was carried is believed: the guest is replayed from its first instruction on. A log is kept as
-`hosts/<host>/replayed.log.gz`, the outputs as `hosts/<host>/outputs.jsonl`; up to where a state was carried, both as
-`carried-<position>`.
+`hosts/<host>/replayed.log.gz`, the outputs as `hosts/<host>/outputs.jsonl`, among them the state of the guest where it
+was carried to another host; where none of these logs comes there, one up to there is kept as `carried-<position>`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,8 @@ _IMAGES = PROJECT / "ftvmm" / "guests" / "images"
 _LOG, _OUTPUTS = "replayed.log.gz", "outputs.jsonl"
 _SECONDS_MAX = 300
 
-# Replays a log, which is a recording's at its end, and writes the file of outputs.
-Replayer = Callable[[Path, Path, Recording], None]
+# Replays a log, which is a recording's at its end; the file of outputs has the states behind these entries, too.
+Replayer = Callable[[Path, Path, Recording, Sequence[int]], None]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Replay:
         incarnation: its process.
         outputs: all that the guest said up to the log's end, by index.
         position: of the last entry.
+        states: of the guest, where its state was carried; by position.
         divergence: how the guest left the log; None: it did not.
         first_recorded: the first position that this process answered live; None: none.
         disagreement: where it told its backup otherwise than it recorded; None: nowhere.
@@ -65,6 +66,7 @@ class Replay:
     incarnation: str
     outputs: list[ReplayedOutput]
     position: int
+    states: Mapping[int, str]
     divergence: str | None
     first_recorded: int | None
     disagreement: str | None = None
@@ -76,9 +78,13 @@ class _End:
     position: int
     outputs: int
     fingerprint: str
-    # Of the guest that waits for an input there.
-    state: str | None = None
     reason: str | None = None
+
+
+@dataclass(frozen=True)
+class _State:
+    state: str
+    position: int
 
 
 @dataclass(frozen=True)
@@ -116,10 +122,15 @@ def assemble_logs(recordings: Iterable[Recording], wire: Wire, claimants: Iterab
     for owner in sorted(owners, key=lambda one: claimed.get(one.incarnation, -1)):
         source, position = wire.carried_from(owner.incarnation) or ("", 0)
         before = logs[source].entries[:position] if source in logs else []
-        arrived = {**{entry.position: entry for entry in before}, **wire.entries_arrived(owner.host)}
+        # What its source recorded itself is worth more than what a capture saw of an earlier life on this host.
+        arrived = {**wire.entries_arrived(owner.host), **{entry.position: entry for entry in before}}
         entries = assemble(owner, wire.entries_sent(owner.host, owner.incarnation), arrived)
         logs[owner.incarnation] = Log(owner, entries, source, position)
     return logs
+
+
+def _last_logs(logs: Mapping[str, Log]) -> dict[str, Log]:
+    return {log.recording.host: log for log in logs.values()}
 
 
 def read_replays(directory: Path, logs: Mapping[str, Log], wire: Wire, replayer: Replayer) -> dict[str, Replay]:
@@ -136,58 +147,81 @@ def read_replays(directory: Path, logs: Mapping[str, Log], wire: Wire, replayer:
     Raises:
         EvidenceError: a log is none.
     """
+    carried = [
+        (position, log.entries[:position])
+        for source, position in sorted(wire.states_carried)
+        if (log := logs.get(source)) is not None and len(log.entries) >= position
+    ]
+
+    def replay(log: Log) -> Replay:
+        positions = {position for position, entries in carried if log.entries[:position] == entries}
+        return _replay(directory, log, wire, replayer, sorted(positions))
+
     with ThreadPoolExecutor() as executor:
-        last = {log.recording.host: log for log in logs.values()}
-        replays = executor.map(lambda log: _replay(directory, log, wire, replayer), last.values())
-        return {replay.host: replay for replay in replays}
+        return {replay.host: replay for replay in executor.map(replay, _last_logs(logs).values())}
 
 
 def read_carried_states(
-    directory: Path, logs: Mapping[str, Log], carried: Iterable[tuple[str, int]], replayer: Replayer
+    directory: Path, logs: Mapping[str, Log], wire: Wire, replays: Mapping[str, Replay], replayer: Replayer
 ) -> dict[tuple[str, int], str]:
     """What a guest's state is where it was carried to another host: digests by the source's incarnation and position.
 
     Args:
         directory: the evidence directory.
         logs: of the owners.
-        carried: from whom, and at which position.
-        replayer: replays what has not been replayed yet.
+        wire: what the nodes said to each other.
+        replays: of the last owner of each host.
+        replayer: replays what is in none of them.
 
     Raises:
         EvidenceError: a log is none, or does not come to the position.
     """
     states = {}
-    for source, position in carried:
+    for source, position in wire.states_carried:
         log = logs.get(source)
         if log is None or len(log.entries) < position:
             raise EvidenceError(f"no log of {source} comes to entry {position}, where its guest's state was carried")
-        place = directory / "hosts" / log.recording.host
-        names = f"carried-{position}.log.gz", f"carried-{position}.jsonl"
-        _replay_once(place, log.recording, log.entries[:position], replayer, names)
-        *_, last = read_lines(place / names[1])
-        end = decode(_End, last)
-        if end.state is None or end.position != position:
-            reason = f"it ended at {end.position}: {end.reason or end.end}"
-            raise EvidenceError(f"the log of {log.recording.host} was not replayed to entry {position}: {reason}")
-        states[source, position] = end.state
+        entries = log.entries[:position]
+        same = [host for host, last in _last_logs(logs).items() if last.entries[:position] == entries]
+        found = [replays[host].states[position] for host in same if position in replays[host].states]
+        states[source, position] = found[0] if found else _replay_to(directory, log, position, replayer)
     return states
 
 
-def _replay(directory: Path, log: Log, wire: Wire, replayer: Replayer) -> Replay:
+def _replay_to(directory: Path, log: Log, position: int, replayer: Replayer) -> str:
+    place = directory / "hosts" / log.recording.host
+    names = f"carried-{position}.log.gz", f"carried-{position}.jsonl"
+    _replay_once(place, log.recording, log.entries[:position], [position], replayer, names)
+    _, states, end = _read_lines_of(place / names[1])
+    if position not in states:
+        reason = f"it ended at {end.position}: {end.reason or end.end}"
+        raise EvidenceError(f"the log of {log.recording.host} was not replayed to entry {position}: {reason}")
+    return states[position]
+
+
+def _replay(directory: Path, log: Log, wire: Wire, replayer: Replayer, states_at: Sequence[int]) -> Replay:
     recording = log.recording
     place = directory / "hosts" / recording.host
-    _replay_once(place, recording, log.entries, replayer, (_LOG, _OUTPUTS))
-    *outputs, last = read_lines(place / _OUTPUTS)
-    end = decode(_End, last)
+    _replay_once(place, recording, log.entries, states_at, replayer, (_LOG, _OUTPUTS))
+    outputs, states, end = _read_lines_of(place / _OUTPUTS)
     return Replay(
         recording.host,
         recording.incarnation,
-        [decode(ReplayedOutput, line) for line in outputs],
+        outputs,
         end.position,
+        states,
         end.reason if end.end == "diverged" else None,
         recording.entries[0].position if recording.entries else None,
         disagreement(recording, wire.entries_sent(recording.host, recording.incarnation)),
     )
+
+
+def _read_lines_of(path: Path) -> tuple[list[ReplayedOutput], dict[int, str], _End]:
+    """Outputs, states by position, and how the replay ended."""
+    *lines, last = read_lines(path)
+    outputs = [decode(ReplayedOutput, line) for line in lines if "index" in line.fields]
+    states = [decode(_State, line) for line in lines if "index" not in line.fields]
+    return outputs, {one.position: one.state for one in states}, decode(_End, last)
 
 
 def assemble(recording: Recording, sent: Mapping[int, LogEntry], arrived: Mapping[int, LogEntry]) -> list[LogEntry]:
@@ -218,7 +252,12 @@ def disagreement(recording: Recording, sent: Mapping[int, LogEntry]) -> str | No
 
 
 def _replay_once(
-    directory: Path, recording: Recording, entries: list[LogEntry], replayer: Replayer, names: tuple[str, str]
+    directory: Path,
+    recording: Recording,
+    entries: list[LogEntry],
+    states_at: Sequence[int],
+    replayer: Replayer,
+    names: tuple[str, str],
 ) -> None:
     """Write the outputs' file, unless it is there already and of the same log. `names`: the log's and its own."""
     kept_log, kept_outputs = (directory / name for name in names)
@@ -229,15 +268,21 @@ def _replay_once(
         packed = gzip.compress(log.read_bytes(), compresslevel=1, mtime=0)
         if kept_outputs.exists() and kept_log.exists() and kept_log.read_bytes() == packed:
             return
-        replayer(log, outputs, recording)
+        replayer(log, outputs, recording, states_at)
         kept_log.write_bytes(packed)
         kept_outputs.write_bytes(outputs.read_bytes())
 
 
-def replay_here(log: Path, outputs: Path, recording: Recording) -> None:
+def options_of(states_at: Sequence[int]) -> list[str]:
+    """What `ftvmm replay` is told of the states that are wanted."""
+    return [f"--state-at={position}" for position in states_at]
+
+
+def replay_here(log: Path, outputs: Path, recording: Recording, states_at: Sequence[int]) -> None:
     """Replay a log on this machine. Raises `EvidenceError`."""
     image = _IMAGES / recording.image_name
     option = [f"--image={image}"] if image.exists() else []
+    option += options_of(states_at)
     command = [sys.executable, "-m", "ftvmm", "replay", f"--outputs={outputs}", *option, str(log)]
     # The shipped build, whichever the nodes ran.
     environment = {name: value for name, value in os.environ.items() if name != "FTVMM_CORE"}
@@ -245,7 +290,7 @@ def replay_here(log: Path, outputs: Path, recording: Recording) -> None:
     require_end(outputs, recording, done.stderr.decode(errors="replace"))
 
 
-def replayed_already(log: Path, outputs: Path, recording: Recording) -> None:
+def replayed_already(log: Path, outputs: Path, recording: Recording, states_at: Sequence[int]) -> None:
     """For a log that can be replayed in its own lab only. Raises `EvidenceError`."""
     raise EvidenceError(f"the log of {recording.host} was not replayed on a host of its lab: this machine's is another")
 

@@ -46,7 +46,9 @@ def _judge_commit(
     at_ns = evidence.to_boot_ns(said.left_ns)
     when = after_start(evidence, said.left_ns)
     what = f"{said.sender} committed to the state at entry {body.position} on {said.receiver}{when}"
-    if restored is None or restored[0].seen_ns > said.seen_ns:
+    # A capture saw it come to the primary, and then the COMMIT leave; else it is a COMMIT that nobody asked for.
+    arrived_ns = restored and restored[0].arrived_ns
+    if restored is None or arrived_ns is None or arrived_ns > said.seen_ns:
         message = f"{what}, which had not said that it has any"
         yield Finding("committed-unasked", message, at_ns=at_ns, position=body.position)
         return

@@ -52,7 +52,7 @@ def _read_back(lab: Lab, command: str, keys: Sequence[str]) -> ReadBack:
     except (LabError, OSError) as error:
         return ReadBack(lab.storage_host.name, failure=f"the image cannot be copied: {error}")
     failures = []
-    # The spare first: no node ever ran there.
+    # The spare host first: a node ran there in few scenarios.
     *pair, spare = lab.fault_tolerant_hosts
     for host in (spare, *pair):
         if host.state is not HostState.RUNNING:

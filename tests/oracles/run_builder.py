@@ -167,6 +167,7 @@ class Run:
                 INCARNATIONS[host],
                 outputs,
                 outputs[-1].depends_on,
+                {},
                 self.divergence.get(host),
                 self.recorded[host][0].position if self.recorded[host] else None,
                 self.disagreement.get(host),

@@ -101,9 +101,15 @@ impl Recording {
 
     /// Replays these bytes; the outcome, and the lines that were written.
     fn replay(&self, log: &[u8]) -> (Result<Outcome, ExecutionError>, Vec<Value>) {
+        self.replay_with_states(log, &[])
+    }
+
+    /// And the state of the guest at these positions.
+    fn replay_with_states(&self, log: &[u8], states_at: &[u64]) -> (Result<Outcome, ExecutionError>, Vec<Value>) {
         fs::write(self.path("replayed"), log).unwrap();
         let (mut machine, mut recorded) = execution::prepare_replay(&self.path("replayed"), None).unwrap();
-        let mut outputs = Outputs::new(None, Some(File::create(self.path("outputs")).unwrap()));
+        let lines = File::create(self.path("outputs")).unwrap();
+        let mut outputs = Outputs::new(None, Some(lines)).with_states_at(states_at.iter().copied().map(LogPosition));
         let outcome = execution::replay(&mut machine, &mut recorded, &mut outputs, None);
         let lines = fs::read_to_string(self.path("outputs")).unwrap();
         (outcome, lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
@@ -137,13 +143,26 @@ fn outputs() -> Vec<Value> {
     ]
 }
 
-/// The last line without its fingerprint, which the outcome has too, and without the state, which is there where the guest waits for an input.
+/// The last line without its fingerprint, which the outcome has too.
 fn split_end(mut lines: Vec<Value>) -> (Vec<Value>, Value, String) {
     let mut end = lines.pop().unwrap();
     let fingerprint = end.as_object_mut().unwrap().remove("fingerprint").unwrap();
-    let state = end.as_object_mut().unwrap().remove("state").unwrap();
-    assert!(state.is_string() || end["end"] != "log-ended", "{end}");
     (lines, end, fingerprint.as_str().unwrap().to_owned())
+}
+
+#[test]
+fn the_state_behind_an_entry_is_told_where_the_guest_waits_for_the_next() {
+    let recording = Recording::new("replay-states");
+    let (_, lines) = recording.replay_with_states(&recording.log(), &[0, 2, 3, 9]);
+    let states: Vec<_> = lines.iter().filter(|line| line.get("state").is_some()).collect();
+    // Behind the third the guest asks for nothing more, and there is no ninth.
+    assert_eq!(states.iter().map(|line| line["position"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 2]);
+    assert_ne!(states[0]["state"], states[1]["state"]);
+    // The same where the log ends there.
+    let cut = &recording.log()[..recording.entries_at() + 2 * 42];
+    let (outcome, again) = recording.replay_with_states(cut, &[2]);
+    assert_eq!(outcome.unwrap().ending, Ending::LogEnded);
+    assert!(again.contains(states[1]));
 }
 
 #[test]

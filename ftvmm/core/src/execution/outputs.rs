@@ -1,5 +1,6 @@
 //! Where the outputs of a replay go: the console's to people, all of them as JSON lines to programs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 
@@ -17,12 +18,30 @@ pub struct Outputs {
     lines: Option<BufWriter<File>>,
     /// Outputs so far: the index of the newest.
     count: u64,
+    /// The state is wanted where the guest waits for the input behind these.
+    states_at: BTreeSet<LogPosition>,
 }
 
 impl Outputs {
     /// Console text goes to `console`, a line for each output to `lines`.
     pub fn new(console: Option<Console>, lines: Option<File>) -> Outputs {
-        Outputs { console, lines: lines.map(BufWriter::new), count: 0 }
+        Outputs { console, lines: lines.map(BufWriter::new), count: 0, states_at: BTreeSet::new() }
+    }
+
+    /// There is a line, too, for the state of the guest behind each of these entries.
+    #[must_use]
+    pub fn with_states_at(mut self, positions: impl IntoIterator<Item = LogPosition>) -> Outputs {
+        self.states_at.extend(positions);
+        self
+    }
+
+    pub(super) fn wants_state(&self, position: LogPosition) -> bool {
+        self.states_at.contains(&position)
+    }
+
+    /// Takes the digest of the guest's state, as a primary tells it that has stopped there for a joiner.
+    pub(super) fn state(&mut self, position: LogPosition, digest: Fingerprint) -> Result<(), ExecutionError> {
+        self.line(|| json!({ "state": digest.to_string(), "position": position }))
     }
 
     /// Takes one output; `depends_on` is the position of the last entry before it.
@@ -52,18 +71,16 @@ impl Outputs {
         &mut self,
         outcome: &Result<Outcome, ExecutionError>,
         fingerprint: Fingerprint,
-        state: Option<Fingerprint>,
     ) -> Result<(), ExecutionError> {
         let (end, position, reason) = match outcome {
             Ok(outcome) => (outcome.ending.word(), outcome.position, Value::Null),
             Err(ExecutionError::Divergence { position, reason }) => ("diverged", *position, reason.as_str().into()),
             Err(_) => return self.flush(),
         };
-        let (outputs, fingerprint, state) = (self.count, fingerprint.to_string(), state.map(|state| state.to_string()));
+        let (outputs, fingerprint) = (self.count, fingerprint.to_string());
         self.line(|| {
             json!({
-                "end": end, "position": position, "outputs": outputs, "fingerprint": fingerprint, "state": state,
-                "reason": reason,
+                "end": end, "position": position, "outputs": outputs, "fingerprint": fingerprint, "reason": reason,
             })
         })?;
         self.flush()

@@ -18,9 +18,7 @@ pub fn replay(
 ) -> Result<Outcome, ExecutionError> {
     let outcome = replay_all(machine, recorded, outputs, interruption);
     let outcome = outcome.map_err(|error| with_host(error, recorded.other_host.as_deref()));
-    // As a primary's that stops here for a joiner, where it waits for an input.
-    let state = if machine.asked().is_some() { Some(machine.carried_digest()?) } else { None };
-    outputs.end(&outcome, machine.fingerprint(), state)?;
+    outputs.end(&outcome, machine.fingerprint())?;
     outcome
 }
 
@@ -61,6 +59,9 @@ fn replay_all(
             Err(error) => return Err(error.into()),
         };
         if request.is_input() {
+            if outputs.wants_state(position) {
+                outputs.state(position, machine.carried_digest()?)?;
+            }
             match next(machine, recorded, &request, position.next())? {
                 Next::Answer(answer) => machine.answer(&answer)?,
                 Next::Ending(ending) => break ending,

@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 use super::error::{bad_input, failure};
 use crate::devices::Console;
 use crate::execution::{self, Ending, Interruption, Outcome, Outputs, RunConfig};
-use crate::log::Close;
+use crate::log::{Close, LogPosition};
 use crate::machine::TrapReport;
 use crate::remark::wait_until_said;
 
@@ -32,18 +32,19 @@ pub(super) fn run<'py>(py: Python<'py>, config_json: &str) -> PyResult<Bound<'py
 }
 
 /// Replays a recorded run to its end; each output is a line in the file `outputs`, or on standard output for `-`, where
-/// console text then does not go.
+/// console text then does not go. The guest's state behind each entry of `states_at` is another line.
 #[pyfunction]
-#[pyo3(signature = (log, image=None, outputs=None))]
+#[pyo3(signature = (log, image=None, outputs=None, states_at=Vec::new()))]
 pub(super) fn replay<'py>(
     py: Python<'py>,
     log: PathBuf,
     image: Option<PathBuf>,
     outputs: Option<PathBuf>,
+    states_at: Vec<u64>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let (outcome, close) = py.detach(|| -> PyResult<(Outcome, Close)> {
         let (mut machine, mut recorded) = execution::prepare_replay(&log, image.as_deref())?;
-        let mut outputs = open_outputs(outputs.as_deref())?;
+        let mut outputs = open_outputs(outputs.as_deref())?.with_states_at(states_at.into_iter().map(LogPosition));
         let interruption = Interruption::install().map_err(|error| failure(&error))?;
         let outcome = execution::replay(&mut machine, &mut recorded, &mut outputs, Some(&interruption))?;
         Ok((outcome, recorded.close))

@@ -20,9 +20,9 @@ from ftvmm.manager import Manager
 EXIT_BAD_INPUT = 2
 
 _LOOK_SECONDS = 0.1
+# Before a node is started again; twice as long after each time that it did not become a spare.
 _RESTART_SECONDS = 1.0
-# Ended in order: the guest has halted, or its operator wants it; and what another start would not change.
-_FINAL = (0, EXIT_BAD_INPUT)
+_RESTART_SECONDS_MAX = 60.0
 
 
 @click.command()
@@ -41,7 +41,8 @@ def manager(config_path: Path, run_node: bool) -> None:
     node runs the VM alone, its manager has it take a spare for its backup, the next one where one does not answer.
     With --run-node a host that comes back is a spare by itself.
 
-    A manager may be killed and started again at any moment, and two may run: a node and its VM do not end with it.
+    A manager may be killed and started again at any moment, and two may run: a node and its VM do not end with it. To
+    end the VM stop the managers first, then the backup, and the primary last.
 
     \b
     Exit status: 0 stopped; 2 configuration.
@@ -60,6 +61,7 @@ def manager(config_path: Path, run_node: bool) -> None:
     keeper = _NodeKeeper(config_path, config.directory) if run_node else None
     decides = Manager(config.spares)
     told: str | None = None
+    refused: str | None = None
     while not stopped.wait(_LOOK_SECONDS):
         status = _status(config.control_socket)
         if keeper is not None:
@@ -73,8 +75,11 @@ def manager(config_path: Path, run_node: bool) -> None:
             try:
                 control.request(config.control_socket, f"protect {json.dumps(spare.document())}")
                 _tell(f"{config.name} runs the VM alone: {spare.name} is asked to become its backup")
+                refused = None
             except control.ControlError as error:
-                _tell(f"{spare.name} is not asked: {error}")
+                decides.was_refused()
+                if refused != (refused := f"{spare.name} is not asked: {error}"):
+                    _tell(refused)
 
 
 def _status(socket: Path) -> Mapping[str, Any] | None:
@@ -95,23 +100,35 @@ class _NodeKeeper:
     def __init__(self, config: Path, directory: Path) -> None:
         self._config, self._log = config, directory / "node.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._started_at = -_RESTART_SECONDS
+        self._start_at = 0.0
+        self._pause = _RESTART_SECONDS
         self._is_over = False
+        self._told: set[str] = set()
 
     def look(self, *, is_there: bool) -> None:
-        """Starts it, unless it is there, was just started, or has come to an end that is none to be mended."""
+        """Starts it, unless it is there, was just started, or has ended in order."""
+        if is_there:
+            self._pause, self._is_over, self._told = _RESTART_SECONDS, False, set()
         if self._process is not None and (status := self._process.poll()) is not None:
             self._process = None
-            self._is_over = status in _FINAL
-            _tell(f"the node ended with status {status}" + (" and is not started again" if self._is_over else ""))
-        is_due = time.monotonic() - self._started_at >= _RESTART_SECONDS
-        if is_there or self._process is not None or self._is_over or not is_due:
+            # The guest has halted, or its operator has stopped it.
+            self._is_over = status == 0
+            is_next = "not started again" if self._is_over else "started again"
+            self._tell(f"the node ended with status {status} and is {is_next}; what it said is in {self._log}")
+        if is_there or self._process is not None or self._is_over or time.monotonic() < self._start_at:
             return
-        self._started_at = time.monotonic()
+        self._start_at = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _RESTART_SECONDS_MAX)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "ftvmm", "node", "--config", str(self._config)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        _tell("the node is started as a spare")
+        self._tell("the node is started as a spare")
+
+    def _tell(self, what: str) -> None:
+        """Once each, until it is there again: one that cannot start would fill the terminal."""
+        if what not in self._told:
+            _tell(what)
+        self._told.add(what)

@@ -77,7 +77,8 @@ def _wait(socket: Path, name: str, timeout_seconds: float) -> str | None:
     while True:
         status: dict[str, Any] = control.request(socket, "status")
         if status["role"] == "PROTECTED":
-            return None
+            backup = status["peer"]["name"]
+            return None if backup == name else f"the VM has a backup, {backup}"
         progress = _progress(status, name)
         if progress != told:
             click.echo(progress, err=True)

@@ -51,14 +51,14 @@ class PairError(Exception):
     """The pair did not come to the state that a scenario waits for; the message says what it did instead."""
 
 
-# As `ftvmm status --json` does it, without starting Python for each question.
-_STATUS = """
+# Asks the node what each line says, as `ftvmm status --json` does it, without starting Python for each question.
+_ASK = """
 import json, sys
 from pathlib import Path
 from ftvmm import control
 for line in sys.stdin:
     try:
-        answer = control.request(Path(sys.argv[1]), "status")
+        answer = control.request(Path(sys.argv[1]), line.strip())
     except control.ControlError:
         answer = None
     print(json.dumps(answer), flush=True)
@@ -80,8 +80,8 @@ class Node:
     pace: Pace = field(default_factory=Pace)
 
     @cached_property
-    def _status(self) -> KeptConversation:
-        return KeptConversation(self.host, _STATUS, f"{topology.NODE_DIRECTORY}/control.sock")
+    def _control(self) -> KeptConversation:
+        return KeptConversation(self.host, _ASK, f"{topology.NODE_DIRECTORY}/control.sock")
 
     @cached_property
     def failpoints(self) -> Failpoints:
@@ -96,11 +96,16 @@ class Node:
     def status(self) -> dict[str, Any] | None:
         """What `ftvmm status --json` says, or None when the node or its host does not answer."""
         try:
-            answer = self._status.ask("status", timeout_seconds=self.pace.stretch(3))
+            answer = self._control.ask("status", timeout_seconds=self.pace.stretch(3))
         except LabError:
             return None
         status: dict[str, Any] | None = json.loads(answer)
         return status
+
+    def stop(self) -> None:
+        """Ends it in order, whoever started its process; one that is not there is left alone."""
+        with contextlib.suppress(LabError):
+            self._control.ask("stop", timeout_seconds=self.pace.stretch(3))
 
     @property
     def role(self) -> Role | None:
@@ -410,6 +415,10 @@ class Pair:
             with contextlib.suppress(LabError):
                 manager.signal("TERM")
                 manager.wait(self.lab.pace.stretch(5))
+        if self._managers:
+            # Some of their processes the managers have started.
+            for node in self.nodes.values():
+                node.stop()
         told = []
         for node in self.nodes.values():
             with contextlib.suppress(HostUnreachableError, CommandFailedError):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ftvmm import configuration
+from ftvmm import configuration, control
 from ftvmm.manager import PATIENCE_SECONDS, Manager, Spare
 from harness.lab.waiting import wait_until
 from tests.node.local_pair import LocalPair, status_of
@@ -47,6 +50,26 @@ def test_a_state_that_is_on_its_way_is_waited_for() -> None:
         assert manager.next_spare(status("ALONE", stage), 1000) is None
     # It was given up, and the node dials again.
     assert manager.next_spare(status("ALONE", "dialling"), 1001) == SPARES[1]
+
+
+def test_a_spare_that_was_refused_is_asked_again_at_once() -> None:
+    manager = Manager(SPARES)
+    manager.next_spare(status("ALONE"), 0)
+    assert manager.next_spare(status("ALONE", "dialling"), 1000) == SPARES[1]
+    manager.was_refused()
+    assert manager.next_spare(status("ALONE", "greeting"), 1000) == SPARES[1]
+    assert manager.next_spare(status("ALONE", "greeting"), 1001) is None
+
+
+def test_the_next_loss_is_another_one() -> None:
+    manager = Manager(SPARES)
+    assert manager.next_spare(status("ALONE"), 0) == SPARES[0]
+    # What it asked for is not seen yet.
+    assert manager.next_spare(status("ALONE"), 0.1) is None
+    assert manager.next_spare(None, 0.2) is None
+    assert manager.next_spare(status("ALONE"), 0.3) is None
+    assert manager.next_spare(status("PROTECTED"), 0.4) is None
+    assert manager.next_spare(status("ALONE"), 0.5) == SPARES[0]
 
 
 def test_a_manager_that_is_started_again_asks_again() -> None:
@@ -125,5 +148,28 @@ def test_a_node_that_was_killed_is_a_spare_again_and_does_not_end_with_its_manag
             assert "is started" not in again.stderr.read()
         assert node_of(config) == node
     finally:
-        if node is not None:
-            os.kill(node[1], signal.SIGTERM)
+        stop_node(config)
+
+
+def stop_node(config: Path) -> None:
+    """Its process is another's child: only its socket tells when it has ended."""
+    path = configuration.load(config).control_socket
+    with contextlib.suppress(control.ControlError):
+        control.request(path, "stop")
+    assert wait_until(lambda: not path.exists(), timeout_seconds=30, interval_seconds=0.05)
+
+
+def test_a_node_that_cannot_start_is_tried_again(tmp_path: Path) -> None:
+    config = LocalPair(tmp_path).primary
+    config.write_text(config.read_text() + TABLE.format(network="logging"))
+    host, port = tomllib.loads(config.read_text())["logging"]["listen"].split(":")
+    with socket.create_server((host, int(port))) as other, start_manager(config, "--run-node") as manager:
+        assert manager.stderr is not None
+        try:
+            assert any("status 2 and is started again" in line for line in manager.stderr)
+            other.close()
+            wait_for_another(config, None)
+        finally:
+            manager.send_signal(signal.SIGTERM)
+            manager.wait(timeout=20)
+            stop_node(config)

@@ -79,6 +79,31 @@ pub(super) fn decode(memory: &mut GuestMemory, devices: &Devices, port: u16, str
     }
 }
 
+/// Whether a guest with this memory and these devices can have asked for this input.
+pub(super) fn could_be_asked(memory: &GuestMemory, devices: &Devices, request: &Request, place: Place) -> bool {
+    let device = |device: u8| devices.get(usize::from(device)).copied().flatten();
+    let structure = |bytes| memory.is_writable(place.structure, bytes);
+    match request {
+        Request::Walltime => structure(8),
+        Request::Poll { .. } => structure(20),
+        Request::BlockRead { device: handle, offset, length } => {
+            let capacity_bytes = match device(*handle) {
+                Some(Properties::Block { capacity_bytes, .. }) => capacity_bytes,
+                _ => 0,
+            };
+            let end = offset.checked_add(u64::from(*length));
+            let inside = end.is_some_and(|end| end <= capacity_bytes) && *length <= BLOCK_TRANSFER_BYTES_MAX;
+            inside && structure(36) && memory.is_writable(place.data, u64::from(*length))
+        }
+        Request::NetworkRead { device: handle, capacity } => {
+            let is_network = matches!(device(*handle), Some(Properties::Network { .. }));
+            is_network && structure(28) && memory.is_writable(place.data, u64::from(*capacity))
+        }
+        Request::Instruction(_) => true,
+        _ => false,
+    }
+}
+
 struct Layout {
     bytes: u64,
     /// Where the result stands, in calls that have one.

@@ -8,12 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::hypercall::Place;
 use super::memory::{GuestMemory, PAGE_BYTES};
-use super::{Machine, MachineError, Request, State, registers};
+use super::{Machine, MachineError, Request, State, hypercall, registers};
 use crate::log::{Chain, Fingerprint};
 
 /// A page of guest memory.
 pub type Page = [u8; PAGE_BYTES as usize];
 
+/// Arithmetic flags, direction, alignment check and identification: what a guest at CPL 3 sets by itself and keeps over a request.
+const GUESTS_FLAGS: u64 = 0xcd5 | 1 << 18 | 1 << 21;
+const ALWAYS_SET: u64 = 1 << 1;
 const WORD_BITS: usize = u64::BITS as usize;
 
 /// Pages of guest memory, by number.
@@ -275,8 +278,11 @@ impl Machine {
         if !matches!(self.state, State::Ready) || !state.request.is_input() {
             return Err(MachineError::NotRunnable { reason: "only a new machine takes the state of another" });
         }
+        if !hypercall::could_be_asked(&self.memory, &self.devices, &state.request, state.place) {
+            return Err(MachineError::NotRunnable { reason: "its guest cannot have asked this" });
+        }
         let [rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rflags] = state.registers;
-        let rip = state.rip;
+        let (rip, rflags) = (state.rip, rflags & GUESTS_FLAGS | ALWAYS_SET);
         let registers =
             kvm_regs { rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags };
         let Ok(floating_point) = state.floating_point.as_slice().try_into() else {

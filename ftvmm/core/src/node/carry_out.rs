@@ -78,7 +78,9 @@ impl Runtime {
                 self.shared.send_log.restart_at(self.shared.cpu.position());
                 self.shared.cpu.resume_logging();
             }
+            Output::BeginWhereCarried => self.begin_where_carried(),
             Output::DiscardState => {
+                self.end_receiving();
                 self.shared.slot.discard();
                 self.begin_where_carried();
             }

@@ -79,6 +79,13 @@ impl Channel {
         Session::dial(peer).and_then(|session| self.add(session)).is_ok()
     }
 
+    /// Gives up whoever is being dialled; `false`: nobody is.
+    pub fn end_dial(&mut self) -> bool {
+        let before = self.sessions.len();
+        self.sessions.retain(|_, session| session.is_open() || !session.is_dialled());
+        self.sessions.len() < before
+    }
+
     /// There may be connections to accept.
     pub fn may_accept(&mut self) {
         self.accept_at.get_or_insert_with(Instant::now);
@@ -316,6 +323,17 @@ mod tests {
             came = left.turn();
         }
         assert_eq!(came, [SessionEvent::DialFailed]);
+    }
+
+    #[test]
+    fn a_dial_that_was_given_up_is_not_heard_of_again() {
+        let (mut left, right) = connected(1 << 20);
+        assert!(left.channel.dial(right.address));
+        assert!(left.channel.end_dial());
+        assert!(!left.channel.end_dial());
+        // The connection that was open before stays.
+        assert!(left.channel.close(1));
+        assert_eq!(left.turn(), []);
     }
 
     #[test]

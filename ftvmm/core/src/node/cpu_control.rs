@@ -105,8 +105,11 @@ impl CpuControl {
     /// The stopped guest goes on, and logs.
     pub fn resume_logging(&self) {
         self.copy.lock().take();
+        let mut mode = self.mode.lock();
+        // Together: a guest that is stopped goes on when it sees either.
         self.copying.store(0, Ordering::Release);
-        self.run_logging();
+        *mode = Mode::Logging;
+        self.changed.notify_all();
     }
 
     fn order_copying(&self, connection: u64) {

@@ -1,7 +1,7 @@
 //! The node's thread: waits for what comes, asks the state machine, carries out what it says. Nobody else steps it, and nothing here waits.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -129,6 +129,8 @@ pub struct Runtime {
     pub networks: Vec<String>,
     /// what other threads tell by
     pub mail: Teller<Mail>,
+    /// joiner: the guest's state that comes, for the session on this log connection
+    pub receiving: Option<(u64, TcpStream)>,
     /// the heartbeat sockets
     pub heartbeats: Vec<Heartbeat>,
     /// outputs on their way out
@@ -232,7 +234,9 @@ impl Runtime {
                 let Some(message) = self.heartbeats[index].receive() else { break };
                 let message = message.filter(|_| index == 0 || !mutant!(DeafToManagement));
                 let path = Path::Heartbeat { network: index as u8 };
+                // A primary speaks first, and was told where.
                 if let Some((bytes, from)) = &message
+                    && matches!(self.node.role(), Role::Joining | Role::Backup | Role::Candidate)
                     && self.node.is_heard_first(path, bytes)
                 {
                     self.heartbeats[index].set_peer(*from);
@@ -346,12 +350,7 @@ impl Runtime {
                 self.emission.emitted(emitted).map(|(output, result)| Input::OutputDone { output, result })
             }
             Mail::Checked(request, found) => Some(Input::DevicesChecked { request, found }),
-            Mail::Transfer(input) => {
-                if matches!(input, Input::StateRestored { .. }) {
-                    self.begin_where_carried();
-                }
-                Some(input)
-            }
+            Mail::Transfer(input) => Some(input),
             Mail::Command(command) => self.command(command),
         }
     }
@@ -387,18 +386,18 @@ impl Runtime {
         })
     }
 
-    /// From now on the peer is there.
+    /// From now on the peer is there; whoever is still dialled elsewhere is given up.
     ///
     /// # Errors
     /// A sentence that says why it cannot be: this node has one.
     fn protect(&mut self, peer: Peer) -> Result<(), String> {
-        let status = self.node.status(clock::now());
-        let (role, name) = (status.role, &self.peer_name);
-        if role != Role::Alone || status.joining.is_none() && status.session != 0 {
+        let (role, name) = (self.node.role(), &self.peer_name);
+        if !self.node.runs_alone() {
             return Err(format!("this node is {role}: only one that runs the VM alone takes a new backup"));
         }
-        if status.session != 0 && peer.logging != self.peer {
-            return Err(format!("the VM's state is on its way to {name}"));
+        let is_another = peer.logging != self.peer;
+        if is_another && self.node.status(clock::now()).session != 0 {
+            return Err(format!("{name} answers, and is to get the VM's state"));
         }
         if let Some(unknown) = self.networks.iter().find(|network| !peer.heartbeat.contains_key(*network)) {
             return Err(format!("no address of {} is given for the heartbeat network {unknown:?}", peer.name));
@@ -407,22 +406,37 @@ impl Runtime {
             peer.heartbeat.get(network).into_iter().for_each(|address| heartbeat.set_peer(*address));
         }
         (self.peer_name, self.peer) = (peer.name, peer.logging);
+        if is_another && self.channel.end_dial() {
+            self.followed.push_back(Input::DialFailed);
+        }
         Ok(())
     }
 
-    /// Joiner: a guest's state comes on this connection, if the protocol waits for one.
-    fn receive_state(&mut self, session: u64, header: &[u8]) {
-        let Some(connection) = self.node.accepts_transfer(header) else {
-            self.channel.close(session);
-            return;
-        };
-        if let Some(frames) = self.channel.detach(session) {
-            let (mail, slot) = (self.mail.clone(), self.shared.slot.clone());
-            slot.await_transfer(connection);
-            transfer::receive(Receiving { frames, connection, slot }, move |input| {
-                // The node may have ended meanwhile.
-                let _ = mail.tell(Mail::Transfer(input));
-            });
+    /// Joiner: a guest's state comes on this connection, if the protocol waits for one. One for each session, on a connection of its own.
+    fn receive_state(&mut self, session: u64, header: &[u8]) -> bool {
+        let Some(connection) = self.node.accepts_transfer(header) else { return false };
+        let comes_already = self.receiving.as_ref().is_some_and(|(other, _)| *other == connection);
+        if connection == session || comes_already {
+            return false;
+        }
+        let Some(frames) = self.channel.detach(session) else { return false };
+        let Ok(handle) = frames.handle() else { return false };
+        self.end_receiving();
+        self.receiving = Some((connection, handle));
+        let (mail, slot) = (self.mail.clone(), self.shared.slot.clone());
+        slot.await_transfer(connection);
+        transfer::receive(Receiving { frames, connection, slot }, move |input| {
+            // The node may have ended meanwhile.
+            let _ = mail.tell(Mail::Transfer(input));
+        });
+        true
+    }
+
+    /// What is still on its way here is of no use any more.
+    pub(super) fn end_receiving(&mut self) {
+        if let Some((_, stream)) = self.receiving.take() {
+            // One that has ended already cannot be shut down.
+            let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
@@ -452,7 +466,11 @@ impl Runtime {
             #[cfg(feature = "lab")]
             SessionEvent::EntriesBegun { session, header } => Input::EntriesStored { connection: session, header },
             SessionEvent::Transfer { session, header } => {
-                self.receive_state(session, &header);
+                if !self.receive_state(session, &header) {
+                    self.channel.close(session);
+                    let reason = "a guest's state comes that is not waited for".to_owned();
+                    return Some(Input::SessionClosed { connection: session, reason });
+                }
                 return None;
             }
             SessionEvent::Closed { session, reason } => Input::SessionClosed { connection: session, reason },

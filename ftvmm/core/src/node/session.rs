@@ -18,6 +18,7 @@ use super::failpoints::{self, Gate, Point};
 use super::frame::{Decoder, Encoder, FrameError, Greeter, Incoming, Kind, PAYLOAD_BYTES_MAX};
 use super::log_buffer::{self, Batch, ReplayLog, SendLog};
 use super::poller::Ready;
+use super::transfer;
 
 /// A greeting is over by then, however the peer spreads its bytes: without the key nobody keeps the peer from being heard for longer.
 pub const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -303,7 +304,8 @@ impl Session {
                         }
                         Some((Kind::Entries, payload)) => self.held = Some(payload),
                         Some((Kind::Transfer, payload)) => {
-                            let header = payload.get(1..).unwrap_or_default().to_vec();
+                            // What is no header is nobody's.
+                            let header = payload.strip_prefix(&[transfer::HEADER]).unwrap_or_default().to_vec();
                             return Ok(Some(SessionEvent::Transfer { session: number, header }));
                         }
                     }
@@ -430,6 +432,14 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// By which another thread ends the connection.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn handle(&self) -> io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
     /// Waits from now on for what has not come, for at most so long at a time.
     ///
     /// # Errors

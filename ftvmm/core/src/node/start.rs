@@ -252,6 +252,7 @@ impl RunningNode {
             peer: config.logging.peer,
             networks: config.heartbeat.iter().map(|heartbeat| heartbeat.network.clone()).collect(),
             mail: mail.clone(),
+            receiving: None,
             heartbeats,
             emission,
             announcements: Announcements::default(),
@@ -374,6 +375,11 @@ fn start_cpu(
             return;
         }
         match shared.slot.take() {
+            Ok(prepared) if prepared.position() != shared.cpu.position() => {
+                let (own, wanted) = (prepared.position(), shared.cpu.position());
+                let reason = format!("the guest's state is that at position {own}, and {wanted} is wanted");
+                let _ = inputs.tell(Input::HostFailed { reason });
+            }
             Ok(prepared) => run_cpu(
                 &shared,
                 prepared,

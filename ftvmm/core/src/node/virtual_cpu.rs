@@ -189,6 +189,7 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
     fn stop_for_joiner(&mut self) -> Ended<()> {
         let Some(copier) = self.copier.as_mut().filter(|copier| copier.is_ready()) else { return Ok(()) };
         let (position, connection) = (self.control.position(), copier.connection());
+        (self.tell)(Input::GuestStops { connection });
         self.trace.write("transfer", json!({ "state": "stopping", "position": position }));
         self.recording.flush();
         let (counter, wall) = self.clock.look();

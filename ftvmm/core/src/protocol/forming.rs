@@ -221,7 +221,9 @@ impl Node {
         if self.role() == Role::Protected {
             self.hearing.hear(path, header, self.now);
             self.resumed(positions.0, positions.1, outputs);
-        } else if let Some(Some(joiner)) = self.state.joiner_mut() {
+        } else if let Some(Some(joiner)) = self.state.joiner_mut()
+            && joiner.incarnation.is_none()
+        {
             joiner.incarnation = Some(header.incarnation);
             self.hearing.begin(self.now, false);
             self.hearing.hear(path, header, self.now);
@@ -259,6 +261,7 @@ impl Node {
         let protection = Protection::new(backup, session, self.now, self.released.index, position);
         self.log = LogState { appended: position, acknowledged: position, stored: position, replayed: position };
         self.wants_backup = false;
+        self.failed_transfers = 0;
         if self.config.rules.protected_before_commit {
             self.change_role(State::Protected(protection), "a backup joins", outputs);
         } else {

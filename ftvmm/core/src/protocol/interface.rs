@@ -96,6 +96,11 @@ pub enum Input {
         /// Why.
         reason: String,
     },
+    /// Primary: the guest waits at an input, for what is left of its state to go over.
+    GuestStops {
+        /// The log connection that the transfer belongs to.
+        connection: u64,
+    },
     /// Primary: the guest waits at an input, and all of its state is sent.
     GuestStopped {
         /// The log connection that the transfer belongs to.
@@ -279,7 +284,9 @@ pub enum Output {
     EndTransfer,
     /// Primary: the stopped guest goes on, and what it takes in is logged for the backup.
     ResumeGuest,
-    /// Joiner: what has come of a guest's state is thrown away.
+    /// Joiner: log, outputs and guest begin where the guest's state was carried from.
+    BeginWhereCarried,
+    /// Joiner: what has come of a guest's state is thrown away; log, outputs and guest begin in the initial state.
     DiscardState,
     /// Backup: replay the log from the state on that was restored, or else from the initial one.
     StartReplay,

@@ -14,6 +14,9 @@ use super::takeover::Arbitration;
 use super::time::{Instant, Number};
 use super::wire::{Body, Header, Message, OutputMark};
 
+/// The longest pause between two transfers is T_ACK times two to the power of this.
+const FAILED_TRANSFERS_MAX: u32 = 5;
+
 /// One node's protocol state. One thread owns it; the looks (`released_until`, `accepts_entries`, `status`) take `&self`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Node {
@@ -49,6 +52,8 @@ pub struct Node {
     pub(super) throttled_to: Share,
     /// A primary without a backup looks for one.
     pub(super) wants_backup: bool,
+    /// Transfers given up in a row, as far as they count: the pause behind each is twice as long as that before.
+    pub(super) failed_transfers: u32,
     /// `first-output` is in the trace.
     pub(super) first_output_traced: bool,
     /// The guest has come to its end: its exit status, and what it did that it may not.
@@ -91,6 +96,7 @@ impl Node {
             frames_lost: 0,
             throttled_to: Share::WHOLE,
             wants_backup: false,
+            failed_transfers: 0,
             first_output_traced: false,
             guest_end: None,
         }
@@ -195,6 +201,7 @@ impl Node {
             Input::BackupWanted => self.look_for_backup(),
             Input::TransferProgressed { connection } => self.transfer_progressed(connection),
             Input::TransferFailed { connection, reason } => self.transfer_failed(connection, &reason, outputs),
+            Input::GuestStops { connection } => self.guest_stops(connection),
             Input::GuestStopped { connection, position, produced, digest } => {
                 // The news of the output itself may come behind this.
                 self.produced = self.produced.max(produced);
@@ -379,6 +386,9 @@ impl Node {
             self.arbitration.withdraw();
         }
         if transfer.is_some() {
+            // Each attempt may cost the guest a stop.
+            self.dial_at = self.now.after(self.config.timing.acknowledge * (1 << self.failed_transfers));
+            self.failed_transfers = (self.failed_transfers + 1).min(FAILED_TRANSFERS_MAX);
             outputs.push(Output::Trace(TraceEvent::TransferGivenUp { reason: reason.to_owned() }));
             outputs.push(Output::EndTransfer);
         }

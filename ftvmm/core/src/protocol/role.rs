@@ -158,6 +158,8 @@ pub(super) struct GuestState {
 /// The guest's state on its way to a joiner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Transfer {
+    /// The guest waits, or is about to.
+    pub(super) stops: bool,
     /// The guest waits in this state, and all of it is sent.
     pub(super) stopped: Option<GuestState>,
     /// The joiner has this state.

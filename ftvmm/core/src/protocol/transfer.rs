@@ -5,16 +5,20 @@
 
 use super::interface::{Output, Path, TraceEvent};
 use super::node::Node;
-use super::role::{Alone, GuestState, Joiner, Role, State, Transfer};
+use super::role::{Alone, GuestState, Joiner, State, Transfer};
 use super::wire::{Body, Message};
 
 impl Node {
     /// The VM is to have a backup again.
     pub(super) fn look_for_backup(&mut self) {
-        if self.role() == Role::Alone {
-            self.wants_backup = true;
+        if self.runs_alone() && !std::mem::replace(&mut self.wants_backup, true) {
             self.dial_at = self.now;
         }
+    }
+
+    /// Whether this node runs the guest, and nobody could take it over.
+    pub fn runs_alone(&self) -> bool {
+        matches!(self.state, State::Alone(Alone::Live(_)))
     }
 
     /// The joiner has said welcome. One whose primary's guest has not started has its state already.
@@ -55,7 +59,7 @@ impl Node {
                 session.handshake_until = Some(self.now.after(timing.acknowledge + timing.detect));
             }
             State::Alone(Alone::Live(Some(Joiner { session, transfer: Some(transfer), .. })))
-                if session.connection == connection && transfer.stopped.is_none() =>
+                if session.connection == connection && !transfer.stops =>
             {
                 session.handshake_until = Some(self.now.after(timing.acknowledge));
             }
@@ -70,14 +74,22 @@ impl Node {
         }
     }
 
-    /// Primary: nothing more becomes of the guest before COMMIT, or before the transfer is given up.
-    pub(super) fn guest_stopped(&mut self, connection: u64, state: GuestState, outputs: &mut Vec<Output>) {
+    /// Primary: from here on the guest waits, for T_ACK at the longest, whatever moves.
+    pub(super) fn guest_stops(&mut self, connection: u64) {
         let until = self.now.after(self.config.timing.acknowledge);
-        let Some(transfer) = self.transfer_on(connection) else { return };
-        transfer.stopped = Some(state);
-        if let State::Alone(Alone::Live(Some(joiner))) = &mut self.state {
+        if self.transfer_on(connection).is_some_and(|transfer| !std::mem::replace(&mut transfer.stops, true))
+            && let State::Alone(Alone::Live(Some(joiner))) = &mut self.state
+        {
             joiner.session.handshake_until = Some(until);
         }
+    }
+
+    /// Primary: nothing more becomes of the guest before COMMIT, or before the transfer is given up.
+    pub(super) fn guest_stopped(&mut self, connection: u64, state: GuestState, outputs: &mut Vec<Output>) {
+        // This news may come before that of the stop.
+        self.guest_stops(connection);
+        let Some(transfer) = self.transfer_on(connection) else { return };
+        transfer.stopped = Some(state);
         outputs.push(Output::Trace(TraceEvent::GuestStopped { position: state.position }));
         self.compare_states(outputs);
     }
@@ -89,6 +101,7 @@ impl Node {
             State::Joining { session, restored, .. } if session.connection == connection => *restored = Some(state),
             _ => return,
         }
+        outputs.push(Output::BeginWhereCarried);
         outputs.push(Output::Trace(TraceEvent::StateRestored { position: state.position }));
         let GuestState { position, digest } = state;
         self.send_on_log(Body::Restored { position, digest }, outputs);
@@ -103,6 +116,9 @@ impl Node {
         outputs: &mut Vec<Output>,
     ) {
         let Path::Log { connection } = path else { return };
+        if self.transfer_on(connection).is_none() {
+            return;
+        }
         self.hearing.hear(path, &message.header, self.now);
         let Some(transfer) = self.transfer_on(connection) else { return };
         transfer.restored = Some(state);
@@ -112,7 +128,7 @@ impl Node {
 
     /// A state that is torn, old or of several moments at once is no state of the guest.
     fn compare_states(&mut self, outputs: &mut Vec<Output>) {
-        if let Some(Transfer { stopped: Some(stopped), restored: Some(restored) }) =
+        if let Some(Transfer { stopped: Some(stopped), restored: Some(restored), .. }) =
             self.state.joiner().and_then(|joiner| joiner.transfer)
             && stopped != restored
             && self.config.rules.state_compared
@@ -131,7 +147,7 @@ impl Node {
         match joiner {
             None => self.wants_backup.then_some("dialling"),
             Some(Joiner { transfer: None, .. }) => Some("greeting"),
-            Some(Joiner { transfer: Some(Transfer { stopped: None, .. }), .. }) => Some("copying"),
+            Some(Joiner { transfer: Some(Transfer { stops: false, .. }), .. }) => Some("copying"),
             Some(Joiner { transfer: Some(_), .. }) => Some("stopped"),
         }
     }

@@ -48,6 +48,7 @@ impl World {
                     process.truncated = process.guest.position;
                 }
             }
+            Output::BeginWhereCarried => {}
             Output::DiscardState => {
                 if let Some(process) = self.hosts[host].process.as_mut() {
                     process.restored = None;
@@ -209,6 +210,7 @@ impl World {
             self.coverage.states_torn += 1;
             guest.corrupt();
         }
+        self.told_by_guest(host, Input::GuestStops { connection });
         self.told_by_guest(host, Input::GuestStopped { connection, position, produced, digest });
         if let Some((at, to)) = self.bytes(host, connection as usize) {
             self.local(at, to.host, to.process, Local::State { connection: connection as usize, guest, entries });

@@ -18,7 +18,7 @@ const ROUNDS_MAX: u64 = 30;
 /// So many frames are copied at once, before the guest has its turn again.
 const FRAMES_A_TURN: usize = 4;
 /// So many pages that are all zero are looked at for one frame.
-const ZERO_PAGES_MAX: usize = 4096;
+const ZERO_PAGES_MAX: usize = 256;
 /// Who waits for room looks so often whether the transfer is given up.
 const GIVEN_UP_LOOK: Duration = Duration::from_millis(5);
 

@@ -32,7 +32,8 @@ use crate::protocol::LogPosition;
 const PAGES_MAX: usize = 64;
 /// The protocol is told of progress no more often than this.
 const TOLD_EVERY: Duration = Duration::from_millis(50);
-const HEADER: u8 = 0;
+/// The kind of the first frame.
+pub const HEADER: u8 = 0;
 const PAGES: u8 = 1;
 const ZERO_PAGES: u8 = 2;
 const STATE: u8 = 3;

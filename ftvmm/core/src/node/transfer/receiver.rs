@@ -7,12 +7,16 @@ use crate::lock::Mutex;
 use crate::machine::{Machine, MachineError, Page, StateDigest};
 use crate::node::session::Frames;
 use crate::node::thread;
-use crate::protocol::Input;
+use crate::protocol::{Input, LogPosition};
 
 use super::{Carried, PAGES, STATE, TOLD_EVERY, ZERO_PAGE, ZERO_PAGES};
 
 /// A primary that says nothing for so long is given up; the protocol may do that before.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+const NOT_AWAITED: &str = "the guest's state is not waited for any more";
+/// More entries and outputs than any guest comes to.
+const COUNT_MAX: u64 = 1 << 62;
 
 /// A machine for the guest's thread to run.
 pub struct Prepared {
@@ -20,6 +24,13 @@ pub struct Prepared {
     pub machine: Machine,
     /// where it was carried here from; `None`: it is in its initial state
     pub carried: Option<Carried>,
+}
+
+impl Prepared {
+    /// Where in the log its guest is.
+    pub fn position(&self) -> LogPosition {
+        self.carried.as_ref().map_or(LogPosition::START, Carried::position)
+    }
 }
 
 /// Builds a machine in its initial state.
@@ -56,6 +67,30 @@ impl Slot {
         match waiting {
             Some(prepared) => Ok(prepared),
             None => Ok(Prepared { machine: (self.build)()?, carried: None }),
+        }
+    }
+
+    /// A machine in its initial state for this transfer to fill.
+    fn take_new(&self, connection: u64) -> Result<Machine, String> {
+        let mut waiting = self.waiting.lock();
+        if waiting.awaited != connection {
+            return Err(NOT_AWAITED.into());
+        }
+        let taken = waiting.prepared.take_if(|prepared| prepared.carried.is_none());
+        drop(waiting);
+        match taken {
+            Some(prepared) => Ok(prepared.machine),
+            None => (self.build)().map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Builds what a failed transfer has spoiled, so that the next one need not wait for it.
+    fn refill(&self) {
+        if self.waiting.lock().prepared.is_some() {
+            return;
+        }
+        if let Ok(machine) = (self.build)() {
+            self.waiting.lock().prepared.get_or_insert(Prepared { machine, carried: None });
         }
     }
 
@@ -103,10 +138,13 @@ pub struct Receiving {
 /// Starts the thread; `tell` takes what the protocol is told.
 pub fn receive(receiving: Receiving, tell: impl Fn(Input) + Send + 'static) {
     thread::start("transfer", move || {
-        let connection = receiving.connection;
+        let (connection, slot) = (receiving.connection, receiving.slot.clone());
         match receiving.run(&tell) {
             Ok(input) => tell(input),
-            Err(reason) => tell(Input::TransferFailed { connection, reason }),
+            Err(reason) => {
+                tell(Input::TransferFailed { connection, reason });
+                slot.refill();
+            }
         }
     });
 }
@@ -115,7 +153,7 @@ impl Receiving {
     fn run(mut self, tell: &impl Fn(Input)) -> Result<Input, String> {
         let connection = self.connection;
         self.frames.block(SILENCE_MAX).map_err(|error| error.to_string())?;
-        let mut machine = self.slot.take().map_err(|error| error.to_string())?.machine;
+        let mut machine = self.slot.take_new(connection)?;
         tell(Input::TransferProgressed { connection });
         let mut digest = machine.constant_digest();
         let mut told_at = Instant::now();
@@ -141,11 +179,14 @@ impl Receiving {
                 tell(Input::TransferProgressed { connection });
             }
         };
+        if carried.position >= COUNT_MAX || carried.produced >= COUNT_MAX {
+            return Err("the guest's state is of a position that no guest comes to".into());
+        }
         machine.restore(&carried.machine).map_err(|error| error.to_string())?;
         let digest = digest.finish(machine.registers_fingerprint().map_err(|error| error.to_string())?);
         let position = carried.position();
         let prepared = Prepared { machine, carried: Some(carried) };
-        self.slot.put(connection, prepared).ok_or("the guest's state is not waited for any more")?;
+        self.slot.put(connection, prepared).ok_or(NOT_AWAITED)?;
         Ok(Input::StateRestored { connection, position, digest })
     }
 }

@@ -80,24 +80,12 @@ def test_managers_keep_the_vm_protected(run: Run) -> None:
     run.expect_service()
 
 
-@pytest.mark.parametrize("point", ["transfer-begun", "guest-stopped"])
+@pytest.mark.parametrize("point", ["transfer-begun", "guest-stopped", "state-restored"])
 @scenario(STAYS, faults=(KillVmm, PowerOff), failpoints=())
 def test_joiner_loses_power_before_commit(run: Run, point: str) -> None:
-    """Nobody depends on it: the VM goes on alone, whether its memory is being copied or it waits."""
+    """Nobody depends on it: the VM goes on alone, whether its memory is copied, it waits, or the joiner has all."""
     owner, spare = lose_the_backup(run)
-    with run.at(point, owner) as moment:
-        run.pair.begin_protecting(owner, spare)
-        moment.wait()
-        run.inject(PowerOff(run.lab, spare.host))
-        run.pair.wait_for_event(owner, "transfer", state="given-up")
-    run.expect_takeover(owner)
-
-
-@scenario(STAYS, faults=(KillVmm, PowerOff), failpoints=())
-def test_joiner_loses_power_with_the_state_of_the_guest(run: Run) -> None:
-    """It has all that the guest is, and has not said so: the guest does not wait for it for long."""
-    owner, spare = lose_the_backup(run)
-    with run.at("state-restored", spare) as moment:
+    with run.at(point, spare if point == "state-restored" else owner) as moment:
         run.pair.begin_protecting(owner, spare)
         moment.wait()
         run.inject(PowerOff(run.lab, spare.host))

@@ -845,12 +845,17 @@ fn carrying() -> Stepped {
     let mut primary = alone();
     primary.step(Input::BackupWanted);
     assert_eq!(primary.outputs, [Output::Dial]);
-    primary.step(Input::SessionOpened { connection: 2, dialled: true });
-    primary.session = 2;
+    carry_on(&mut primary, 2);
+    primary
+}
+
+/// Whoever was dialled has said welcome on this connection.
+fn carry_on(primary: &mut Stepped, connection: u64) {
+    primary.step(Input::SessionOpened { connection, dialled: true });
+    primary.session = connection;
     primary.heard = 0;
     primary.hear_in(Generation(2), JOINER, welcome(config().terms(), 0, 0), 0);
-    assert!(primary.outputs.contains(&Output::BeginTransfer { connection: 2 }), "{:?}", primary.outputs);
-    primary
+    assert!(primary.outputs.contains(&Output::BeginTransfer { connection }), "{:?}", primary.outputs);
 }
 
 /// Its guest waits, in the state of this digest; so many outputs were produced before.
@@ -918,6 +923,31 @@ fn as_long_as_something_moves_a_transfer_goes_on() {
     stop(&mut primary, 5, 0);
     primary.step(Input::TransferFailed { connection: 2, reason: "late".to_owned() });
     assert_eq!((primary.node.role(), primary.outputs.as_slice()), (Role::Alone, &[][..]));
+}
+
+#[test]
+fn a_guest_that_stops_waits_no_longer_than_t_ack_whatever_moves() {
+    let mut primary = carrying();
+    primary.step(Input::GuestStops { connection: 2 });
+    let stopped_at = primary.now;
+    while !primary.outputs.contains(&Output::EndTransfer) {
+        primary.now = Instant(primary.now.0 + 10_000_000);
+        primary.step(Input::TransferProgressed { connection: 2 });
+        assert!(primary.now <= stopped_at.after(config().timing.acknowledge), "it still waits");
+    }
+}
+
+#[test]
+fn transfers_that_fail_are_repeated_less_and_less_often() {
+    let mut primary = carrying();
+    for (connection, pause) in [(3, 1), (4, 2), (5, 4)] {
+        primary.step(Input::TransferFailed { connection: connection - 1, reason: "a cut".to_owned() });
+        let failed_at = primary.now;
+        primary.until(|output| *output == Output::Dial);
+        let due_at = failed_at.after(config().timing.acknowledge * pause);
+        assert!(due_at <= primary.now && primary.now < due_at.after(Duration::from_millis(10)), "pause {pause}");
+        carry_on(&mut primary, connection);
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ class ControlServer:
 
     def __init__(self, path: Path, operations: dict[str, Callable[[str], Any]]) -> None:
         if path.exists():
-            if _answers(path):
+            if status(path) is not None:
                 raise ControlError(
                     f"{path}: a node already runs here; stop it, or give this one another node.directory"
                 )
@@ -78,13 +78,13 @@ class ControlServer:
         self._path.unlink(missing_ok=True)
 
 
-def _answers(path: Path) -> bool:
-    """Whether a live node is behind a control socket."""
+def status(path: Path) -> dict[str, Any] | None:
+    """What the node behind a control socket says of itself; None where none answers."""
     try:
-        request(path, "status")
+        answer: dict[str, Any] = request(path, "status")
     except ControlError:
-        return False
-    return True
+        return None
+    return answer
 
 
 def request(path: Path, operation: str) -> Any:

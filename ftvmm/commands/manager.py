@@ -8,9 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -63,7 +61,7 @@ def manager(config_path: Path, run_node: bool) -> None:
     told: str | None = None
     refused: str | None = None
     while not stopped.wait(_LOOK_SECONDS):
-        status = _status(config.control_socket)
+        status = control.status(config.control_socket)
         if keeper is not None:
             keeper.look(is_there=status is not None)
         role = status["role"] if status else None
@@ -80,14 +78,6 @@ def manager(config_path: Path, run_node: bool) -> None:
                 decides.was_refused()
                 if refused != (refused := f"{spare.name} is not asked: {error}"):
                     _tell(refused)
-
-
-def _status(socket: Path) -> Mapping[str, Any] | None:
-    try:
-        status: Mapping[str, Any] = control.request(socket, "status")
-    except control.ControlError:
-        return None
-    return status
 
 
 def _tell(what: str) -> None:

@@ -94,14 +94,10 @@ class Log:
     Attributes:
         recording: its process's.
         entries: all of it.
-        source: the incarnation whose guest's state it was given before it became an owner; empty: nobody's.
-        position: of that state.
     """
 
     recording: Recording
     entries: list[LogEntry]
-    source: str
-    position: int
 
 
 def assemble_logs(recordings: Iterable[Recording], wire: Wire, claimants: Iterable[str]) -> dict[str, Log]:
@@ -125,7 +121,7 @@ def assemble_logs(recordings: Iterable[Recording], wire: Wire, claimants: Iterab
         # What its source recorded itself is worth more than what a capture saw of an earlier life on this host.
         arrived = {**wire.entries_arrived(owner.host), **{entry.position: entry for entry in before}}
         entries = assemble(owner, wire.entries_sent(owner.host, owner.incarnation), arrived)
-        logs[owner.incarnation] = Log(owner, entries, source, position)
+        logs[owner.incarnation] = Log(owner, entries)
     return logs
 
 

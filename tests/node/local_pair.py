@@ -98,8 +98,4 @@ class LocalPair:
 
 def status_of(config: Path) -> dict[str, Any] | None:
     """What a node says of itself; None where it says nothing."""
-    try:
-        answer: dict[str, Any] = control.request(config.parent / "control.sock", "status")
-    except control.ControlError:
-        return None
-    return answer
+    return control.status(config.parent / "control.sock")

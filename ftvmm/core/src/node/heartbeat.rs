@@ -46,6 +46,11 @@ impl Heartbeat {
         let _ = self.socket.send_to(&self.key.seal(Purpose::Heartbeat, bytes), self.peer);
     }
 
+    /// Where the peer is.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
     /// The peer is here from now on.
     pub fn set_peer(&mut self, peer: SocketAddr) {
         self.peer = peer;

@@ -236,6 +236,7 @@ impl Runtime {
                 let path = Path::Heartbeat { network: index as u8 };
                 // A primary speaks first, and was told where.
                 if let Some((bytes, from)) = &message
+                    && *from != self.heartbeats[index].peer()
                     && matches!(self.node.role(), Role::Joining | Role::Backup | Role::Candidate)
                     && self.node.is_heard_first(path, bytes)
                 {

@@ -165,8 +165,8 @@ impl<Tell: Fn(Input)> VirtualCpu<Tell> {
             }
             Ok(false) => {}
             Err(error) => {
+                copier.give_up();
                 let connection = copier.connection();
-                self.copier = self.control.copy_order().map(|order| self.give_copy_up(order, &error));
                 (self.tell)(Input::TransferFailed { connection, reason: error.to_string() });
             }
         }

@@ -5,7 +5,7 @@
 
 use super::interface::{Output, Path, TraceEvent};
 use super::node::Node;
-use super::role::{Alone, GuestState, Joiner, State, Transfer};
+use super::role::{Alone, GuestState, Joiner, Session, State, Transfer};
 use super::wire::{Body, Message};
 
 impl Node {
@@ -45,10 +45,14 @@ impl Node {
         (belongs && message.body == Body::Transfer).then_some(session.connection)
     }
 
-    /// What goes over on this connection.
+    /// What goes over on this connection, and its session.
+    fn session_on(&mut self, connection: u64) -> Option<(&mut Session, &mut Transfer)> {
+        let State::Alone(Alone::Live(Some(Joiner { session, transfer, .. }))) = &mut self.state else { return None };
+        transfer.as_mut().filter(|_| session.connection == connection).map(|transfer| (session, transfer))
+    }
+
     fn transfer_on(&mut self, connection: u64) -> Option<&mut Transfer> {
-        let State::Alone(Alone::Live(Some(joiner))) = &mut self.state else { return None };
-        joiner.transfer.as_mut().filter(|_| joiner.session.connection == connection)
+        self.session_on(connection).map(|(_, transfer)| transfer)
     }
 
     /// As long as something moves, nobody gives up. A guest that waits is not kept waiting for long.
@@ -77,10 +81,10 @@ impl Node {
     /// Primary: from here on the guest waits, for T_ACK at the longest, whatever moves.
     pub(super) fn guest_stops(&mut self, connection: u64) {
         let until = self.now.after(self.config.timing.acknowledge);
-        if self.transfer_on(connection).is_some_and(|transfer| !std::mem::replace(&mut transfer.stops, true))
-            && let State::Alone(Alone::Live(Some(joiner))) = &mut self.state
+        if let Some((session, transfer)) = self.session_on(connection)
+            && !std::mem::replace(&mut transfer.stops, true)
         {
-            joiner.session.handshake_until = Some(until);
+            session.handshake_until = Some(until);
         }
     }
 

@@ -91,6 +91,11 @@ impl Copier {
         Copier { order, due: PageSet::default(), next: 0, pages: [0; 2], round: 0, stage: Stage::Over }
     }
 
+    /// Copies nothing any more.
+    pub fn give_up(&mut self) {
+        self.stage = Stage::Over;
+    }
+
     /// The log connection that the transfer belongs to.
     pub fn connection(&self) -> u64 {
         self.order.connection

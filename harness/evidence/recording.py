@@ -18,6 +18,8 @@ _VERSION = 2
 _FIXED_BYTES, _CHECKSUM_BYTES = 16, 4
 _ENTRY, END = b"\x01", b"\x02"
 _END_BYTES = 1 + 45 + _CHECKSUM_BYTES
+# Of the file systems that hosts have.
+_BLOCK_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Recording:
         host: where the process ran.
         incarnation: the process.
         header: the file's first bytes, which tell image and machine.
-        entries: in order of position, without a gap; a last one that is cut off is none.
+        entries: in order of position, without a gap. A last one that is cut off is none, and what the power took ends
+            them: a file system may have the file's length and not all of its bytes, and zeros in their place.
         end: the end record, as it is; empty where there is none.
     """
 
@@ -75,7 +78,12 @@ def _parse(content: bytes) -> tuple[bytes, list[LogEntry], bytes]:
         end = at + 9 + int.from_bytes(content[at + 1 : at + 5], "little")
         if end > len(content):
             return header, entries, b""  # the process was killed as it wrote
-        entry = decode_entry(content[at + 1 : end])
+        try:
+            entry = decode_entry(content[at + 1 : end])
+        except WireFormatError:
+            if _power_took(content, at, end):
+                return header, entries, b""
+            raise
         if entries and entry.position != entries[-1].position + 1:
             raise WireFormatError(f"entry {entry.position} follows entry {entries[-1].position}")
         entries.append(entry)
@@ -83,8 +91,16 @@ def _parse(content: bytes) -> tuple[bytes, list[LogEntry], bytes]:
     rest = content[at:]
     if rest[:1] == END and len(rest) == _END_BYTES:
         return header, entries, rest
-    if rest[:1] in (b"", _ENTRY) or (rest[:1] == END and len(rest) < _END_BYTES):
+    if rest[:1] in (b"", _ENTRY) or (rest[:1] == END and len(rest) < _END_BYTES) or _power_took(content, at, at + 1):
         return header, entries, b""
-    if not rest.strip(b"\0"):
-        return header, entries, b""  # the power went, and whoever put the disk in order filled up the last block
     raise WireFormatError(f"no record at byte {at}")
+
+
+def _power_took(content: bytes, start: int, end: int) -> bool:
+    """Whether zeros lie from somewhere in a record to the end of a block or of the file, as a power cut leaves them."""
+    for boundary in range(start - start % _BLOCK_BYTES + _BLOCK_BYTES, end + _BLOCK_BYTES, _BLOCK_BYTES):
+        block_end = min(boundary, len(content))
+        written = start + len(content[start:block_end].rstrip(b"\0"))
+        if written < min(end, block_end):
+            return True
+    return False

@@ -90,6 +90,8 @@ class FaultRecord:
     fault: str
     target: str
     parameters: dict[str, Any]
+    # Since when a node had been held at a moment for it.
+    held_ns: int | None = None
     injected_ns: int | None = None
     confirmed_ns: int | None = None
     healed_ns: int | None = None
@@ -121,11 +123,12 @@ class FaultLog:
         self._open: list[_Injection] = []
         self._writing = threading.Lock()
 
-    def inject(self, fault: Fault, *, confirm_timeout_seconds: float = 5.0) -> FaultRecord:
+    def inject(self, fault: Fault, *, held_ns: int | None = None, confirm_timeout_seconds: float = 5.0) -> FaultRecord:
         """Inject and come back at once; a thread of its own looks whether it took effect, and writes that down.
 
         Args:
             fault: what is injected.
+            held_ns: since when (CLOCK_REALTIME) a node has been held for it; None: none is.
             confirm_timeout_seconds: how long to look for evidence, as for this machine; stretched by the lab's pace.
 
         Raises:
@@ -133,7 +136,7 @@ class FaultLog:
         """
         if not fault.available(self._lab):
             raise LabError(f"the lab {self._lab.name} cannot inject {fault.name}")
-        record = FaultRecord(fault.name, fault.target, dict(fault.parameters))
+        record = FaultRecord(fault.name, fault.target, dict(fault.parameters), held_ns)
         self.records.append(record)
         injection = _Injection(fault, record)
         self._open.append(injection)

@@ -10,7 +10,7 @@ from harness.promise import ClientKind, Expect, OutputPolicy, Promise
 from harness.scenario import scenario
 from harness.vm.run import Run
 
-# Who is held at the moment answers nobody, while the fault is made ready; the usual bound has room for that.
+# Who is held at the moment answers nobody, while the fault is made ready: the oracle leaves room for that.
 FAILS_OVER = Promise(expect=Expect.FAILOVER)
 GOES_ON_ALONE = Promise(expect=Expect.PRIMARY_ALONE)
 

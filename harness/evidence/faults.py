@@ -30,6 +30,7 @@ class InjectedFault:
     injected_ns: int | None
     confirmed_ns: int | None
     healed_ns: int | None
+    held_ns: int | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     evidence: list[str] = field(default_factory=list)
 

@@ -157,6 +157,8 @@ class Moment:
         self._failpoints, self._failpoint = failpoints, failpoint
         self._number = failpoints.arm(failpoint)
         self._is_armed = True
+        self.held_ns: int | None = None
+        """Since when it has been known here that the thread is held, CLOCK_REALTIME; None: it is not."""
 
     def wait(self, *, timeout_seconds: float = 20) -> Hit:
         """Waits until the moment has come.
@@ -167,12 +169,13 @@ class Moment:
         hit = self._failpoints.wait(self._number, timeout_seconds=timeout_seconds)
         if hit is None:
             raise FailpointError(f"`{self._failpoint}` was not hit within {timeout_seconds:g} s")
+        self.held_ns = time.time_ns()
         return hit
 
     def release(self) -> None:
         """Lets the thread go on. Nothing is left to do where the node, or its host, has gone meanwhile."""
         if self._is_armed:
-            self._is_armed = False
+            self._is_armed, self.held_ns = False, None
             try:
                 self._failpoints.release(self._number)
             except NodeGoneError:

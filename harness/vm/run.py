@@ -84,6 +84,7 @@ class Run:
         self.end_ns = 0
         self.judgements: list[Judgement] = []
         self._faults = FaultLog(lab, directory / "faults.jsonl")
+        self._moments: list[Moment] = []
         self._clocks = ClockLog(lab, directory / "clocks.json")
 
     def start(self) -> None:
@@ -135,8 +136,9 @@ class Run:
         """
         if fault.name not in self.plan.fault_names:
             raise ValueError(f"the scenario's plan has no {fault.name}: {', '.join(self.plan.fault_names) or 'none'}")
+        held_ns = [moment.held_ns for moment in self._moments if moment.held_ns is not None]
         with self._clocks.around():
-            return self._faults.inject(fault)
+            return self._faults.inject(fault, held_ns=min(held_ns, default=None))
 
     def await_confirmations(self) -> None:
         """Waits until it is known of every fault whether it took effect, where the next step would wipe that out."""
@@ -176,7 +178,10 @@ class Run:
         if self.plan.failpoints is None:
             raise ValueError("the scenario's plan has no failpoints: its nodes run the build that is shipped")
         action = "block" if delay_ms is None else f"delay:{delay_ms}"
-        return Moment(node.failpoints, failpoint(point, action, kind=kind, after=after))
+        moment = Moment(node.failpoints, failpoint(point, action, kind=kind, after=after))
+        if delay_ms is None:
+            self._moments.append(moment)
+        return moment
 
     def expect_service(self, *, timeout_seconds: float = 30) -> None:
         """Waits until the client has answers to what it asked from now on."""

@@ -17,6 +17,7 @@ from fault_injectors.kernel import KernelHang, KernelPanic, Reboot
 from fault_injectors.logging_network import LogCorruption, LogDelay, LoggingCut, LogReset, LogThrottle
 from fault_injectors.memory import DamagedMemory, MemoryPressure
 from fault_injectors.networks import ArbiterUnreachable, FlappingCut, HostPairCut, NetworkCut
+from fault_injectors.operator import OperatorCommand
 from fault_injectors.sleep import Sleep
 from fault_injectors.storage_server import StoppedStorageServer
 from fault_injectors.stray_heartbeats import ForgedHeartbeats, ReplayedHeartbeats
@@ -38,6 +39,7 @@ FAULTS: Mapping[str, type[LabFault]] = {
         ClockStep,
         FullFileSystem,
         KillVmm,
+        OperatorCommand,
         LoggingCut,
         LogDelay,
         LogThrottle,

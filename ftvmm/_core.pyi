@@ -154,6 +154,15 @@ class Node:
     def incarnation(self) -> int: ...
     def start(self, bootstrap: bool) -> None: ...
     def stop(self) -> None: ...
+    def let_backup_go(self, document: str | None) -> None:
+        """Has the VM run without its backup, and look for the one in the JSON, or for one on the same host.
+
+        Raises `NodeError` where there is none, or it is not well.
+        """
+
+    def hand_over(self) -> None:
+        """Has the backup run the VM. Raises `NodeError` where there is none, or it is not well."""
+
     def protect(self, document: str) -> None:
         """Dials a spare that is to become the backup of the VM, which this node runs alone.
 

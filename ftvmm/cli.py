@@ -1,11 +1,14 @@
-"""The command line: `ftvmm COMMAND ...`, one file a command in `ftvmm/commands/`."""
+"""The command line: `ftvmm COMMAND ...`, each in a file of `ftvmm/commands/`."""
 
 import importlib
 import sys
 
 import click
 
-COMMANDS = ("doctor", "manager", "node", "pack", "protect", "replay", "run", "simulate", "status", "verify")
+# In which file each is, where that is not called after it.
+_FILES = dict.fromkeys(("migrate", "protect", "test-failover", "test-restart-backup"), "protection")
+_OWN_FILES = ("doctor", "manager", "node", "pack", "replay", "run", "simulate", "status", "verify")
+COMMANDS = tuple(sorted((*_OWN_FILES, *_FILES)))
 STATUS_INTERRUPTED = 130
 
 
@@ -18,7 +21,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"ftvmm.commands.{cmd_name}"), cmd_name)
+        module = importlib.import_module(f"ftvmm.commands.{_FILES.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
 

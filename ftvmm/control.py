@@ -92,7 +92,7 @@ def request(path: Path, operation: str) -> Any:
 
     Args:
         path: the control socket.
-        operation: `status`, `stop`, or `protect` with where the new backup is.
+        operation: `status`, `stop`, `hand-over`, or `protect` and `let-backup-go` with where the new backup is.
 
     Raises:
         ControlError: nobody answers there.

@@ -6,6 +6,7 @@ that is started again, and two that know nothing of each other, ask earlier than
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +29,9 @@ class Spare:
     logging: str
     heartbeat: Mapping[str, str]
 
-    def document(self) -> dict[str, Any]:
-        """As the node's operation `protect` takes it."""
-        return {"name": self.name, "logging": self.logging, "heartbeat": dict(self.heartbeat)}
+    def as_json(self) -> str:
+        """As the node's operations `protect` and `let-backup-go` take it."""
+        return json.dumps({"name": self.name, "logging": self.logging, "heartbeat": dict(self.heartbeat)})
 
 
 class Manager:
@@ -59,6 +60,9 @@ class Manager:
             self._asked = self._asked_at = None
             return None
         joining = status["joining"]
+        if joining is not None and self._asked is None and self._asked_at is None:
+            # Somebody else has asked, and knows whom.
+            self._asked_at = now
         is_under_way = joining is not None and joining["stage"] in ("copying", "stopped")
         if is_under_way or (self._asked_at is not None and now - self._asked_at < PATIENCE_SECONDS):
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -13,9 +12,8 @@ from pathlib import Path
 import click
 
 from ftvmm import configuration, control
+from ftvmm.failure import Failure
 from ftvmm.manager import Manager
-
-EXIT_BAD_INPUT = 2
 
 _LOOK_SECONDS = 0.1
 # Before a node is started again; twice as long after each time that it did not become a spare.
@@ -48,11 +46,9 @@ def manager(config_path: Path, run_node: bool) -> None:
     try:
         config = configuration.load(config_path)
     except configuration.ConfigurationError as error:
-        click.echo(f"ftvmm manager: {error}", err=True)
-        sys.exit(EXIT_BAD_INPUT)
+        raise Failure(str(error)) from error
     if not config.spares:
-        click.echo(f"ftvmm manager: {config_path}: spare: at least one [[spare]] is needed", err=True)
-        sys.exit(EXIT_BAD_INPUT)
+        raise Failure(f"{config_path}: spare: at least one [[spare]] is needed")
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -71,7 +67,7 @@ def manager(config_path: Path, run_node: bool) -> None:
         spare = decides.next_spare(status, time.monotonic())
         if spare is not None:
             try:
-                control.request(config.control_socket, f"protect {json.dumps(spare.document())}")
+                control.request(config.control_socket, f"protect {spare.as_json()}")
                 _tell(f"{config.name} runs the VM alone: {spare.name} is asked to become its backup")
                 refused = None
             except control.ControlError as error:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,9 @@ def _run(core: _core.Node, config: configuration.Configuration, *, bootstrap: bo
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, lambda *_: stop())
 
-    def protect(argument: str) -> None:
+    def tried(operation: Callable[[], None]) -> None:
         try:
-            core.protect(argument)
+            operation()
         except (_core.NodeError, ValueError, RuntimeError) as error:
             raise RefusedError(str(error)) from error
 
@@ -81,7 +82,13 @@ def _run(core: _core.Node, config: configuration.Configuration, *, bootstrap: bo
         answer["arbiter"]["kind"] = config.arbiter.kind
         return answer
 
-    operations: dict[str, Any] = {"status": tell_status, "stop": lambda _argument: stop(), "protect": protect}
+    operations: dict[str, Callable[[str], Any]] = {
+        "status": tell_status,
+        "stop": lambda _argument: stop(),
+        "protect": lambda argument: tried(lambda: core.protect(argument)),
+        "let-backup-go": lambda argument: tried(lambda: core.let_backup_go(argument or None)),
+        "hand-over": lambda _argument: tried(core.hand_over),
+    }
     try:
         control = ControlServer(config.control_socket, operations)
     except (ControlError, OSError) as error:

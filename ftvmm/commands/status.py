@@ -68,6 +68,10 @@ def _table(answer: dict[str, Any]) -> Table:
         rows["guest"] = f"[yellow]slowed to {answer['guest_share']:.0%} of its time: the backup lags[/]"
     if joining := answer["joining"]:
         rows["new backup"] = f"{joining['stage']}, round {joining['round']}, {joining['copied_bytes'] >> 20} MiB copied"
+    if answer["needs_backup"]:
+        rows["no backup"] = f"[yellow]{answer['needs_backup'].replace('-', ' ')}[/]"
+    if answer["planned"]:
+        rows["planned"] = answer["planned"].replace("-", " ")
     if answer["not_protected"]:
         rows["not protected"] = f"[red]{escape(answer['not_protected'])}[/]"
     if answer["halt_reason"]:

@@ -139,6 +139,22 @@ class Lag(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HandedOver(Event):
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanGivenUp(Event):
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedsBackup(Event):
+    # One of a fixed list (docs/architecture.md).
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Protection(Event):
     # Why the backup could not take over; None: now it could.
     lacks: str | None = None
@@ -235,6 +251,9 @@ KINDS: dict[str, type[Event]] = {
     "output-done": OutputDone,
     "replayed-output": ReplayedOutput,
     "lag": Lag,
+    "handed-over": HandedOver,
+    "plan-given-up": PlanGivenUp,
+    "needs-backup": NeedsBackup,
     "protection": Protection,
     "closed-log": ClosedLog,
     "drained": Drained,

@@ -15,7 +15,7 @@ from harness.evidence.faults import LOSING_POWER, Disturbance
 from harness.evidence.replay import ReplayedOutput
 from harness.evidence.scenario import Scenario
 from harness.evidence.verdicts import Finding, Judgement, Verdict
-from harness.evidence.wire.messages import Commit, Entries, Heartbeat
+from harness.evidence.wire.messages import Marked
 from harness.lab.topology import CLIENT
 from harness.oracles.emissions import Emission, Spoken, said_by
 from harness.oracles.protection import inheritance
@@ -49,7 +49,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
         if one.output.kind == "console" or one.done_ns is not None:
             done.setdefault(one.output.index, []).append(one)
     seen = _Seen(said, done)
-    marks = [one.body.released for one in evidence.wire.messages if isinstance(one.body, Heartbeat | Entries | Commit)]
+    marks = [one.body.released for one in evidence.wire.messages if isinstance(one.body, Marked)]
     through = max([*done, *marks], default=0)
     outputs = {one.index: one for replay in evidence.replays.values() for one in replay.outputs}
     reasons: Counter[str] = Counter()

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.ownership import Claim
-from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat, Welcome
+from harness.evidence.wire.messages import Answer, Commit, Marked, Welcome
 from harness.evidence.wire.wire import Said
 
 
@@ -188,7 +188,7 @@ def inheritance(evidence: EvidenceDirectory, host: str) -> Inheritance | None:
     told = [
         (one, one.body.released)
         for one in evidence.wire.messages
-        if isinstance(one.body, Heartbeat | Entries | Commit)
+        if isinstance(one.body, Marked)
         and one.receiver == host
         and one.arrived_ns is not None
         and one.arrived_ns <= first.latest_ns

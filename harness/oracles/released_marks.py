@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.verdicts import Finding
-from harness.evidence.wire.messages import Commit, Entries, Heartbeat
+from harness.evidence.wire.messages import Heartbeat, Marked
 from harness.evidence.wire.wire import Said
 from harness.oracles.emissions import Emission, Spoken
 from harness.oracles.wording import after_start, by_message, name_output
@@ -29,7 +29,7 @@ def judge_marks(evidence: EvidenceDirectory, said: Mapping[str, Spoken]) -> Iter
         marks = [
             (one.left_ns, one.body.released, one)
             for one in evidence.wire.messages
-            if one.sender == host and one.left_ns is not None and isinstance(one.body, Heartbeat | Entries | Commit)
+            if one.sender == host and one.left_ns is not None and isinstance(one.body, Marked)
         ]
         ahead = next(_ahead(evidence, timed, marks), None)
         behind = next(_behind(evidence, timed, marks), None)

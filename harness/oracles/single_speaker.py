@@ -15,7 +15,7 @@ from harness.evidence.ownership import Ask, Claim
 from harness.evidence.scenario import Scenario
 from harness.evidence.trace import Arbiter, Attached, Event, Live, Role
 from harness.evidence.verdicts import Finding, Judgement, Verdict
-from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat
+from harness.evidence.wire.messages import Answer, HandOver, Marked
 from harness.evidence.wire.wire import Said
 from harness.lab.topology import CLIENT
 from harness.oracles.emissions import Spoken, said_by
@@ -26,6 +26,8 @@ NAME = "single-speaker"
 PROMISE = "no-split-brain"
 # Announcements are sent by a thread of their own, which a busy machine may run late.
 ANNOUNCED_MS_MAX = 500.0
+# A frame may pass its port behind a message that was written after it, on another interface.
+HANDED_OVER_MS_MAX = 3.0
 _SPEAKING = ("WON", "ALONE", "PROTECTED")
 
 
@@ -63,6 +65,7 @@ def judge(evidence: EvidenceDirectory) -> Judgement:
         findings += _judge_alone(evidence)
         findings += _judge_asks(evidence)
         findings += _judge_first_words(evidence)
+        findings += _judge_hand_overs(evidence)
         findings += _judge_announcements(evidence)
         findings += _judge_primaries(evidence)
     for each in said_by(evidence).values():
@@ -176,7 +179,10 @@ def _judge_alone(evidence: EvidenceDirectory) -> Iterator[Finding]:
 
 
 def _judge_asks(evidence: EvidenceDirectory) -> Iterator[Finding]:
-    """R10: a candidate asks when the lease of everything that it ever echoed is over. R8: for the next generation."""
+    """R10: a candidate that was not handed the VM (R21) asks when the lease of everything that it ever echoed is over.
+
+    R8: for the next generation.
+    """
     wait_ns = int(evidence.scenario.lease_ms * 1e6)
     claims = {claim.generation: claim for claim in evidence.ownership.claims}
     for ask in evidence.ownership.asks:
@@ -187,7 +193,7 @@ def _judge_asks(evidence: EvidenceDirectory) -> Iterator[Finding]:
         if heard is None:
             continue
         arrived_ns, host = heard
-        if ask.seen_ns < arrived_ns + wait_ns:
+        if ask.seen_ns < arrived_ns + wait_ns and not _was_handed_over(evidence, before, host, ask.seen_ns):
             early_ms = (arrived_ns + wait_ns - ask.seen_ns) / 1e6
             message = (
                 f"{host} asked the arbiter for generation {ask.generation}{after_start(evidence, ask.seen_ns)}, "
@@ -212,6 +218,8 @@ def _judge_first_words(evidence: EvidenceDirectory) -> Iterator[Finding]:
         first = min(since_claim, key=lambda one: one.left_ns or 0, default=None)
         if heard is None or first is None or first.left_ns is None or first.left_ns >= heard[0] + wait_ns:
             continue
+        if _was_handed_over(evidence, before, claim.host, claim.latest_ns):
+            continue
         early_ms = (heard[0] + wait_ns - first.left_ns) / 1e6
         message = (
             f"{first.what} (output {first.output.index}){after_start(evidence, first.left_ns)} came {early_ms:.1f} ms "
@@ -220,6 +228,44 @@ def _judge_first_words(evidence: EvidenceDirectory) -> Iterator[Finding]:
         )
         at_ns = evidence.to_boot_ns(first.left_ns)
         yield Finding("spoke-within-write-bound", message, at_ns=at_ns, position=first.output.index)
+
+
+def _was_handed_over(evidence: EvidenceDirectory, owner: Claim, host: str, by_ns: int) -> bool:
+    """Whether a host had heard from the VM's owner that nothing more leaves it."""
+    return any(
+        said.receiver == host and said.arrived_ns is not None and said.arrived_ns <= by_ns
+        for said, _ in evidence.wire.of(HandOver)
+        if (said.generation, said.incarnation) == (owner.generation, owner.incarnation)
+    )
+
+
+def _judge_hand_overs(evidence: EvidenceDirectory) -> Iterator[Finding]:
+    """R21: who hands the VM over says nothing behind that, and has nothing on its way: nobody waits for it any more."""
+    said = said_by(evidence)
+    slack_ns = int(HANDED_OVER_MS_MAX * evidence.scenario.time_scale * 1e6)
+    for message, _ in evidence.wire.of(HandOver):
+        handed_ns = message.left_ns if message.left_ns is not None else message.arrived_ns
+        if handed_ns is None or message.sender not in said:
+            continue
+        each = said[message.sender]
+        ends_ns = [
+            (one.what, max(one.left_ns, one.done_ns or 0), one.output.kind == "block")
+            for one in each.emissions
+            if one.left_ns is not None
+        ]
+        ends_ns += [(f"{frame} (an announcement)", frame.wall_ns, False) for frame in each.announcements]
+        for what, end_ns, is_write in ends_ns:
+            owned = evidence.ownership.owned(message.sender, end_ns)
+            if end_ns <= handed_ns + (0 if is_write else slack_ns) or owned is None:
+                continue
+            if owned.generation == message.generation:
+                late_ms = (end_ns - handed_ns) / 1e6
+                words = (
+                    f"{what} was over {late_ms:.1f} ms after {message.sender} had handed the VM over"
+                    f"{after_start(evidence, handed_ns)}"
+                )
+                yield Finding("spoke-after-hand-over", words, at_ns=evidence.to_boot_ns(end_ns))
+                break
 
 
 def _newest_echoed(evidence: EvidenceDirectory, ask: Ask) -> tuple[int, str] | None:
@@ -272,7 +318,7 @@ def _judge_primaries(evidence: EvidenceDirectory) -> Iterator[Finding]:
     named = set()
     for one in evidence.wire.messages:
         # What a stranger forges is no node's word: what the nodes make of it is judged by what they do.
-        if not isinstance(one.body, Commit | Heartbeat | Entries) or one.sender not in evidence.traces:
+        if not isinstance(one.body, Marked) or one.sender not in evidence.traces:
             continue
         owner = owners.get(one.generation)
         key = one.generation, one.incarnation

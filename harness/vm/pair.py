@@ -227,7 +227,7 @@ class Pair:
             f"--heartbeat {network}={addresses[network]}:{topology.HEARTBEAT_PORT}" for network in HEARTBEAT_NETWORKS
         )
         command = (
-            f"{self._build}{owner.host.python} -m ftvmm protect --config {CONFIG_PATH} --name {spare.name} "
+            f"{self.build}{owner.host.python} -m ftvmm protect --config {CONFIG_PATH} --name {spare.name} "
             f"--logging {addresses[topology.LOGGING]}:{topology.LOGGING_PROXY_PORT} {heartbeats}"
         )
         return owner.host.start(command, log=PROTECT_LOG)
@@ -244,7 +244,7 @@ class Pair:
     def start_managers(self) -> None:
         """Starts a manager beside each node: it gives a VM that runs alone a backup, and starts a dead node anew."""
         for node in self.nodes.values():
-            command = f"{self._build}{node.host.python} -m ftvmm manager --config {CONFIG_PATH} --run-node"
+            command = f"{self.build}{node.host.python} -m ftvmm manager --config {CONFIG_PATH} --run-node"
             self._managers.append(node.host.start(command, log=MANAGER_LOG))
 
     def wait_until_spare(self, node: Node) -> None:
@@ -265,13 +265,14 @@ class Pair:
         node.process = node.host.start(self._command(node.host, bootstrap=bootstrap), log=f"{NODE_LOG}.again")
 
     @property
-    def _build(self) -> str:
+    def build(self) -> str:
+        """What stands before a command where the lab's build runs."""
         # What is shipped is what is tested, wherever nothing is asked for that only the lab's build has.
         return "env FTVMM_CORE=lab " if self._mutants or self._failpoints is not None else ""
 
     def _command(self, host: Host, *, bootstrap: bool) -> str:
         flags = " --bootstrap" if bootstrap else ""
-        return f"{self._build}{host.python} -m ftvmm node --config {CONFIG_PATH}{flags}"
+        return f"{self.build}{host.python} -m ftvmm node --config {CONFIG_PATH}{flags}"
 
     def wait_until(
         self,

@@ -14,6 +14,7 @@ from harness.evidence.wire.messages import (
     Commit,
     Entries,
     Farewell,
+    HandOver,
     Heartbeat,
     Hello,
     Terms,
@@ -61,6 +62,7 @@ def test_the_messages_of_the_page_are_read() -> None:
     assert open_datagram(KEY, example("datagram")).body == Heartbeat(released=1, fingerprint="f1" * 16)
     assert decode_message(example("message-hello")).body == Hello("0" * 16, TERMS)
     assert decode_message(example("message-welcome")).body == Welcome(0, 0, TERMS)
+    assert decode_message(example("message-hand-over")).body == HandOver(3, 1, "f1" * 16)
     assert decode_message(example("message-farewell")).body == Farewell(-1)
 
 

@@ -10,6 +10,7 @@ from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.host import Freeze, PowerOff
 from fault_injectors.logging_network import DOWNSTREAM, LogCorruption, LogDelay, LoggingCut, LogReset
 from fault_injectors.networks import ArbiterUnreachable, HostPairCut
+from fault_injectors.operator import OperatorCommand
 from fault_injectors.vmm import KillVmm
 from harness.promise import ClientKind, Expect, OutputPolicy, Promise
 from harness.scenario import scenario
@@ -18,6 +19,7 @@ from harness.vm.failpoints import FailpointError, failpoint
 from harness.vm.node_file import Timing
 from harness.vm.pair import PairError
 from harness.vm.run import Run
+from scenarios.test_operator import operate
 from scenarios.test_renewed_protection import lose_the_backup
 from tests.mutants.forger import forge_heartbeats
 
@@ -306,6 +308,23 @@ def primary_dies_and_a_stranger_sends_heartbeats(run: Run) -> None:
     with forge_heartbeats(run, of=victim, to=survivor):
         run.inject(PowerOff(run.lab, victim.host))
         run.expect_takeover(survivor)
+
+
+@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=5000), faults=(OperatorCommand,))
+def vm_is_handed_over(run: Run) -> None:
+    """Its primary says nothing more."""
+    survivor = run.backup
+    operate(run, run.primary, run.primary, "test-failover")
+    run.expect_takeover(survivor)
+
+
+@scenario(Promise(expect=Expect.FAILOVER, stall_ms_max=5000), faults=(OperatorCommand,), failpoints=())
+def vm_is_handed_over_while_its_disk_is_slow(run: Run) -> None:
+    """The hand-over waits for the write that is under way."""
+    survivor, owner = run.backup, run.primary
+    owner.failpoints.arm(failpoint("block-write-begun", "delay:100", count=None))
+    operate(run, owner, owner, "test-failover")
+    run.expect_takeover(survivor)
 
 
 def dies_having_committed(run: Run, *, writes_are_slow: bool = False) -> None:

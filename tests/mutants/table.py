@@ -516,6 +516,20 @@ TABLE: tuple[Mutant, ...] = (
         "single-speaker",
         "spoke-within-write-bound",
     ),
+    _mutant(
+        "rule:R21-completion",
+        "hands the VM over while a write is under way",
+        arrangements.vm_is_handed_over_while_its_disk_is_slow,
+        "single-speaker",
+        "spoke-after-hand-over",
+    ),
+    _mutant(
+        "rule:R21-silent",
+        "announces the VM 5 ms after it has handed it over",
+        arrangements.vm_is_handed_over,
+        "single-speaker",
+        "spoke-after-hand-over",
+    ),
     _mutant("rule:R24", "wins what it cannot attach", UNATTACHABLE, "stall-bounded", "unanswered", "stall-too-long"),
     # Getting a new backup.
     _mutant(

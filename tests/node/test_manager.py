@@ -73,8 +73,12 @@ def test_the_next_loss_is_another_one() -> None:
 
 
 def test_a_manager_that_is_started_again_asks_again() -> None:
-    for stage in (None, "dialling", "greeting"):
-        assert Manager(SPARES).next_spare(status("ALONE", stage), 7) == SPARES[0]
+    assert Manager(SPARES).next_spare(status("ALONE"), 7) == SPARES[0]
+    # Its predecessor has asked somebody, or the operator has, who gets the time that everybody gets.
+    for stage in ("dialling", "greeting"):
+        manager = Manager(SPARES)
+        assert manager.next_spare(status("ALONE", stage), 7) is None
+        assert manager.next_spare(status("ALONE", stage), 7 + PATIENCE_SECONDS) == SPARES[0]
     assert Manager(SPARES).next_spare(status("ALONE", "copying"), 7) is None
 
 

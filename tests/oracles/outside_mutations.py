@@ -14,7 +14,7 @@ from harness.evidence.capture import Frame
 from harness.evidence.digest import digest
 from harness.evidence.ownership import ArbiterEvent, ArbiterRecord
 from harness.evidence.replay import ReplayedOutput
-from harness.evidence.wire.messages import Answer, Commit, Entries, Heartbeat, LogEntry, Restored
+from harness.evidence.wire.messages import Answer, Commit, Entries, HandOver, Heartbeat, LogEntry, Restored
 from harness.evidence.wire.wire import Said
 from harness.promise import Expect
 from tests.oracles.mutations import Mutation, breaks
@@ -614,6 +614,30 @@ def the_survivor_speaks_before_the_last_write_is_sure_to_have_landed(run: Run) -
     """Its last answer was later: it might ask by then, and not speak yet."""
     run.say(PRIMARY, KILL_MS + 90, Heartbeat(0), path=HEARTBEATS[1])
     run.say(BACKUP, KILL_MS + 90.1, Answer(3, 3), path=HEARTBEATS[1], echo_ms=KILL_MS + 90)
+
+
+def hands_over(run: Run, at_ms: float) -> None:
+    """The primary says so before it dies; the survivor hears it."""
+    run.say(PRIMARY, at_ms, HandOver(3, 0))
+
+
+@found("single-speaker", "spoke-after-hand-over")
+def a_primary_speaks_five_milliseconds_after_it_has_handed_the_vm_over(run: Run) -> None:
+    hands_over(run, ms(max(one.wall_ns for one in run.captures[PRIMARY])) - 5)
+
+
+@found("single-speaker", "spoke-after-hand-over")
+def a_primary_announces_itself_after_it_has_handed_the_vm_over(run: Run) -> None:
+    hands_over(run, KILL_MS - 6)
+    run.captures[PRIMARY] = [one for one in run.captures[PRIMARY] if one.wall_ns < wall_ns(KILL_MS - 6)]
+    run.frame(PRIMARY, KILL_MS - 1, gratuitous_arp())
+
+
+@found("single-speaker", "spoke-after-hand-over")
+def a_write_was_under_way_when_the_vm_was_handed_over(run: Run) -> None:
+    last = max(one.answered_ns for one in run.writes if one.host == PRIMARY)
+    hands_over(run, ms(last) - 0.01)
+    run.captures[PRIMARY] = [one for one in run.captures[PRIMARY] if one.wall_ns < last]
 
 
 @found("single-speaker", "not-announced")

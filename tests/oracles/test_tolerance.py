@@ -18,7 +18,7 @@ from harness.evidence.looks import EXCUSED_MS_MAX
 from harness.evidence.replay import ReplayedOutput
 from harness.evidence.trace import NodeStarted, read_trace
 from harness.evidence.verdicts import Verdict
-from harness.evidence.wire.messages import Entries, Heartbeat
+from harness.evidence.wire.messages import Entries, HandOver, Heartbeat
 from harness.evidence.wire.storage import StorageWrite
 from harness.oracles.emissions import find_emissions
 from harness.oracles.registry import judge
@@ -30,6 +30,8 @@ from tests.oracles.outside_mutations import (
     a_superseded_primary_writes_to_the_disk,
     an_uncertain_frame_is_not_reissued,
     one_frame_leaves_before_its_acknowledgement,
+    the_survivor_asks_five_milliseconds_too_early,
+    the_survivor_speaks_before_the_last_write_is_sure_to_have_landed,
 )
 from tests.oracles.run_builder import (
     BACKUP,
@@ -116,6 +118,19 @@ def test_no_more_is_excused_than_the_most(run: Run, judge_run: JudgeRun) -> None
         for at, count in ((0, 0), (LIVE_MS + 500, 10_000_000))
     ]
     assert {one.code for one in judge_run(run)["stall-bounded"].findings} == {"stall-noticed"}
+
+
+@pytest.mark.parametrize(("hears", "codes"), [(True, []), (False, ["asked-within-lease", "spoke-within-write-bound"])])
+def test_a_survivor_that_was_handed_the_vm_waits_for_no_lease(
+    run: Run, judge_run: JudgeRun, hears: bool, codes: list[str]
+) -> None:
+    the_survivor_asks_five_milliseconds_too_early(run)
+    the_survivor_speaks_before_the_last_write_is_sure_to_have_landed(run)
+    handed = run.say(PRIMARY, KILL_MS + 91, HandOver(3, 0))
+    if not hears:
+        run.messages[-1] = replace(handed, arrived_ns=None)
+    found = {one.code for one in judge_run(run)["single-speaker"].findings}
+    assert sorted(found & {"asked-within-lease", "spoke-within-write-bound"}) == codes
 
 
 def test_entries_that_come_at_the_same_time_came_in_their_order(run: Run, judge_run: JudgeRun) -> None:

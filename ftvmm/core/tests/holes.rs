@@ -160,10 +160,32 @@ fn a_torn_state_makes_nobody_a_backup() {
 #[test]
 fn a_vm_survives_its_host_again_and_again() {
     for seed in 0..50 {
-        let coverage = run_schedule(&Schedule::chain(seed, 20), Rules::default());
+        let coverage = run_schedule(&Schedule::chain(seed, &[FaultKind::KillPrimary; 20]), Rules::default());
         let coverage = coverage.unwrap_or_else(|violation| panic!("seed {seed}: {violation:?}"));
         assert_eq!((coverage.failovers, coverage.states_carried >= 20), (20, true), "seed {seed}");
     }
+}
+
+/// Handed over and left alone in turns, the VM gets a new backup each time.
+#[test]
+fn a_vm_goes_from_host_to_host_as_its_operator_wants() {
+    let wanted = [FaultKind::HandOver, FaultKind::LetBackupGo].repeat(5);
+    for seed in 0..50 {
+        let coverage = run_schedule(&Schedule::chain(seed, &wanted), Rules::default());
+        let coverage = coverage.unwrap_or_else(|violation| panic!("seed {seed}: {violation:?}"));
+        let counts = (coverage.hand_overs_taken, coverage.backups_let_go, coverage.plans_given_up);
+        assert_eq!((counts, coverage.states_carried >= 9), ((5, 5, 0), true), "seed {seed}");
+    }
+}
+
+/// The backup that is handed the VM waits for no lease and for no late write.
+#[test]
+fn a_vm_is_handed_over_when_all_its_outputs_have_completed() {
+    let schedules = moments().map(|at| {
+        let slow = Fault::new(FaultKind::SlowWrites { host: 0 }, 80, at + 400);
+        Schedule::directed(vec![slow, Fault::new(FaultKind::HandOver, at, at)])
+    });
+    closes("R21-completion", schedules);
 }
 
 /// Its devices come back before the primary hears of the reset, or after: somebody goes on in either case.

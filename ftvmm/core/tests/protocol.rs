@@ -7,13 +7,17 @@ use _core::log::Fingerprint;
 use _core::machine::HostKind;
 use _core::protocol::{
     ArbiterRecord, AskResult, Body, Config, Generation, Header, Incarnation, Input, Instant, LogPosition, Message,
-    Node, Output, OutputIndex, OutputMark, OutputResult, Path, ReadResult, Role, Share, Terms, TraceEvent, Unusable,
+    NeedsBackup, Node, Output, OutputIndex, OutputMark, OutputResult, Path, ReadResult, Role, Share, Terms, TraceEvent,
+    Unusable,
 };
 
 const VM: [u8; 16] = [7; 16];
 const DIGEST: [u8; 32] = [9; 32];
 const PRIMARY: Incarnation = Incarnation(11);
 const SPARE: Incarnation = Incarnation(22);
+/// In the answer of a backup that goes.
+const DIVERGED: u8 = 32;
+const HOST_FAILED: u8 = 64;
 const STRANGER: Incarnation = Incarnation(33);
 
 fn config() -> Config {
@@ -453,11 +457,19 @@ fn a_primary_that_stood_still_does_not_slow_its_guest_for_that() {
 
 #[test]
 fn a_host_that_fails_ends_its_node_whatever_it_is() {
-    for mut node in [Stepped::new(SPARE), Stepped::protected(), Stepped::backup(), Stepped::live()] {
+    for mut node in
+        [Stepped::new(SPARE), Stepped::protected(), Stepped::backup(), Stepped::candidate(), Stepped::live()]
+    {
+        let is_backup = node.node.role() == Role::Backup;
         node.step(Input::HostFailed { reason: "KVM_EXIT_INTERNAL_ERROR".to_owned() });
         assert!(node.halt_reason().contains("KVM_EXIT_INTERNAL_ERROR"), "{:?}", node.outputs);
-        assert_eq!(said(&node.outputs), []);
+        assert_eq!(said(&node.outputs), if is_backup { vec![leaves(HOST_FAILED); 3] } else { vec![] });
     }
+}
+
+/// What a backup says on each path as it goes, all that it was told acknowledged before.
+fn leaves(why: u8) -> Body {
+    Body::Answer { stored: LogPosition::START, replayed: LogPosition::START, released: OutputIndex::NONE, lacks: why }
 }
 
 #[test]
@@ -577,8 +589,12 @@ fn a_backup_compares_the_output_that_has_left_with_its_own() {
         }
         ahead.hear(PRIMARY, heartbeat, 0);
         assert_eq!((behind.halt_reason(), ahead.halt_reason()), (reason.to_owned(), reason.to_owned()));
-        let answered = ahead.outputs.iter().any(|output| matches!(output, Output::Send { .. }));
-        assert_eq!(answered, reason.is_empty(), "{:?}", ahead.outputs);
+        let why = said(&ahead.outputs).into_iter().map(|body| match body {
+            Body::Answer { lacks, .. } => lacks,
+            other => panic!("{other:?}"),
+        });
+        let expected = if reason.is_empty() { vec![0] } else { vec![DIVERGED; 3] };
+        assert_eq!(why.collect::<Vec<u8>>(), expected, "{:?}", ahead.outputs);
     }
 }
 
@@ -1001,4 +1017,164 @@ fn a_state_of_another_session_is_not_taken() {
     (own.header.generation, own.header.session) = (Generation::FIRST, 1);
     assert_eq!(joiner.node.accepts_transfer(&own.encode()), Some(1));
     assert_eq!(joiner.node.accepts_transfer(b"nonsense"), None);
+}
+
+/// A primary whose operator has it hand the VM over: its guest waits, and one output has not left.
+fn handing_over() -> Stepped {
+    let mut primary = Stepped::protected();
+    primary.hear(SPARE, answer(0, 0, 0, 0), primary.now.0);
+    primary.step(Input::EntriesAppended { through: LogPosition(1) });
+    primary.step(produced(output(1), 0));
+    primary.step(Input::HandOverWanted);
+    assert_eq!((primary.share(), primary.planned()), (Some(Share::NONE), Some("handing-over")));
+    assert_eq!(said(&primary.outputs), []);
+    primary
+}
+
+impl Stepped {
+    fn planned(&self) -> Option<&'static str> {
+        self.node.status(self.now).planned
+    }
+
+    fn needs_backup(&self) -> Option<NeedsBackup> {
+        self.node.status(self.now).needs_backup
+    }
+
+    fn may_release(&self, index: u64) -> bool {
+        self.node.released_until(OutputIndex(index), LogPosition(1), OutputIndex::NONE, self.now).is_some()
+    }
+}
+
+#[test]
+fn a_vm_is_handed_over_when_its_outputs_have_left_and_its_backup_has_replayed_everything() {
+    let hand_over = Body::HandOver { position: LogPosition(1), released: output(1) };
+    let mut primary = handing_over();
+    primary.hear(SPARE, answer(1, 0, 0, 0), primary.now.0);
+    assert!(primary.may_release(1), "what the guest has said before leaves as ever");
+    primary.step(Input::OutputDone { output: output(1), result: OutputResult::Completed });
+    assert!(!said(&primary.outputs).contains(&hand_over), "the backup has not replayed the last entry");
+    primary.hear(SPARE, answer(1, 1, 1, 0), primary.now.0);
+    assert_eq!(said(&primary.outputs), [hand_over]);
+    primary.step(produced(output(2), 0));
+    primary.step(Input::GuestHalted { exit_status: 0, trap: None });
+    assert!(!primary.may_release(2), "its lease is valid, and it has promised to say nothing");
+    assert!(!primary.node.may_announce(primary.now));
+    assert_eq!((primary.node.role(), primary.planned()), (Role::Protected, Some("handed-over")));
+}
+
+#[test]
+fn a_primary_that_has_handed_its_vm_over_looks_who_has_it_and_asks_when_nobody_takes_it() {
+    let handed_over = || {
+        let mut primary = handing_over();
+        primary.hear(SPARE, answer(1, 1, 0, 0), primary.now.0);
+        primary.step(Input::OutputDone { output: output(1), result: OutputResult::Completed });
+        primary.step(Input::SessionClosed { connection: 1, reason: "gone".to_owned() });
+        primary
+    };
+    let mut primary = handed_over();
+    let request = primary.awaited_read();
+    let record = ArbiterRecord { generation: Generation(2), incarnation: SPARE };
+    primary.step(Input::ArbiterRead { request, result: ReadResult::Record(record) });
+    assert_eq!(primary.halt_reason(), "lost the arbiter: generation 2 belongs to another node");
+    let mut primary = handed_over();
+    let begun = primary.now;
+    while primary.asked().is_none() {
+        let request = primary.awaited_read();
+        primary.step(self::record(request, PRIMARY));
+    }
+    let waited = primary.now.since(begun);
+    assert!(waited >= config().timing.acknowledge && waited < config().timing.acknowledge * 2, "{waited:?}");
+    let request = primary.asked().unwrap();
+    primary.step(Input::ArbiterAsked { request, result: AskResult::Won });
+    assert_eq!((primary.node.role(), primary.share()), (Role::Alone, Some(Share::WHOLE)));
+    assert_eq!(primary.needs_backup(), Some(NeedsBackup::ConnectionLost));
+}
+
+#[test]
+fn a_hand_over_that_comes_to_nothing_is_given_up() {
+    let mut primary = handing_over();
+    let begun = primary.now;
+    let given_up = |output: &Output| matches!(output, Output::Trace(TraceEvent::PlanGivenUp { .. }));
+    while !primary.outputs.iter().any(given_up) {
+        primary.now = primary.now.after(Duration::from_millis(10));
+        primary.hear(SPARE, answer(1, 1, 0, 0), primary.now.0);
+    }
+    assert_eq!(primary.now.since(begun), config().timing.acknowledge);
+    assert_eq!((primary.planned(), primary.share()), (None, Some(Share::WHOLE)));
+    let mut lost = handing_over();
+    lost.step(Input::SessionClosed { connection: 1, reason: "gone".to_owned() });
+    assert!(lost.outputs.iter().any(given_up), "{:?}", lost.outputs);
+    assert_eq!(lost.planned(), None);
+}
+
+#[test]
+fn a_backup_that_is_handed_the_vm_waits_for_no_lease_and_no_late_write() {
+    let mut backup = Stepped::backup();
+    backup.hear(PRIMARY, Body::HandOver { position: LogPosition(1), released: output(0) }, 0);
+    assert_eq!(backup.node.role(), Role::Backup, "it does not hold that entry");
+    backup.hear(PRIMARY, Body::HandOver { position: LogPosition::START, released: output(0) }, 0);
+    assert_eq!(backup.node.role(), Role::Candidate);
+    backup.check(Unusable::default());
+    backup.step(Input::Drained { position: LogPosition::START });
+    let request = backup.read_request().expect("at once");
+    backup.step(record(request, PRIMARY));
+    let request = backup.asked().unwrap();
+    backup.step(Input::ArbiterAsked { request, result: AskResult::Won });
+    assert_eq!(backup.needs_backup(), Some(NeedsBackup::Operator));
+    backup.step(Input::Attached);
+    assert!(backup.outputs.contains(&Output::GoLive), "{:?}", backup.outputs);
+}
+
+#[test]
+fn a_backup_that_is_let_go_is_dropped_by_winning_the_arbiter() {
+    let mut primary = Stepped::protected();
+    primary.step(Input::BackupUnwanted);
+    assert_eq!(primary.planned(), Some("letting-go"));
+    let request = primary.awaited_read();
+    primary.step(record(request, PRIMARY));
+    let request = primary.asked().unwrap();
+    primary.step(Input::ArbiterAsked { request, result: AskResult::Won });
+    assert!(primary.outputs.contains(&Output::RunAlone), "{:?}", primary.outputs);
+    assert_eq!((primary.node.role(), primary.needs_backup()), (Role::Alone, Some(NeedsBackup::Operator)));
+}
+
+/// Where the arbiter does not answer, the pair stays what it was.
+#[test]
+fn no_backup_is_let_go_without_the_arbiter() {
+    let mut primary = Stepped::protected();
+    primary.step(Input::BackupUnwanted);
+    let request = primary.awaited_read();
+    primary.step(Input::ArbiterRead { request, result: ReadResult::Unreachable });
+    assert_eq!((primary.node.role(), primary.planned()), (Role::Protected, None));
+    primary.hear(SPARE, answer(0, 0, 0, 0), primary.now.0);
+    assert!(primary.node.is_well_protected());
+}
+
+/// Each in the words of status and trace.
+#[test]
+fn a_primary_knows_why_it_has_no_backup() {
+    let expected = ["connection-lost", "divergence", "hardware", "lag"];
+    for (number, expected) in expected.into_iter().enumerate() {
+        let mut primary = Stepped::protected();
+        let heard = [0, DIVERGED, HOST_FAILED, 0][number];
+        primary.hear(SPARE, answer(0, 0, 0, heard), primary.now.0);
+        if expected == "lag" {
+            primary.step(Input::EntriesAppended { through: LogPosition(1) });
+            while !primary.outputs.iter().any(|output| matches!(output, Output::ReadArbiter { .. })) {
+                primary.now = primary.now.after(Duration::from_millis(10));
+                primary.hear(SPARE, answer(0, 0, 0, 0), primary.now.0);
+            }
+        } else {
+            primary.step(Input::SessionClosed { connection: 1, reason: "gone".to_owned() });
+        }
+        let request = primary.awaited_read();
+        primary.step(record(request, PRIMARY));
+        let request = primary.asked().unwrap();
+        primary.step(Input::ArbiterAsked { request, result: AskResult::Won });
+        assert_eq!(primary.needs_backup().map(NeedsBackup::name), Some(expected));
+    }
+    let mut primary = carrying();
+    primary.step(Input::TransferFailed { connection: 2, reason: "a cut".to_owned() });
+    assert_eq!(primary.needs_backup(), Some(NeedsBackup::TransferFailed));
+    assert_eq!(Stepped::live().needs_backup(), Some(NeedsBackup::ConnectionLost));
 }

@@ -134,6 +134,7 @@ fn messages_and_datagrams_are_as_the_page_has_them() {
     for (name, body) in [
         ("message-hello", Body::Hello { terms, backup: Incarnation::NONE }),
         ("message-welcome", Body::Welcome { terms, stored: LogPosition::START, replayed: LogPosition::START }),
+        ("message-hand-over", Body::HandOver { position: LogPosition(3), released: first_output() }),
         ("message-farewell", Body::Farewell { exit_status: -1 }),
     ] {
         assert_example(name, &Message { header: header(1), body }.encode());

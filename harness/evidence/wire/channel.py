@@ -9,7 +9,7 @@ from blake3 import blake3
 
 from harness.evidence.wire.messages import Message, WireFormatError, decode_entries, decode_message
 
-MAGIC = b"FTVMLOG5"
+MAGIC = b"FTVMLOG6"
 TAG_BYTES = 16
 _NONCE_BYTES = 16
 _HELLO_BYTES = len(MAGIC) + _NONCE_BYTES

@@ -112,13 +112,24 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOver:
+    """Primary: nothing more leaves here behind this mark, nor is on its way; take the VM over."""
+
+    position: int
+    released: int
+    fingerprint: str = _NO_OUTPUT
+
+
+@dataclass(frozen=True, slots=True)
 class Farewell:
     """Primary: the guest has halted; do not take over."""
 
     exit_status: int
 
 
-Body = Hello | Welcome | Commit | Heartbeat | Entries | Answer | Restored | Farewell
+# What tells the released mark R.
+Marked = Commit | Heartbeat | Entries | HandOver
+Body = Hello | Welcome | Commit | Heartbeat | Entries | Answer | Restored | HandOver | Farewell
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +179,9 @@ def _welcome(fields: bytes) -> Welcome:
     return Welcome(stored, replayed, _terms(*terms))
 
 
-def _commit(fields: bytes) -> Commit:
+def _position_and_mark(fields: bytes) -> tuple[int, int, str]:
     position, released, fingerprint = struct.unpack("<QQ16s", fields)
-    return Commit(position, released, fingerprint.hex())
+    return position, released, fingerprint.hex()
 
 
 def _heartbeat(fields: bytes) -> Heartbeat:
@@ -191,12 +202,13 @@ def _restored(fields: bytes) -> Restored:
 _BODIES: Mapping[int, Callable[[bytes], Body]] = {
     1: _hello,
     2: _welcome,
-    3: _commit,
+    3: lambda fields: Commit(*_position_and_mark(fields)),
     4: _heartbeat,
     5: _entries,
     6: lambda fields: Answer(*struct.unpack("<QQQB", fields)),
     7: lambda fields: Farewell(*struct.unpack("<i", fields)),
     8: _restored,
+    10: lambda fields: HandOver(*_position_and_mark(fields)),
 }
 
 

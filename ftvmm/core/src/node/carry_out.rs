@@ -14,9 +14,10 @@ use crate::machine::StateDigest;
 use crate::protocol::Role;
 use crate::protocol::{AskResult, Generation, Input, Instant, Output, Path, TraceEvent};
 
+use super::command::Command;
 #[cfg(feature = "lab")]
 use super::mutants;
-use super::runtime::{Command, Effect, Mail, Runtime};
+use super::runtime::{Effect, Mail, Runtime};
 use super::trace_event;
 use super::transfer::{self, Order, Sending};
 
@@ -105,7 +106,10 @@ impl Runtime {
             Output::Announce => self.announcements.begin(),
             Output::Reissue { from, through } => self.shared.outputs.reissue(from, through),
             Output::GoLive => self.go_live(),
-            Output::RunAlone => self.run_alone(),
+            Output::RunAlone => {
+                self.run_alone();
+                self.look_for_next_peer();
+            }
             // All that may leave does at the end of the turn.
             Output::TryRelease => {}
             Output::TruncateLog { through } => self.shared.send_log.truncate(through),
@@ -126,6 +130,14 @@ impl Runtime {
             if mutant!(HaltLate) && *from == Role::Protected && *to == Role::Alone && reason.starts_with("lost") {
                 mutants::die_after(Duration::from_millis(50));
             }
+        }
+        #[cfg(feature = "lab")]
+        if matches!(event, TraceEvent::HandedOver { .. }) && !rule!(handed_over_silent) {
+            let world = self.shared.world.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(5));
+                world.announce();
+            });
         }
         trace_event::write(&self.shared.trace, event, self.node.released());
     }

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::authentication::{Key, Purpose, TAG_LENGTH};
 
 /// The first bytes of a connection; the digit is the version of the format.
-pub const MAGIC: [u8; 8] = *b"FTVMLOG5";
+pub const MAGIC: [u8; 8] = *b"FTVMLOG6";
 /// Largest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 const NONCE_BYTES: usize = 16;

@@ -7,6 +7,7 @@ pub mod bounded_file;
 mod broken_emission;
 mod carry_out;
 pub mod channel;
+pub mod command;
 pub mod config;
 pub mod cpu_control;
 pub mod emission;

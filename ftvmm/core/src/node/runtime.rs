@@ -6,19 +6,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::devices::clock;
 use crate::lab::mutant;
-use crate::protocol::{
-    ArbiterRecord, AskResult, Generation, Incarnation, Input, Instant, LogPosition, Node, OutputIndex, Path,
-    ReadResult, Role, Unusable,
-};
+use crate::protocol::{Generation, Incarnation, Input, Instant, LogPosition, Node, OutputIndex, Path, Role, Unusable};
 
 use super::authentication::Key;
 use super::carry_out::Announcements;
 use super::channel::Channel;
+use super::command::{Command, Peer};
 use super::emission::{Emission, Emitted};
 #[cfg(feature = "lab")]
 use super::failpoints;
@@ -44,38 +41,6 @@ const DRAINED_MAX: usize = 4096;
 const HELD_LOOK: Duration = Duration::from_millis(1);
 /// How often the lag is written to the trace.
 const LAG_SAMPLE: Duration = Duration::from_millis(50);
-
-/// What Python and the operator tell the node's thread.
-#[derive(Debug)]
-pub enum Command {
-    /// claim generation 1
-    Bootstrap,
-    /// an orderly end
-    Stop,
-    /// the VM is to have a backup again, which is here; what keeps it from trying is sent there
-    Protect(Peer, Sender<Result<(), String>>),
-    /// the arbiter's answer
-    Arbiter {
-        /// which question
-        request: u64,
-        /// what it holds, of no generation where it holds nothing; `None`: no answer
-        record: Option<ArbiterRecord>,
-    },
-    /// what `ftvmm status` shows, to be sent there
-    Status(Sender<Snapshot>),
-}
-
-/// Where a node is that may become the backup.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct Peer {
-    /// its name, for people
-    pub name: String,
-    /// its log listener
-    pub logging: SocketAddr,
-    /// its heartbeat sockets, by network
-    pub heartbeat: BTreeMap<String, SocketAddr>,
-}
 
 /// What Python carries out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +90,8 @@ pub struct Runtime {
     pub peer_name: String,
     /// the peer's listener
     pub peer: SocketAddr,
+    /// who is to be the backup once the one that is let go is gone
+    pub next_peer: Option<Peer>,
     /// the networks of the heartbeat sockets
     pub networks: Vec<String>,
     /// what other threads tell by
@@ -354,63 +321,6 @@ impl Runtime {
             Mail::Transfer(input) => Some(input),
             Mail::Command(command) => self.command(command),
         }
-    }
-
-    pub(super) fn command(&mut self, command: Command) -> Option<Input> {
-        Some(match command {
-            Command::Bootstrap => Input::BootstrapRequested,
-            Command::Stop => Input::StopRequested,
-            Command::Protect(peer, to) => {
-                let tried = self.protect(peer);
-                let input = tried.is_ok().then_some(Input::BackupWanted);
-                let _ = to.try_send(tried);
-                return input;
-            }
-            Command::Status(to) => {
-                // Who asked may have gone.
-                let _ = to.try_send(self.snapshot());
-                return None;
-            }
-            Command::Arbiter { request, record } => match (self.asked.remove(&request), record) {
-                (Some(_), None) => Input::ArbiterAsked { request, result: AskResult::Unreachable },
-                (Some(generation), Some(record)) => {
-                    let won = record == ArbiterRecord { generation, incarnation: self.incarnation }
-                        || (generation > Generation::FIRST && mutant!(IgnoreLost));
-                    Input::ArbiterAsked { request, result: if won { AskResult::Won } else { AskResult::Lost } }
-                }
-                (None, None) => Input::ArbiterRead { request, result: ReadResult::Unreachable },
-                (None, Some(ArbiterRecord { generation: Generation::NONE, .. })) => {
-                    Input::ArbiterRead { request, result: ReadResult::Empty }
-                }
-                (None, Some(record)) => Input::ArbiterRead { request, result: ReadResult::Record(record) },
-            },
-        })
-    }
-
-    /// From now on the peer is there; whoever is still dialled elsewhere is given up.
-    ///
-    /// # Errors
-    /// A sentence that says why it cannot be: this node has one.
-    fn protect(&mut self, peer: Peer) -> Result<(), String> {
-        let (role, name) = (self.node.role(), &self.peer_name);
-        if !self.node.runs_alone() {
-            return Err(format!("this node is {role}: only one that runs the VM alone takes a new backup"));
-        }
-        let is_another = peer.logging != self.peer;
-        if is_another && self.node.status(clock::now()).session != 0 {
-            return Err(format!("{name} answers, and is to get the VM's state"));
-        }
-        if let Some(unknown) = self.networks.iter().find(|network| !peer.heartbeat.contains_key(*network)) {
-            return Err(format!("no address of {} is given for the heartbeat network {unknown:?}", peer.name));
-        }
-        for (network, heartbeat) in self.networks.iter().zip(&mut self.heartbeats) {
-            peer.heartbeat.get(network).into_iter().for_each(|address| heartbeat.set_peer(*address));
-        }
-        (self.peer_name, self.peer) = (peer.name, peer.logging);
-        if is_another && self.channel.end_dial() {
-            self.followed.push_back(Input::DialFailed);
-        }
-        Ok(())
     }
 
     /// Joiner: a guest's state comes on this connection, if the protocol waits for one. One for each session, on a connection of its own.

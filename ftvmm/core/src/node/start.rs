@@ -24,6 +24,7 @@ use super::authentication::{Key, KeyError};
 use super::bounded_file::BoundedFile;
 use super::carry_out::Announcements;
 use super::channel::Channel;
+use super::command::Command;
 use super::config::{BUILD, NodeConfig};
 use super::cpu_control::{CpuControl, Throttle};
 use super::emission::{Emission, Emitter, Job};
@@ -38,7 +39,7 @@ use super::mutants;
 use super::outputs::OutputQueue;
 use super::poller::{Poller, Source, Teller};
 use super::recording::{self, Recording};
-use super::runtime::{Command, Effect, Mail, Runtime};
+use super::runtime::{Effect, Mail, Runtime};
 use super::shared::Shared;
 use super::status::Snapshot;
 use super::thread;
@@ -249,6 +250,7 @@ impl RunningNode {
             channel,
             key,
             peer_name: config.node.peer.clone(),
+            next_peer: None,
             peer: config.logging.peer,
             networks: config.heartbeat.iter().map(|heartbeat| heartbeat.network.clone()).collect(),
             mail: mail.clone(),

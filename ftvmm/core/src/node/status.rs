@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::protocol::{Instant, Share, Status};
+use crate::protocol::{Instant, NeedsBackup, Share, Status};
 
 use super::config::BUILD;
 use super::shared::Shared;
@@ -83,6 +83,8 @@ pub fn json(node: &RunningNode) -> Value {
         "not_protected": status.not_protected,
         "peer": { "name": peer, "heard_ms": heard, "session": status.session },
         "joining": joining,
+        "needs_backup": status.needs_backup.map(NeedsBackup::name),
+        "planned": status.planned,
         "arbiter": { "last": status.arbiter_last },
         "halt_reason": status.halt_reason.map(|reason| reason.to_string()),
         "build": BUILD,

@@ -30,6 +30,9 @@ pub fn write(trace: &Trace, event: TraceEvent, released: OutputIndex) {
         TraceEvent::GuestStopped { position } => transfer(trace, "stopped", Some(position), None),
         TraceEvent::StateRestored { position } => transfer(trace, "restored", Some(position), None),
         TraceEvent::TransferGivenUp { reason } => transfer(trace, "given-up", None, Some(reason)),
+        TraceEvent::HandedOver { position } => trace.write("handed-over", json!({ "position": position })),
+        TraceEvent::PlanGivenUp { reason } => trace.write("plan-given-up", json!({ "reason": reason })),
+        TraceEvent::NeedsBackup { reason } => trace.write("needs-backup", json!({ "reason": reason.name() })),
         TraceEvent::Committed { session, position } => {
             trace.write("committed", json!({ "session": session, "position": position }));
         }

@@ -8,6 +8,7 @@ use crate::log::LogPosition;
 
 use super::interface::{HaltReason, Output, Path, TraceEvent};
 use super::node::Node;
+use super::readiness::{DIVERGED, HOST_FAILED};
 use super::role::{Following, GuestState, Role, Session, State, Suspicion};
 use super::wire::{Body, EntriesRange, Message, OutputMark};
 
@@ -28,6 +29,7 @@ impl Node {
             (Body::Answer { stored, replayed, released, lacks }, _) => {
                 self.answer(path, &message, (stored, replayed, released), lacks, outputs);
             }
+            (Body::HandOver { position, released }, _) => self.handed_over(path, &message, position, released, outputs),
             (Body::Restored { position, digest }, _) => {
                 self.joiner_restored(path, &message, GuestState { position, digest }, outputs);
             }
@@ -89,8 +91,24 @@ impl Node {
         self.send(path, Body::Answer { stored, replayed, released, lacks: self.lacks() }, outputs);
     }
 
+    /// A backup that will never ask says to its primary why it goes, where the primary cannot see that.
+    pub(super) fn say_why_it_goes(&mut self, reason: &HaltReason, outputs: &mut Vec<Output>) {
+        let why = match reason {
+            HaltReason::Diverged { .. } => DIVERGED,
+            HaltReason::HostFailed { .. } => HOST_FAILED,
+            _ => return,
+        };
+        if self.role() != Role::Backup {
+            return;
+        }
+        let (stored, replayed, released) = (self.log.acknowledged, self.log.replayed, self.released.index);
+        for path in self.paths() {
+            self.send(path, Body::Answer { stored, replayed, released, lacks: why }, outputs);
+        }
+    }
+
     /// R: the outputs up to it have completed on the primary, and replay's copies of them can go. False: this replica is not the primary's.
-    fn hear_released(&mut self, released: OutputMark, outputs: &mut Vec<Output>) -> bool {
+    pub(super) fn hear_released(&mut self, released: OutputMark, outputs: &mut Vec<Output>) -> bool {
         if released.index > self.released.index {
             self.released = released;
             outputs.push(Output::ForgetOutputs { through: released.index });

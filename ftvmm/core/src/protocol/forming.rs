@@ -235,7 +235,7 @@ impl Node {
         if record.generation > self.generation {
             self.halt(HaltReason::Lost { generation: record.generation }, outputs);
         } else if record.generation < self.generation {
-            self.arbiter_unreachable();
+            self.arbiter_unreachable(outputs);
             if self.state.is_live() {
                 self.close_session("the arbiter is behind", outputs);
             }
@@ -262,6 +262,7 @@ impl Node {
         self.log = LogState { appended: position, acknowledged: position, stored: position, replayed: position };
         self.wants_backup = false;
         self.failed_transfers = 0;
+        self.needs_backup = None;
         if self.config.rules.protected_before_commit {
             self.change_role(State::Protected(protection), "a backup joins", outputs);
         } else {

@@ -82,6 +82,10 @@ pub enum Input {
     BootstrapRequested,
     /// The operator wants this node to stop.
     StopRequested,
+    /// The operator wants this primary to go on without its backup (R21).
+    BackupUnwanted,
+    /// The operator wants the VM to be the backup's (R21).
+    HandOverWanted,
     /// The operator wants the VM to have a backup again, which the runtime knows how to reach: dial until there is one.
     BackupWanted,
     /// Primary, joiner: more of the guest's state has gone over.
@@ -368,6 +372,37 @@ pub enum Output {
     Trace(TraceEvent),
 }
 
+/// Why a VM has no backup, as far as whoever runs it can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NeedsBackup {
+    /// The other node is gone, or out of reach.
+    ConnectionLost,
+    /// The backup was not the same machine any more.
+    Divergence,
+    /// The backup did not keep up.
+    Lag,
+    /// The guest's state did not get over to a new backup.
+    TransferFailed,
+    /// The backup's host could not go on with the guest.
+    Hardware,
+    /// The operator has wanted it.
+    Operator,
+}
+
+impl NeedsBackup {
+    /// As status and trace say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            NeedsBackup::ConnectionLost => "connection-lost",
+            NeedsBackup::Divergence => "divergence",
+            NeedsBackup::Lag => "lag",
+            NeedsBackup::TransferFailed => "transfer-failed",
+            NeedsBackup::Hardware => "hardware",
+            NeedsBackup::Operator => "operator",
+        }
+    }
+}
+
 /// Why a node halted itself.
 #[derive(Clone, Debug, Error, PartialEq, Eq, Hash)]
 pub enum HaltReason {
@@ -463,6 +498,12 @@ pub enum TraceEvent {
     StateRestored { position: LogPosition },
     /// `transfer`, state `given-up`: the guest runs on alone
     TransferGivenUp { reason: String },
+    /// `handed-over`
+    HandedOver { position: LogPosition },
+    /// `plan-given-up`
+    PlanGivenUp { reason: String },
+    /// `needs-backup`
+    NeedsBackup { reason: NeedsBackup },
     /// `committed`
     Committed { session: u64, position: LogPosition },
     /// `acknowledged`, by `backup` (about to be sent) or `primary` (heard)
@@ -526,6 +567,10 @@ pub struct Status {
     pub suspicion: Option<String>,
     /// Primary without a backup whose guest runs: how far it is with getting one; `None`: it looks for none.
     pub joining: Option<&'static str>,
+    /// Why the VM has no backup, where this node runs it alone and it had one, or was to get one.
+    pub needs_backup: Option<NeedsBackup>,
+    /// Primary: what the operator wants of this pair, and has not got.
+    pub planned: Option<&'static str>,
     /// Why the backup of this pair could not take over; `None`: it could, or this node is in no pair.
     pub not_protected: Option<String>,
     /// The arbiter's last answer, as the trace has it.

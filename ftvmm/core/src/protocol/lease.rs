@@ -18,8 +18,8 @@ pub(super) struct Lease {
     echo_at: Instant,
     /// When the newest stamp of the peer came that this node ever echoed: its answer may entitle the peer until LEASE after.
     granted_at: Instant,
-    /// Candidate: the same as it was when the suspicion began.
-    waits_from: Instant,
+    /// Candidate: the same as it was when the suspicion began; `None`: nothing leaves the primary any more, nor is on its way (R21).
+    waits_from: Option<Instant>,
 }
 
 impl Lease {
@@ -42,7 +42,12 @@ impl Lease {
 
     /// The peer is suspected, and nothing more is granted.
     pub(super) fn begin_wait(&mut self) {
-        self.waits_from = self.granted_at;
+        self.waits_from = Some(self.granted_at);
+    }
+
+    /// What was granted is given back.
+    pub(super) fn nothing_to_wait_for(&mut self) {
+        self.waits_from = None;
     }
 
     /// When the peer last showed that it lives and hears this node: such an echo counts for as long as it would let an output leave.
@@ -58,17 +63,21 @@ impl Lease {
     /// When what this node has granted is over by any clock (R10).
     pub(super) fn over_at(&self, timing: &Timing) -> Instant {
         let wait = timing.stretched(timing.lease);
-        self.waits_from.after(if mutant!(AskEarly) { wait - Duration::from_millis(50) } else { wait })
+        self.over_after(if mutant!(AskEarly) { wait - Duration::from_millis(50) } else { wait })
     }
 
     /// When no write of the old primary can land any more: each has completed within W of its check (R19).
     fn writes_over_at(&self, timing: &Timing) -> Instant {
-        self.waits_from.after(timing.stretched(timing.lease + timing.write_bound))
+        self.over_after(timing.stretched(timing.lease + timing.write_bound))
+    }
+
+    fn over_after(&self, wait: Duration) -> Instant {
+        self.waits_from.map_or(Instant(0), |from| from.after(wait))
     }
 
     pub(super) fn numbers(&mut self, visit: &mut dyn FnMut(Number, &mut u64)) {
-        let moments = [&mut self.echo_at, &mut self.granted_at, &mut self.waits_from].map(|at| &mut at.0);
-        moments.into_iter().chain([&mut self.echo]).for_each(|time| visit(Number::Time, time));
+        let moments = [&mut self.echo_at, &mut self.granted_at].into_iter().chain(&mut self.waits_from);
+        moments.map(|at| &mut at.0).chain([&mut self.echo]).for_each(|time| visit(Number::Time, time));
     }
 }
 
@@ -77,6 +86,7 @@ impl Node {
     pub(super) fn may_speak_until(&self) -> Option<Instant> {
         match &self.state {
             State::Alone(Alone::Reissuing { .. } | Alone::Live(_) | Alone::LiveUnheld(_)) => Some(Instant(u64::MAX)),
+            State::Protected(_) if self.has_handed_over() && self.config.rules.handed_over_silent => None,
             State::Protected(_) if !self.config.rules.output_lease => Some(Instant(u64::MAX)),
             State::Protected(_) => self.hearing.lease.valid_until(&self.config.timing),
             State::Alone(Alone::SeeksBackup(_) | Alone::AwaitsOldWrites { .. }) => None,
@@ -90,6 +100,7 @@ impl Node {
     pub fn may_announce(&self, now: Instant) -> bool {
         match &self.state {
             State::Alone(alone) => !matches!(alone, Alone::SeeksBackup(_)),
+            State::Protected(_) if self.has_handed_over() => false,
             State::Protected(_) => self.hearing.lease.valid_until(&self.config.timing).is_some_and(|until| now < until),
             State::Spare | State::Joining { .. } | State::Backup(_) | State::Candidate { .. } => false,
             State::Won | State::Halted { .. } => false,

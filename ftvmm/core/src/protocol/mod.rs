@@ -12,6 +12,7 @@ mod lag;
 mod lease;
 mod node;
 mod numbers;
+mod planned;
 mod primary;
 mod readiness;
 mod release;
@@ -26,7 +27,8 @@ mod wire;
 pub use crate::log::LogPosition;
 pub use config::{Config, Terms};
 pub use interface::{
-    ArbiterRecord, AskResult, HaltReason, Input, Output, OutputResult, Path, ReadResult, Status, TraceEvent,
+    ArbiterRecord, AskResult, HaltReason, Input, NeedsBackup, Output, OutputResult, Path, ReadResult, Status,
+    TraceEvent,
 };
 pub use lag::Share;
 pub use node::{Node, Remembered};

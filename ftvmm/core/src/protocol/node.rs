@@ -3,7 +3,7 @@
 use crate::lab::mutant;
 
 use super::config::Config;
-use super::interface::{HaltReason, Input, Output, Path, TraceEvent};
+use super::interface::{HaltReason, Input, NeedsBackup, Output, Path, TraceEvent};
 use super::lag::Share;
 use super::numbers::{Generation, Incarnation, OutputIndex};
 use super::primary::LogState;
@@ -54,6 +54,8 @@ pub struct Node {
     pub(super) wants_backup: bool,
     /// Transfers given up in a row, as far as they count: the pause behind each is twice as long as that before.
     pub(super) failed_transfers: u32,
+    /// Alone: why there is no backup, if there was one or should be.
+    pub(super) needs_backup: Option<NeedsBackup>,
     /// `first-output` is in the trace.
     pub(super) first_output_traced: bool,
     /// The guest has come to its end: its exit status, and what it did that it may not.
@@ -97,6 +99,7 @@ impl Node {
             throttled_to: Share::WHOLE,
             wants_backup: false,
             failed_transfers: 0,
+            needs_backup: None,
             first_output_traced: false,
             guest_end: None,
         }
@@ -154,6 +157,7 @@ impl Node {
         self.arbitrate(outputs);
         self.send_heartbeats(outputs);
         self.tell_released(outputs);
+        self.advance_hand_over(outputs);
         self.control_lag(elapsed, outputs);
         self.advance_go_live(outputs);
         self.stop_when_finished(outputs);
@@ -199,6 +203,8 @@ impl Node {
             Input::BootstrapRequested => self.begin_bootstrap(),
             Input::StopRequested => self.stop(0, outputs),
             Input::BackupWanted => self.look_for_backup(),
+            Input::BackupUnwanted => self.let_backup_go(),
+            Input::HandOverWanted => self.hand_over(),
             Input::TransferProgressed { connection } => self.transfer_progressed(connection),
             Input::TransferFailed { connection, reason } => self.transfer_failed(connection, &reason, outputs),
             Input::GuestStops { connection } => self.guest_stops(connection),
@@ -251,7 +257,9 @@ impl Node {
             _ => {}
         }
         let silence = matches!(self.role(), Role::Protected | Role::Backup).then(|| self.silence_at());
+        let planned = self.state.protection().and_then(|protection| protection.planned);
         let moments = [
+            planned.and_then(|mut planned| planned.until().copied()),
             heartbeat,
             silence,
             self.state.session().and_then(|session| session.handshake_until),
@@ -316,6 +324,7 @@ impl Node {
 
     pub(super) fn halt(&mut self, reason: HaltReason, outputs: &mut Vec<Output>) {
         let text = reason.to_string();
+        self.say_why_it_goes(&reason, outputs);
         self.change_role(State::Halted { reason: Some(reason.clone()) }, &text, outputs);
         outputs.push(Output::Trace(TraceEvent::Halted { reason: text }));
         outputs.push(Output::Halt { reason });
@@ -390,9 +399,16 @@ impl Node {
             self.dial_at = self.now.after(self.config.timing.acknowledge * (1 << self.failed_transfers));
             self.failed_transfers = (self.failed_transfers + 1).min(FAILED_TRANSFERS_MAX);
             outputs.push(Output::Trace(TraceEvent::TransferGivenUp { reason: reason.to_owned() }));
+            self.need_backup(NeedsBackup::TransferFailed, outputs);
             outputs.push(Output::EndTransfer);
         }
         session
+    }
+
+    /// From here on the VM has no backup, for this reason.
+    pub(super) fn need_backup(&mut self, reason: NeedsBackup, outputs: &mut Vec<Output>) {
+        self.needs_backup = Some(reason);
+        outputs.push(Output::Trace(TraceEvent::NeedsBackup { reason }));
     }
 
     /// R17: what this host has failed at, the backup's may not. Alone, nobody can do it, and nothing happens here.
@@ -404,7 +420,7 @@ impl Node {
 
     /// Guest halted and everything emitted: the VM is over, and the backup need not take over.
     fn stop_when_finished(&mut self, outputs: &mut Vec<Output>) {
-        if !self.state.is_live() || self.released.index < self.produced {
+        if !self.state.is_live() || self.released.index < self.produced || self.has_handed_over() {
             return;
         }
         let Some((exit_status, trap)) = self.guest_end.clone() else { return };

@@ -6,11 +6,11 @@ use crate::lab::mutant;
 
 use crate::log::LogPosition;
 
-use super::interface::{Output, Path, TraceEvent};
+use super::interface::{NeedsBackup, Output, Path, TraceEvent};
 use super::lag::Share;
 use super::node::{Node, close};
 use super::numbers::OutputIndex;
-use super::role::{Alone, State};
+use super::role::{Alone, Planned, State};
 use super::time::Instant;
 use super::wire::{Body, Message, OutputMark};
 
@@ -132,6 +132,7 @@ impl Node {
         protection.next_heartbeat = self.now;
         self.hearing.begin(self.now, true);
         self.arbitration.withdraw();
+        self.give_plan_up("the session was resumed", outputs);
         outputs.push(Output::Trace(TraceEvent::SessionOpened { session: number }));
         outputs.push(Output::StreamEntries { connection, from: stored.next() });
         outputs.push(Output::TryRelease);
@@ -151,6 +152,12 @@ impl Node {
     /// For how much of its time the guest may run (R26).
     pub(super) fn share(&self) -> Share {
         match &self.state {
+            // The guest that is to go waits.
+            State::Protected(protection)
+                if matches!(protection.planned, Some(Planned::HandingOver { .. } | Planned::HandedOver { .. })) =>
+            {
+                Share::NONE
+            }
             State::Protected(protection) => protection.lag.share(),
             _ => Share::WHOLE,
         }
@@ -158,7 +165,9 @@ impl Node {
 
     /// Won as the primary: on without a backup, under the next generation (R16).
     pub(super) fn alone_as_primary(&mut self, outputs: &mut Vec<Output>) {
+        let loss = self.readiness.why_the_backup_goes().or(self.state.suspicion().map(|suspicion| suspicion.loss));
         let mut before = self.change_role(State::Alone(Alone::Live(None)), "won the arbiter", outputs);
+        self.need_backup(loss.unwrap_or(NeedsBackup::ConnectionLost), outputs);
         outputs.push(Output::RunAlone);
         if let Some(session) = before.drop_session() {
             close(session, "the backup is dropped", outputs);

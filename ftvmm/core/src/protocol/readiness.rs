@@ -3,7 +3,7 @@
 //! Who wins and cannot attach has killed the VM: the other side has lost, and halts. A backup looks all the time, so that its pair knows
 //! while there still is a primary to mend it beside (R25).
 
-use super::interface::{ArbiterRecord, HaltReason, Output, ReadResult, TraceEvent};
+use super::interface::{ArbiterRecord, HaltReason, NeedsBackup, Output, ReadResult, TraceEvent};
 use super::lag::Share;
 use super::node::Node;
 use super::numbers::Incarnation;
@@ -36,6 +36,10 @@ const LACKS: [(u8, &str); 3] = [(NETWORK, "its network interface"), (DISK, "its 
 const NETWORK: u8 = 1;
 const DISK: u8 = 2;
 const ARBITER: u8 = 4;
+/// What a backup says as it goes: it has diverged.
+pub(super) const DIVERGED: u8 = 32;
+/// Or its host cannot go on with the guest.
+pub(super) const HOST_FAILED: u8 = 64;
 /// Primary, beside those: there is so much to replay first that its guest is stalled (R26).
 const REPLAY: u8 = 128;
 
@@ -90,6 +94,15 @@ impl Readiness {
         self.devices.due_at = now;
     }
 
+    /// Primary: what its backup has said as it went.
+    pub(super) fn why_the_backup_goes(&self) -> Option<NeedsBackup> {
+        match self.heard {
+            heard if heard & DIVERGED != 0 => Some(NeedsBackup::Divergence),
+            heard if heard & HOST_FAILED != 0 => Some(NeedsBackup::Hardware),
+            _ => None,
+        }
+    }
+
     pub(super) fn numbers(&mut self, own: Incarnation, visit: &mut dyn FnMut(Number, &mut u64)) {
         self.checked_at.iter_mut().for_each(|at| visit(Number::Time, &mut at.0));
         for check in [&mut self.devices, &mut self.arbiter] {
@@ -126,7 +139,7 @@ impl Node {
         }
         let lacks = match self.role() {
             Role::Backup | Role::Candidate => self.lacks(),
-            Role::Protected => self.readiness.heard | if self.share() == Share::NONE { REPLAY } else { 0 },
+            Role::Protected => self.readiness.heard | if self.waits_for_replay() { REPLAY } else { 0 },
             _ => return,
         };
         if std::mem::replace(&mut self.readiness.traced, lacks) != lacks {
@@ -217,6 +230,11 @@ impl Node {
             | bit(arbiter, ARBITER)
     }
 
+    /// Primary: its guest is stalled until its backup has replayed more.
+    fn waits_for_replay(&self) -> bool {
+        self.state.protection().is_some_and(|protection| protection.lag.share() == Share::NONE)
+    }
+
     /// Why the backup could not take over now, or what keeps the candidate from it; `None`: it could, or there is none (R25).
     pub(super) fn not_protected(&self) -> Option<String> {
         let (readiness, timing) = (&self.readiness, &self.config.timing);
@@ -225,7 +243,7 @@ impl Node {
                 let lacking = LACKS.iter().filter(|(bit, _)| readiness.heard & bit != 0).map(|(_, name)| *name);
                 let names: Vec<&str> = lacking.collect();
                 let unusable = (!names.is_empty()).then(|| format!("the backup cannot use {}", names.join(", ")));
-                let behind = (self.share() == Share::NONE).then_some("the backup's replay is too far behind");
+                let behind = self.waits_for_replay().then_some("the backup's replay is too far behind");
                 joined(unusable.as_deref().into_iter().chain(behind))
             }
             role @ (Role::Backup | Role::Candidate) => {

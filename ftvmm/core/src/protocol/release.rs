@@ -140,6 +140,8 @@ impl Node {
             heard_heartbeat: heard,
             suspicion: self.state.suspicion().map(|suspicion| suspicion.reason.to_owned()),
             joining: self.joining(),
+            needs_backup: self.needs_backup,
+            planned: self.planned(),
             not_protected: self.not_protected(),
             arbiter_last: self.arbitration.last.clone(),
             may_speak: self.may_speak_until().is_some_and(|until| now < until),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::log::{Fingerprint, LogPosition};
 
-use super::interface::HaltReason;
+use super::interface::{HaltReason, NeedsBackup};
 use super::lag::Lag;
 use super::numbers::{Incarnation, OutputIndex};
 use super::primary::LogState;
@@ -78,6 +78,35 @@ impl Session {
 pub(super) struct Suspicion {
     pub(super) since: Instant,
     pub(super) reason: &'static str,
+    /// What it will be to the VM if this node goes on alone.
+    pub(super) loss: NeedsBackup,
+}
+
+/// What the operator wants of a pair (R21).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Planned {
+    /// The primary is to go on without its backup.
+    LettingGo,
+    /// The VM is to be the backup's, and the guest waits.
+    HandingOver {
+        /// When that is given up.
+        until: Instant,
+    },
+    /// The backup was told that nothing more leaves this node.
+    HandedOver {
+        /// By then it is to have won the VM.
+        until: Instant,
+    },
+}
+
+impl Planned {
+    /// When it is over, if it has an end.
+    pub(super) fn until(&mut self) -> Option<&mut Instant> {
+        match self {
+            Planned::LettingGo => None,
+            Planned::HandingOver { until } | Planned::HandedOver { until } => Some(until),
+        }
+    }
 }
 
 /// A role with its own data: data of another role cannot be there.
@@ -172,6 +201,7 @@ pub(super) struct Protection {
     pub(super) backup: Incarnation,
     pub(super) session: Option<Session>,
     pub(super) suspicion: Option<Suspicion>,
+    pub(super) planned: Option<Planned>,
     pub(super) next_heartbeat: Instant,
     /// When entries were appended that are not acknowledged: (last position, when its first was), oldest first, at most a few dozen.
     ages: VecDeque<(LogPosition, Instant)>,
@@ -200,6 +230,7 @@ impl Protection {
             backup,
             session: Some(session),
             suspicion: None,
+            planned: None,
             next_heartbeat: now,
             ages: VecDeque::new(),
             lag: Lag::default(),
@@ -269,6 +300,9 @@ impl Protection {
 
     fn numbers(&mut self, visit: &mut dyn FnMut(Number, &mut u64)) {
         visit(Number::Deadline, &mut self.next_heartbeat.0);
+        if let Some(until) = self.planned.as_mut().and_then(Planned::until) {
+            visit(Number::Deadline, &mut until.0);
+        }
         let suspected = self.suspicion.as_mut().map(|suspicion| &mut suspicion.since);
         let ages = self.ages.iter_mut().map(|(_, at)| at);
         ages.chain(suspected).for_each(|at| visit(Number::Time, &mut at.0));

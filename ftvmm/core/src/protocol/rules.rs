@@ -96,6 +96,10 @@ rules! {
     trap_left_to_backup = "R17-trap",
     /// R19: a takeover waits until no write of the old primary can land any more.
     writes_waited_out = "R19",
+    /// R21: a primary hands the VM over when all its outputs have completed.
+    handed_over_completed = "R21-completion",
+    /// R21: a primary that has handed the VM over says nothing more.
+    handed_over_silent = "R21-silent",
     /// R24: a candidate asks only with NIC and disk open and just checked.
     devices_before_ask = "R24",
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::interface::{Output, Path, TraceEvent};
+use super::interface::{NeedsBackup, Output, Path, TraceEvent};
 use super::lease::Lease;
 use super::node::Node;
 use super::numbers::Incarnation;
-use super::role::{Following, Protection, State, Suspicion};
+use super::role::{Following, Planned, Protection, State, Suspicion};
 use super::time::{Instant, Number};
 use super::wire::{Header, Message};
 
@@ -116,7 +116,7 @@ impl Node {
             State::Backup(following) => self.backup_suspects(following),
             _ => None,
         };
-        let suspicion = suspicion.map(|reason| Suspicion { since, reason });
+        let suspicion = suspicion.map(|(loss, reason)| Suspicion { since, reason, loss });
         match &mut self.state {
             State::Backup(_) => {
                 if let Some(suspicion) = suspicion {
@@ -169,31 +169,35 @@ impl Node {
         Instant(self.alive_at().after(self.config.timing.detect).0 + 1)
     }
 
-    fn primary_suspects(&self, protection: &Protection) -> Option<&'static str> {
+    fn primary_suspects(&self, protection: &Protection) -> Option<(NeedsBackup, &'static str)> {
         let rules = &self.config.rules;
         let timing = &self.config.timing;
-        if !protection.is_connected() {
-            Some("session closed")
-        } else if self.silent() {
-            Some("no answer")
-        } else if rules.suspect_unacknowledged && protection.unacknowledged_for(self.now) > timing.acknowledge {
-            Some("entries unacknowledged")
-        } else if rules.suspect_lag && protection.lag.age(self.now) > timing.lag {
-            Some("replay is too far behind")
-        } else {
-            None
-        }
+        let unacknowledged = protection.unacknowledged_for(self.now) > timing.acknowledge;
+        Some(match protection.planned {
+            Some(Planned::LettingGo) => (NeedsBackup::Operator, "the operator lets the backup go"),
+            _ if !protection.is_connected() => (NeedsBackup::ConnectionLost, "session closed"),
+            _ if self.silent() => (NeedsBackup::ConnectionLost, "no answer"),
+            Some(Planned::HandedOver { until }) if until <= self.now => {
+                (NeedsBackup::ConnectionLost, "the backup does not take the VM over")
+            }
+            _ if rules.suspect_unacknowledged && unacknowledged => (NeedsBackup::Lag, "entries unacknowledged"),
+            _ if rules.suspect_lag && protection.lag.age(self.now) > timing.lag => {
+                (NeedsBackup::Lag, "replay is too far behind")
+            }
+            _ => return None,
+        })
     }
 
-    fn backup_suspects(&self, following: &Following) -> Option<&'static str> {
-        if following.session.is_none() {
-            Some("session closed")
+    fn backup_suspects(&self, following: &Following) -> Option<(NeedsBackup, &'static str)> {
+        let reason = if following.session.is_none() {
+            "session closed"
         } else if self.silent() {
             let speaks = self.now.since(self.hearing.peer_stamp_at) <= self.config.timing.detect;
-            Some(if speaks { "no fresh echo in what the primary says" } else { "no heartbeat" })
+            if speaks { "no fresh echo in what the primary says" } else { "no heartbeat" }
         } else {
-            None
-        }
+            return None;
+        };
+        Some((NeedsBackup::ConnectionLost, reason))
     }
 
     /// For `ftvmm status`: age of the newest message on each path.

@@ -2,10 +2,10 @@
 
 use crate::lab::mutant;
 
-use super::interface::{ArbiterRecord, AskResult, HaltReason, Output, ReadResult, TraceEvent};
+use super::interface::{ArbiterRecord, AskResult, HaltReason, NeedsBackup, Output, ReadResult, TraceEvent};
 use super::node::Node;
 use super::numbers::{Generation, Incarnation};
-use super::role::{Alone, Role, State};
+use super::role::{Alone, Planned, Role, State};
 use super::time::{Instant, Number};
 
 /// What the arbiter is needed for.
@@ -103,7 +103,14 @@ impl Node {
     pub(super) fn may_ask_at(&self) -> Option<Instant> {
         let (timing, rules) = (&self.config.timing, &self.config.rules);
         match &self.state {
-            State::Protected(protection) => protection.suspicion.map(|suspicion| suspicion.since.after(timing.grace)),
+            State::Protected(protection) => protection.suspicion.map(|suspicion| {
+                let at = suspicion.since.after(timing.grace);
+                match protection.planned {
+                    // The backup has the time that it was given.
+                    Some(Planned::HandedOver { until }) => at.max(until),
+                    _ => at,
+                }
+            }),
             State::Candidate { drained: false, .. } if rules.drained_before_ask => None,
             State::Candidate { .. } if !self.devices_usable() && rules.devices_before_ask => None,
             State::Candidate { .. } if rules.lease_waited_out => Some(self.hearing.lease.over_at(timing)),
@@ -119,9 +126,16 @@ impl Node {
             self.arbitration.unsettled.map(|_| Purpose::Bootstrap)
         } else if self.wants_commit() {
             Some(Purpose::Commit)
+        } else if self.state.suspicion().is_some() && self.has_handed_over() {
+            // A look tells it as soon as the backup has won.
+            Some(Purpose::Takeover)
         } else {
-            self.may_ask_at().filter(|at| *at <= self.now).map(|_| Purpose::Takeover)
+            self.may_ask().then_some(Purpose::Takeover)
         }
+    }
+
+    fn may_ask(&self) -> bool {
+        self.may_ask_at().is_some_and(|at| at <= self.now)
     }
 
     /// Begins the next attempt, when one is due. Everything begins with a read (R8, R11).
@@ -183,17 +197,20 @@ impl Node {
             (Purpose::Takeover, ReadResult::Record(record)) => self.takeover_read(record, outputs),
             // A guest that waits for it is not kept waiting.
             (Purpose::Commit, ReadResult::Unreachable | ReadResult::Empty) if self.state.is_live() => {
-                self.arbiter_unreachable();
+                self.arbiter_unreachable(outputs);
                 self.close_session("the arbiter is out of reach", outputs);
             }
             // An arbiter that has forgotten the VM cannot be believed: as good as none.
-            (_, ReadResult::Unreachable | ReadResult::Empty) => self.arbiter_unreachable(),
+            (_, ReadResult::Unreachable | ReadResult::Empty) => self.arbiter_unreachable(outputs),
         }
     }
 
-    pub(super) fn arbiter_unreachable(&mut self) {
+    pub(super) fn arbiter_unreachable(&mut self, outputs: &mut Vec<Output>) {
         self.arbitration.unreachable = true;
         self.arbitration.retry_at = self.now.after(self.config.timing.retry);
+        if !self.arbitration.is_committed() && !self.has_handed_over() {
+            self.give_plan_up("the arbiter is out of reach", outputs);
+        }
     }
 
     fn bootstrap_settled(&mut self, record: ArbiterRecord, outputs: &mut Vec<Output>) {
@@ -227,8 +244,10 @@ impl Node {
             self.halt(HaltReason::Usurped { record }, outputs);
         } else if record.generation == self.generation {
             // Suspicion may have been withdrawn while the read was under way.
-            if self.purpose() == Some(Purpose::Takeover) {
+            if self.may_ask() {
                 self.ask(Purpose::Takeover, next, outputs);
+            } else {
+                self.arbitration.retry_at = self.now.after(self.config.timing.retry);
             }
         } else if record.generation > self.generation {
             if self.config.rules.own_generation {
@@ -237,7 +256,7 @@ impl Node {
                 self.ask(Purpose::Takeover, record.generation.next(), outputs);
             }
         } else {
-            self.arbiter_unreachable();
+            self.arbiter_unreachable(outputs);
         }
     }
 
@@ -263,7 +282,7 @@ impl Node {
                 if result == AskResult::Lost {
                     self.read(purpose, outputs);
                 } else {
-                    self.arbiter_unreachable();
+                    self.arbiter_unreachable(outputs);
                 }
             }
             (Purpose::Bootstrap, _) if !self.config.rules.atomic_bootstrap => self.bootstrapped(outputs),
@@ -294,6 +313,8 @@ impl Node {
 
     /// Won as the backup.
     pub(super) fn won_as_backup(&mut self, outputs: &mut Vec<Output>) {
+        let loss = self.state.suspicion().map_or(NeedsBackup::ConnectionLost, |suspicion| suspicion.loss);
+        self.need_backup(loss, outputs);
         self.close_session("won the arbiter", outputs);
         self.change_role(State::Won, "won the arbiter", outputs);
         outputs.push(Output::Attach { generation: self.generation });

@@ -84,7 +84,8 @@ pub enum Body {
         replayed: LogPosition,
         /// Index of R as the backup knows it: outputs up to it are not re-issued (R23).
         released: OutputIndex,
-        /// What it needs for a takeover and cannot use: a bit each for NIC, disk and arbiter (R25).
+        /// What it needs for a takeover and cannot use: a bit each for NIC, disk and arbiter (R25). Two more say why a backup goes: it has
+        /// diverged, or its host has failed.
         lacks: u8,
     },
     /// Joiner: the guest's state is here (R14).
@@ -96,6 +97,13 @@ pub enum Body {
     },
     /// Primary: the first frame of a connection on which the guest's state goes to the joiner of this session.
     Transfer,
+    /// Primary: nothing more leaves this node, nor is on its way; take the VM over (R21).
+    HandOver {
+        /// Position of the last entry.
+        position: LogPosition,
+        /// R: the last output that has completed.
+        released: OutputMark,
+    },
     /// Primary: the guest has halted and all is emitted; do not take over.
     Farewell {
         /// The guest's exit status.
@@ -200,7 +208,7 @@ impl Message {
                 numbers(&[stored.0, replayed.0]);
                 terms.encode(&mut bytes);
             }
-            Body::Commit { position, released } => {
+            Body::Commit { position, released } | Body::HandOver { position, released } => {
                 numbers(&[position.0, released.index.0]);
                 bytes.extend_from_slice(&released.fingerprint.0);
             }
@@ -262,6 +270,10 @@ impl Message {
             7 => Body::Farewell { exit_status: i32::from_le_bytes(reader.take()?) },
             8 => Body::Restored { position: reader.position()?, digest: reader.fingerprint()? },
             9 => Body::Transfer,
+            10 => {
+                let (position, index) = (reader.position()?, reader.index()?);
+                Body::HandOver { position, released: OutputMark { index, fingerprint: reader.fingerprint()? } }
+            }
             _ => return Err(WireError::Kind(kind)),
         };
         if !reader.rest.is_empty() {
@@ -296,6 +308,7 @@ impl Body {
             Body::Farewell { .. } => 7,
             Body::Restored { .. } => 8,
             Body::Transfer => 9,
+            Body::HandOver { .. } => 10,
         }
     }
 }
@@ -348,6 +361,7 @@ mod tests {
                 lacks
             }),
             any::<i32>().prop_map(|exit_status| Body::Farewell { exit_status }),
+            (positions(), marks()).prop_map(|(position, released)| Body::HandOver { position, released }),
         ]
     }
 

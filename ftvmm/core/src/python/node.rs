@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Sender, bounded};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::node::runtime::{Command, Effect, Mail, Peer};
+use crate::node::command::{Command, Peer};
+use crate::node::runtime::{Effect, Mail};
 use crate::node::start::RunningNode;
 use crate::node::status;
 use crate::protocol::{ArbiterRecord, Generation, Incarnation};
@@ -23,6 +24,18 @@ pub struct Node(RunningNode);
 impl Node {
     fn command(&self, command: Command) -> PyResult<()> {
         self.0.mail.tell(Mail::Command(command)).map_err(|_| PyRuntimeError::new_err("the node has ended"))
+    }
+
+    /// A command of which the node's thread says whether it is tried.
+    fn try_command(
+        &self,
+        python: Python<'_>,
+        command: impl FnOnce(Sender<Result<(), String>>) -> Command,
+    ) -> PyResult<()> {
+        let (to, tried) = bounded(1);
+        self.command(command(to))?;
+        let tried = python.detach(|| tried.recv());
+        tried.map_err(|_| PyRuntimeError::new_err("the node has ended"))?.map_err(NodeError::new_err)
     }
 }
 
@@ -55,10 +68,21 @@ impl Node {
     /// The VM is to have a backup again, on a node that is here (JSON of `runtime::Peer`); where this one runs it alone.
     fn protect(&self, python: Python<'_>, document: &str) -> PyResult<()> {
         let peer: Peer = serde_json::from_str(document).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        let (to, tried) = bounded(1);
-        self.command(Command::Protect(peer, to))?;
-        let tried = python.detach(|| tried.recv());
-        tried.map_err(|_| PyRuntimeError::new_err("the node has ended"))?.map_err(NodeError::new_err)
+        self.try_command(python, |to| Command::Protect(peer, to))
+    }
+
+    /// The primary is to go on without its backup, and to look for a new one on a node that is here (JSON of `runtime::Peer`), if one is given.
+    fn let_backup_go(&self, python: Python<'_>, document: Option<&str>) -> PyResult<()> {
+        let peer: Option<Peer> = document
+            .map(serde_json::from_str)
+            .transpose()
+            .map_err(|error: serde_json::Error| PyValueError::new_err(error.to_string()))?;
+        self.try_command(python, |to| Command::LetBackupGo(peer, to))
+    }
+
+    /// The VM is to be the backup's.
+    fn hand_over(&self, python: Python<'_>) -> PyResult<()> {
+        self.try_command(python, Command::HandOver)
     }
 
     /// The arbiter's record in answer to question `request`; generation 0 stands for "none yet".

@@ -6,8 +6,8 @@ use super::guest::{Destination, Guest};
 use super::network::Endpoint;
 use super::world::{Event, Local, World};
 use crate::protocol::{
-    HaltReason, Input, LogPosition, Output, OutputIndex, OutputResult, Path, Remembered, Role, Share, TimingConfig,
-    TraceEvent, Unusable,
+    HaltReason, Input, LogPosition, NeedsBackup, Output, OutputIndex, OutputResult, Path, Remembered, Role, Share,
+    TimingConfig, TraceEvent, Unusable,
 };
 
 /// Bound within which a write completes after its check (W of R19), less than which a slow one takes.
@@ -155,6 +155,16 @@ impl World {
             TraceEvent::Arbiter { outcome, .. } if outcome == "unreachable" => self.coverage.arbiter_unreachable += 1,
             TraceEvent::Committed { position, .. } if *position > LogPosition::START => {
                 self.coverage.states_carried += 1;
+            }
+            TraceEvent::HandedOver { .. } => self.coverage.hand_overs += 1,
+            TraceEvent::PlanGivenUp { .. } => self.coverage.plans_given_up += 1,
+            TraceEvent::NeedsBackup { reason: NeedsBackup::Operator } => {
+                let role = self.hosts[host].process.as_ref().map(|process| process.node.role());
+                if role == Some(Role::Won) {
+                    self.coverage.hand_overs_taken += 1;
+                } else {
+                    self.coverage.backups_let_go += 1;
+                }
             }
             TraceEvent::TransferGivenUp { .. } => self.coverage.transfers_given_up += 1,
             TraceEvent::SessionClosed { reason, .. } if reason == "the handshake took too long" => {

@@ -86,6 +86,16 @@ coverage! {
     stale_reads,
     /// Joiners that were committed to with the state of a guest that ran.
     states_carried,
+    /// Guests that computed for long before they said anything.
+    late_outputs,
+    /// Primaries that handed their VM over.
+    hand_overs,
+    /// Backups that took a VM over that was handed to them.
+    hand_overs_taken,
+    /// Primaries that let their backup go.
+    backups_let_go,
+    /// What the operator wanted of a pair and did not get.
+    plans_given_up,
     /// Transfers of a guest's state that were given up.
     transfers_given_up,
     /// States that went over other than they were.

@@ -314,6 +314,7 @@ fn is_possible(world: &World, kind: FaultKind) -> bool {
     let runs = |host: usize| world.hosts[host].process.is_some();
     match kind {
         FaultKind::Restart { host } => !runs(host),
+        FaultKind::HandOver | FaultKind::LetBackupGo => world.protected().is_some(),
         FaultKind::Kill { host } | FaultKind::PowerOff { host } | FaultKind::Freeze { host } => runs(host),
         _ => true,
     }

@@ -24,6 +24,10 @@ pub enum FaultKind {
     Kill { host: usize },
     /// Whoever runs the VM dies as soon as it has a backup; a new process starts there when the fault is over.
     KillPrimary,
+    /// The operator has whoever runs the VM hand it over to its backup, once it has one; a new process starts there when the fault is over.
+    HandOver,
+    /// The operator has whoever runs the VM let its backup go, once it has one; a new process starts there when the fault is over.
+    LetBackupGo,
     /// What this host sends next of a guest's state is torn.
     StateTorn { host: usize },
     /// The host dies: nothing gets out any more.
@@ -66,6 +70,8 @@ pub enum FaultKind {
     ArbiterHangs { host: usize },
     /// This host's block writes take nearly as long as R19's bound allows.
     SlowWrites { host: usize },
+    /// The guest on this host computes on what it takes in, and says nothing before the fault is over.
+    GuestComputes { host: usize },
     /// Replay on this host stands still.
     ReplayStalls { host: usize },
     /// Replay on this host takes several times as long as its primary's guest.
@@ -98,6 +104,8 @@ impl FaultKind {
             self,
             FaultKind::Kill { .. }
                 | FaultKind::KillPrimary
+                | FaultKind::HandOver
+                | FaultKind::LetBackupGo
                 | FaultKind::PowerOff { .. }
                 | FaultKind::WriteFails { .. }
                 | FaultKind::FrameRefused { .. }
@@ -122,6 +130,7 @@ impl FaultKind {
             | FaultKind::SlowWrites { .. }
             | FaultKind::ReplayStalls { .. }
             | FaultKind::SlowReplay { .. }
+            | FaultKind::GuestComputes { .. }
             | FaultKind::SenderStalls { .. }
             | FaultKind::StateTorn { .. }
             | FaultKind::Stray { .. } => Some(0),
@@ -184,11 +193,11 @@ impl Schedule {
         Schedule { seed, hosts, faults, end: END, rides_out, noise: true, managed, terms_differ, explored: None }
     }
 
-    /// Three hosts, of which the primary dies and comes back as a spare so many times: the VM gets a new backup each time.
-    pub fn chain(seed: u64, kills: u64) -> Schedule {
-        let kill = |number| Fault::new(FaultKind::KillPrimary, 200 + 600 * number, 300 + 600 * number);
-        let faults = (0..kills).map(kill).collect();
-        let end = (1_000 + 600 * kills) * MILLISECOND;
+    /// Three hosts, of which one loses the VM in these ways, one after the other, and comes back as a spare: the VM gets a new backup each time.
+    pub fn chain(seed: u64, losses: &[FaultKind]) -> Schedule {
+        let lose = |(kind, at): (&FaultKind, u64)| Fault::new(*kind, at, at + 300);
+        let faults = losses.iter().zip((200..).step_by(600)).map(lose).collect();
+        let end = (1_000 + 600 * losses.len() as u64) * MILLISECOND;
         Schedule { seed, hosts: 3, end, rides_out: true, noise: true, managed: true, ..Schedule::directed(faults) }
     }
 
@@ -269,7 +278,7 @@ impl Fault {
             1 => Paths::Heartbeats,
             _ => Paths::All,
         };
-        match random.between(0, 29) {
+        match random.between(0, 32) {
             0 => one(FaultKind::Kill { host }),
             1 => one(FaultKind::PowerOff { host }),
             2 => {
@@ -305,6 +314,9 @@ impl Fault {
             25 => one(FaultKind::DevicesGone { host }),
             26 | 27 => one(FaultKind::KillPrimary),
             28 => one(FaultKind::StateTorn { host }),
+            29 => one(FaultKind::HandOver),
+            30 => one(FaultKind::LetBackupGo),
+            31 => one(FaultKind::GuestComputes { host }),
             15 => one(FaultKind::ArbiterAnswersLost { host }),
             16 => one(FaultKind::ArbiterLate { host }),
             17 => {

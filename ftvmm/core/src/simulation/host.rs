@@ -19,6 +19,8 @@ pub struct Process {
     pub live: bool,
     /// For how much of its time the guest may run.
     pub share: Share,
+    /// The guest computes on what it has taken in last.
+    pub computes: bool,
     /// The guest waits for what its disk failed to read.
     pub read_failed: bool,
     /// The log, from position 1 on.
@@ -62,6 +64,7 @@ impl Process {
             guest: Guest::default(),
             live: false,
             share: Share::WHOLE,
+            computes: false,
             read_failed: false,
             entries: Vec::new(),
             truncated: LogPosition::START,
@@ -115,6 +118,7 @@ pub struct Host {
     pub frame_refused: bool,
     pub read_fails: bool,
     pub devices_gone_until: u64,
+    pub guest_computes_until: u64,
     pub replay_stalled_until: u64,
     pub slow_replay_until: u64,
     pub sender_stalled_until: u64,
@@ -142,6 +146,7 @@ impl Host {
             frame_refused: false,
             read_fails: false,
             devices_gone_until: 0,
+            guest_computes_until: 0,
             replay_stalled_until: 0,
             slow_replay_until: 0,
             sender_stalled_until: 0,
@@ -152,7 +157,7 @@ impl Host {
     pub fn moments(&mut self) -> impl Iterator<Item = &mut u64> {
         let arbiter = [&mut self.arbiter_out_until, &mut self.answers_lost_until];
         let late = [&mut self.arbiter_late_until, &mut self.arbiter_hangs_until, &mut self.arbiter_stale_until];
-        let own = [&mut self.frozen_until, &mut self.slow_writes_until];
+        let own = [&mut self.frozen_until, &mut self.slow_writes_until, &mut self.guest_computes_until];
         let replay = [&mut self.replay_stalled_until, &mut self.slow_replay_until];
         let threads = [&mut self.sender_stalled_until, &mut self.devices_gone_until];
         let host = own.into_iter().chain(replay).chain(threads).chain(self.freeze_at_release_until.as_mut());

@@ -7,10 +7,9 @@ use crate::protocol::{Body, Generation, Header, Incarnation, Input, LogPosition,
 impl World {
     pub(super) fn inject(&mut self, number: usize) {
         let fault = self.schedule.faults[number];
-        let protected = self.hosts.iter().position(|host| {
-            host.process.as_ref().is_some_and(|process| process.node.role() == Role::Protected && process.live)
-        });
-        if fault.kind == FaultKind::KillPrimary && protected.is_none() {
+        let needs_pair = matches!(fault.kind, FaultKind::KillPrimary | FaultKind::HandOver | FaultKind::LetBackupGo);
+        let protected = if needs_pair { self.protected() } else { None };
+        if needs_pair && protected.is_none() {
             self.at(self.now + 5 * MILLISECOND, Event::Fault(number));
             return;
         }
@@ -25,6 +24,18 @@ impl World {
             FaultKind::KillPrimary => {
                 if let Some(host) = protected {
                     self.end_process(host);
+                    self.at(self.now + fault.until.saturating_sub(fault.at), Event::Start { host });
+                }
+            }
+            FaultKind::HandOver | FaultKind::LetBackupGo => {
+                let hands_over = fault.kind == FaultKind::HandOver;
+                let wanted = if hands_over { Input::HandOverWanted } else { Input::BackupUnwanted };
+                if let Some(host) = protected {
+                    self.local_now(host, 0, Local::Input(wanted));
+                }
+                // It ends of itself.
+                let loser = if hands_over { protected } else { self.in_role(Role::Backup) };
+                if let Some(host) = loser.filter(|_| self.schedule.explored.is_none()) {
                     self.at(self.now + fault.until.saturating_sub(fault.at), Event::Start { host });
                 }
             }
@@ -57,6 +68,7 @@ impl World {
             }
             FaultKind::ArbiterHangs { host } => self.hosts[host].arbiter_hangs_until = fault.until,
             FaultKind::SlowWrites { host } => self.hosts[host].slow_writes_until = fault.until,
+            FaultKind::GuestComputes { host } => self.hosts[host].guest_computes_until = fault.until,
             FaultKind::ReplayStalls { host } => self.hosts[host].replay_stalled_until = fault.until,
             FaultKind::SlowReplay { host } => self.hosts[host].slow_replay_until = fault.until,
             FaultKind::Diverge { host } => {
@@ -71,6 +83,17 @@ impl World {
             FaultKind::SenderStalls { host } => self.hosts[host].sender_stalled_until = fault.until,
             FaultKind::Stray { host } => self.stray(host, fault.until),
         }
+    }
+
+    /// Where the VM runs and has a backup.
+    pub(super) fn protected(&self) -> Option<usize> {
+        self.in_role(Role::Protected).filter(|host| {
+            self.hosts[*host].process.as_ref().is_some_and(|process| process.node.is_well_protected() && process.live)
+        })
+    }
+
+    fn in_role(&self, role: Role) -> Option<usize> {
+        self.hosts.iter().position(|host| host.process.as_ref().is_some_and(|process| process.node.role() == role))
     }
 
     pub(super) fn restart(&mut self, host: usize) {

@@ -184,6 +184,34 @@ pub fn small_worlds() -> Vec<SmallWorld> {
             ..pair("a VM that runs alone and gets a backup, with two faults")
         },
         SmallWorld {
+            given: vec![FaultKind::SlowWrites { host: 0 }],
+            offers: vec![one(FaultKind::HandOver, &[0]), one(kill(0), &[0])],
+            faults_max: 2,
+            needs: vec!["R21-completion"],
+            ..pair("a pair whose VM is handed over, with a slow disk")
+        },
+        SmallWorld {
+            offers: vec![
+                one(FaultKind::HandOver, &[0]),
+                one(FaultKind::GuestComputes { host: 0 }, &[5]),
+                one(kill(1), &[0]),
+                one(arbiter_out(1), &[8]),
+            ],
+            faults_max: 2,
+            needs: vec!["R21-silent"],
+            ..pair("a pair whose VM is handed over, with a fault")
+        },
+        SmallWorld {
+            offers: [
+                vec![one(FaultKind::LetBackupGo, &[0])],
+                either(kill, &[0]).to_vec(),
+                either(reset, &[12]).to_vec(),
+            ]
+            .concat(),
+            faults_max: 2,
+            ..pair("a pair whose backup is let go, with a fault")
+        },
+        SmallWorld {
             offers: vec![
                 one(kill(0), &[0]),
                 one(FaultKind::Restart { host: 0 }, &[0]),

@@ -10,7 +10,7 @@ use super::checkers::{
 };
 use super::coverage::Coverage;
 use super::fault::{MILLISECOND, Schedule};
-use super::guest::{BLOCKS, Destination, Guest, GuestRequest};
+use super::guest::{BLOCKS, Destination, Guest, GuestOutput, GuestRequest};
 use super::host::{Host, Process};
 use super::network::Network;
 use super::random::Random;
@@ -60,6 +60,10 @@ pub enum Local {
     Emit {
         index: OutputIndex,
         checked_at: u64,
+    },
+    /// The guest has computed on its last input, and says this.
+    Computed {
+        outputs: Vec<GuestOutput>,
     },
     /// The system call of a block write has ended well.
     Completed {
@@ -343,6 +347,11 @@ impl World {
                 self.step(host, Input::Tick);
             }
             Local::GuestRun => self.guest_runs(host),
+            Local::Computed { outputs } => {
+                running.computes = false;
+                self.coverage.late_outputs += 1;
+                self.guest_says(host, outputs);
+            }
             Local::Replay => self.replay(host),
             Local::Release => self.try_release(host),
             Local::Copied { connection } => self.copied(host, connection),
@@ -409,7 +418,7 @@ impl World {
         let drawn = self.random.next();
         let place = &mut self.hosts[host];
         let Some(process) = place.process.as_mut() else { return };
-        if !process.live || process.stopped || process.share == Share::NONE {
+        if !process.live || process.stopped || process.computes || process.share == Share::NONE {
             return;
         }
         if process.stop_due {
@@ -457,12 +466,24 @@ impl World {
         let outputs = process.guest.take(value);
         process.entries.push(value);
         let through = process.guest.position;
-        process.held.extend(outputs.iter().map(|output| (output.index, *output)));
+        let computes_until = place.guest_computes_until;
+        process.computes = computes_until > self.now;
         self.told_by_guest(host, Input::EntriesAppended { through });
+        if computes_until > self.now {
+            self.local_now(host, computes_until - self.now, Local::Computed { outputs });
+        } else {
+            self.guest_says(host, outputs);
+        }
+        self.stream(host);
+    }
+
+    fn guest_says(&mut self, host: usize, outputs: Vec<GuestOutput>) {
+        if let Some(process) = self.hosts[host].process.as_mut() {
+            process.held.extend(outputs.iter().map(|output| (output.index, *output)));
+        }
         for output in outputs {
             self.told_by_guest(host, output.produced());
         }
-        self.stream(host);
     }
 
     /// Two managers, which know nothing of each other, want a backup for whoever runs the VM alone.

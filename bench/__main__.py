@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import compute_speed, failover_time, key_value_speed, transfer_stop
+from bench import compute_speed, failover_time, key_value_speed, renewed_protection, transfer_stop
 from bench.figure import Figure, print_details, print_table
 from harness.evidence.allure_report import EvidenceInsufficientError, PromiseBrokenError
 from harness.lab.interface import LabError
@@ -21,7 +21,7 @@ from harness.vm.client import ClientError
 from harness.vm.pair import PairError
 
 RESULTS = Path(__file__).resolve().parents[1] / "reports" / "bench"
-MEASUREMENTS = ("compute", "kv", "redis", "failover", "transfer")
+MEASUREMENTS = ("compute", "kv", "redis", "failover", "transfer", "renewal")
 FAILURES = (LabError, PairError, ClientError, PromiseBrokenError, EvidenceInsufficientError, OSError, ValueError)
 
 
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=20_000, help="of each redis-benchmark")
     parser.add_argument("--kills", type=int, default=20, help="of primaries")
     parser.add_argument("--transfers", type=int, default=5, help="to a new backup, for each memory size and load")
+    parser.add_argument("--losses", type=int, default=5, help="of primaries whose VM managers protect again")
     parser.add_argument(
         "--memory",
         type=int,
@@ -62,12 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes = options.memory or transfer_stop.MEMORY_MIB
         return transfer_stop.measure(repetitions=options.transfers, memory_mib=sizes, progress=progress)
 
+    def measure_renewal() -> list[Figure]:
+        return renewed_protection.measure(losses=options.losses, progress=progress)
+
     measurements: dict[str, Callable[[], list[Figure]]] = {
         "compute": measure_compute,
         "kv": lambda: measure_server(Workload.KV),
         "redis": lambda: measure_server(Workload.REDIS),
         "failover": measure_failover,
         "transfer": measure_transfer,
+        "renewal": measure_renewal,
     }
     figures: list[Figure] = []
     failures: list[str] = []

@@ -174,8 +174,8 @@ def _failover_told(failover: Failover) -> str:
 
 def _transfer_told(transfer: LiveTransfer) -> str:
     return (
-        f"{transfer.joiner or '?'} became its backup: the VM's memory was copied for {transfer.copy_ms:.0f} ms while it "
-        f"ran, then it stood still for {transfer.stop_ms:.0f} ms."
+        f"{transfer.joiner or '?'} became its backup: the VM's memory was copied for {transfer.copy_ms:.0f} ms while "
+        f"it ran, then it stood still for {transfer.stop_ms:.0f} ms."
     )
 
 

@@ -60,8 +60,9 @@ class Sample:
 
     transfer: LiveTransfer
     sent_mib: float
+    # The longest wait that touches it, the longest that touches its stop, and the longest in the second before it.
     wait_ms: float | None
-    # In the second before it, for comparison.
+    wait_at_stop_ms: float | None
     wait_before_ms: float | None
 
 
@@ -74,7 +75,7 @@ def measure(*, repetitions: int, memory_mib: Sequence[int], progress: Callable[[
             _fill(lab.client_host, size)
             for load in Load:
                 progress(f"transfer of {size} MiB, {load}: {repetitions} times")
-                figures.append(_figure(size, load, _samples(lab, pair, size, load, repetitions)))
+                figures.append(figure_of(size, load, _samples(lab, pair, size, load, repetitions)))
     return figures
 
 
@@ -144,12 +145,13 @@ def _samples(lab: Lab, pair: Pair, memory_mib: int, load: Load, repetitions: int
 
 def _sample(transfer: LiveTransfer, sent_mib: float, history: History | None) -> Sample:
     if history is None:
-        return Sample(transfer, sent_mib, None, None)
+        return Sample(transfer, sent_mib, None, None, None)
     before_ns = transfer.begun_ns - round(SECONDS_OF_LOAD_BEFORE * 1e9)
     return Sample(
         transfer,
         sent_mib,
         longest_wait_ms(history, transfer.begun_ns, transfer.resumed_ns),
+        longest_wait_ms(history, transfer.stopping_ns, transfer.resumed_ns),
         # Whoever waits as it begins waits in it.
         longest_wait_ms(_ended_by(history, transfer.begun_ns), before_ns, transfer.begun_ns),
     )
@@ -192,7 +194,8 @@ def _sent_bytes(host: Host) -> int:
     return int(host.run(f"cat {path}", check=True).stdout)
 
 
-def _figure(memory_mib: int, load: Load, samples: Sequence[Sample]) -> Figure:
+def figure_of(memory_mib: int, load: Load, samples: Sequence[Sample]) -> Figure:
+    """What the samples of one size and one load say: the stop, and a row of what it is made of."""
     transfers = [sample.transfer for sample in samples]
     stop = Distribution.of(one.stop_ms for one in transfers)
     is_promised = memory_mib == GOAL_MIB and load is not Load.IDLE
@@ -204,6 +207,7 @@ def _figure(memory_mib: int, load: Load, samples: Sequence[Sample]) -> Figure:
         "pages_per_second": [rate for one in transfers if (rate := one.pages_written_per_second) is not None],
         "last_pages": [float(one.rounds[-1].pages) for one in transfers if one.rounds],
         "wait_ms": [one.wait_ms for one in samples if one.wait_ms is not None],
+        "wait_at_stop_ms": [one.wait_at_stop_ms for one in samples if one.wait_at_stop_ms is not None],
         "wait_before_ms": [one.wait_before_ms for one in samples if one.wait_before_ms is not None],
         **{f"{name}_ms": values for name, values in parts.items()},
     }
@@ -221,25 +225,26 @@ def _figure(memory_mib: int, load: Load, samples: Sequence[Sample]) -> Figure:
 def _details(memory_mib: int, load: Load, measured: Mapping[str, list[float]]) -> dict[str, str]:
     """A row of the second table: medians, with the largest in brackets.
 
-    `pages/s`: how fast the guest wrote to pages during the first round; `before`: the longest wait in the second
-    before the transfer.
+    `pages/s`: how fast the guest wrote to pages during the first round; `MiB`: what was sent; `wait`: the clients'
+    longest wait that touches the transfer, `at stop` its stop, `before` the second before it.
     """
 
-    def told(name: str, digits: int = 0) -> str:
+    def told(name: str) -> str:
         values = measured[name]
         if not values:
             return "-"
         distribution = Distribution.of(values)
-        return f"{distribution.median:.{digits}f} ({distribution.largest:.{digits}f})"
+        return f"{distribution.median:.0f} ({distribution.largest:.0f})"
 
     return {
         "memory": f"{memory_mib} MiB",
         "load": str(load),
-        "pages/s": told("pages_per_second"),
-        "MiB sent": told("sent_mib"),
+        "pages/s": told("pages_per_second").split(" ")[0],
+        "MiB": told("sent_mib"),
         "copy": told("copy_ms"),
         "stop": told("stop_ms"),
-        **{name.replace("_", " "): told(f"{name}_ms", 1) for name in PARTS},
-        "longest wait": told("wait_ms"),
+        **{name.replace("_", " "): told(f"{name}_ms") for name in PARTS},
+        "wait": told("wait_ms"),
+        "at stop": told("wait_at_stop_ms"),
         "before": told("wait_before_ms"),
     }

@@ -72,20 +72,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _show(run: Run, spare: Node, console: Console, *, live: bool, seconds: float) -> int:
     observation = Observation(run.lab.fault_tolerant_hosts, run.client)
     acts = circle(run, observation.scene, spare)
-    stage: Stage = _live_stage if live else functools.partial(_plain_stage, said=set())
     observation.start()
     try:
-        with ThreadPoolExecutor(max_workers=1) as beside:
+        with contextlib.ExitStack() as stack:
+            stage: Stage = functools.partial(_plain_stage, said=set())
+            if live:
+                # One screen for all acts: the picture that is there when the last one ends stays.
+                screen = stack.enter_context(Live(console=console, auto_refresh=False))
+                stage = functools.partial(_live_stage, screen=screen)
+            beside = stack.enter_context(ThreadPoolExecutor(max_workers=1))
             for act in acts:
                 performed = beside.submit(act.perform)
-                stage(observation, console, act.headline, performed, seconds, act is acts[-1])
+                stage(observation, console, act.headline, performed, seconds)
                 performed.result()
     finally:
         observation.stop()
     return _summary(run, console)
 
 
-Stage = Callable[[Observation, Console, str, "Future[None]", float, bool], None]
+Stage = Callable[[Observation, Console, str, "Future[None]", float], None]
 
 
 def _live_stage(
@@ -94,23 +99,21 @@ def _live_stage(
     headline: str,
     performed: "Future[None]",
     seconds: float,
-    is_last: bool,
+    *,
+    screen: Live,
 ) -> None:
-    """The picture, drawn anew all the while; the last one stays."""
+    """The picture, drawn anew all the while, until the act is over."""
     end = time.monotonic() + seconds
-    with Live(console=console, auto_refresh=False, transient=not is_last) as screen:
-        while time.monotonic() < end or not performed.done():
-            rest = max(0.0, end - time.monotonic())
-            screen.update(
-                picture(
-                    observation.scene,
-                    headline=headline if is_last else f"{headline} [{rest:.0f} s]",
-                    columns=console.width,
-                    rows=console.height,
-                ),
-                refresh=True,
-            )
-            time.sleep(1 / FRAMES_PER_SECOND)
+    is_over = False
+    while not is_over:
+        rest = end - time.monotonic()
+        is_over = rest <= 0 and performed.done()
+        until = "" if is_over else f" [{max(0.0, rest):.0f} s]"
+        screen.update(
+            picture(observation.scene, headline=headline + until, columns=console.width, rows=console.height),
+            refresh=True,
+        )
+        time.sleep(1 / FRAMES_PER_SECOND)
 
 
 def _plain_stage(
@@ -119,7 +122,6 @@ def _plain_stage(
     headline: str,
     performed: "Future[None]",
     seconds: float,
-    is_last: bool,
     *,
     said: set[str],
 ) -> None:

@@ -35,11 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=20, help="of primaries")
     parser.add_argument("--transfers", type=int, default=5, help="to a new backup, for each memory size and load")
     parser.add_argument("--losses", type=int, default=5, help="of primaries whose VM managers protect again")
+    sizes = ", ".join(map(str, transfer_stop.MEMORY_MIB))
     parser.add_argument(
         "--memory",
         type=int,
         action="append",
-        help=f"of the VM that is carried, MiB (default: {transfer_stop.MEMORY_MIB})",
+        help=f"MiB of a kv that is carried (default: {sizes}, and a redis-server of {transfer_stop.GOAL_MIB})",
     )
     options = parser.parse_args(arguments)
     chosen = options.only or MEASUREMENTS
@@ -60,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return failover_time.measure(kills=options.kills, progress=progress)
 
     def measure_transfer() -> list[Figure]:
-        sizes = options.memory or transfer_stop.MEMORY_MIB
-        return transfer_stop.measure(repetitions=options.transfers, memory_mib=sizes, progress=progress)
+        subjects = transfer_stop.subjects(options.memory)
+        return transfer_stop.measure(subjects, repetitions=options.transfers, progress=progress)
 
     def measure_renewal() -> list[Figure]:
         return renewed_protection.measure(losses=options.losses, progress=progress)

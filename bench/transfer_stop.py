@@ -1,8 +1,8 @@
 """How long a guest stands still while its VM gets a backup again, by its memory and by how fast it writes.
 
-Measured with `kv`, which is filled first with half of the values that it has room for: of a page that is all zero only
-its number is sent. The stop is read off the nodes' traces, where its parts are, and off the client's history: the
-longest wait for an answer that touches the transfer.
+Measured with `kv` of several sizes, and with a packed redis-server whose values take half of its memory. Both are
+filled first: of a page that is all zero only its number is sent. The stop is read off the nodes' traces, where its
+parts are, and off the client's history: the longest wait for an answer that touches the transfer.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from pathlib import Path
 from bench.deployment import fresh_lab, running_pair
 from bench.distribution import Distribution
 from bench.figure import Figure
+from bench.key_value_speed import await_server
 from harness.evidence.client import History, longest_wait_ms, read_history
 from harness.evidence.trace import Trace, read_trace
 from harness.evidence.transfer import PARTS, LiveTransfer, find_transfers
@@ -31,10 +32,10 @@ from harness.vm.pair import TRACE, Node, Pair
 # The promise is for a guest of this size that serves clients.
 GOAL_MS, GOAL_MIB = 50, 512
 MEMORY_MIB = (64, 256, 512)
-VALUE_BYTES = 1024
-# Of the live data that `kv` takes, which is an eighth of its memory: what a value takes in its log beside its bytes
-# comes on top, and so does what is not compacted yet.
-FILLED_SHARE = 0.5
+# `kv` takes live data for an eighth of its memory. What a value takes in its log beside its bytes comes on top, and so
+# does what is not compacted yet.
+FILLED_OF_KV = 1 / 16
+FILLED_OF_REDIS = 1 / 2
 # `kv` keeps its log on half of its disk, and reads that when it starts.
 DISK_PARTS = 4
 WRITERS = 50
@@ -66,51 +67,86 @@ class Sample:
     wait_before_ms: float | None
 
 
-def measure(*, repetitions: int, memory_mib: Sequence[int], progress: Callable[[str], None]) -> list[Figure]:
-    """Renew the protection of a VM that serves, ``repetitions`` times for each size and load."""
+@dataclass(frozen=True)
+class Subject:
+    """A guest that is carried.
+
+    Attributes:
+        workload: what it is.
+        memory_mib: its memory.
+        value_bytes: how long its values are.
+        filled: what part of its memory they take.
+    """
+
+    workload: Workload
+    memory_mib: int
+    value_bytes: int
+    filled: float
+
+    def __str__(self) -> str:
+        return f"{self.workload}, {self.memory_mib} MiB"
+
+    @property
+    def disk_mib(self) -> int:
+        """The part of the disk that `kv` uses."""
+        return self.memory_mib // DISK_PARTS
+
+    def guest(self) -> Guest:
+        """The same guest as in the scenarios, with this memory."""
+        usual = key_value(self.workload)
+        if self.workload is not Workload.KV:
+            return dataclasses.replace(usual, memory_mib=self.memory_mib)
+        arguments = [argument for argument in usual.arguments if not argument.startswith("--disk-mib=")]
+        return dataclasses.replace(
+            usual, memory_mib=self.memory_mib, arguments=(*arguments, f"--disk-mib={self.disk_mib}")
+        )
+
+    @property
+    def keys(self) -> int:
+        """How many of the values it holds."""
+        return round((self.memory_mib << 20) * self.filled / self.value_bytes)
+
+    def writers(self, *, requests: int, in_flight: int = 1) -> str:
+        """The command that writes so many values, each to some key."""
+        return (
+            f"redis-benchmark -h {topology.VM_ADDRESS} -p {KEY_VALUE_PORT} -t set -r {self.keys}"
+            f" -d {self.value_bytes} -c {WRITERS} -n {requests} -P {in_flight} --csv"
+        )
+
+
+def subjects(memory_mib: Sequence[int] | None) -> list[Subject]:
+    """Who is carried: `kv` of the sizes that are asked for, or of all, and then redis as well."""
+    of_kv = [Subject(Workload.KV, size, 1024, FILLED_OF_KV) for size in memory_mib or MEMORY_MIB]
+    return of_kv if memory_mib else [*of_kv, Subject(Workload.REDIS, GOAL_MIB, 4096, FILLED_OF_REDIS)]
+
+
+def measure(chosen: Sequence[Subject], *, repetitions: int, progress: Callable[[str], None]) -> list[Figure]:
+    """Renew the protection of a VM that serves, ``repetitions`` times for each guest and load."""
     figures = []
-    for size in memory_mib:
-        progress(f"transfer of {size} MiB: the guest's memory is filled")
-        with fresh_lab(disk_mib=size // DISK_PARTS) as lab, running_pair(lab, _guest(size)) as pair:
-            _fill(lab.client_host, size)
+    for subject in chosen:
+        progress(f"transfer of {subject}: the guest's memory is filled")
+        with fresh_lab(disk_mib=subject.disk_mib) as lab, running_pair(lab, subject.guest()) as pair:
+            await_server(lab.client_host, subject.workload)
+            _fill(lab.client_host, subject)
             for load in Load:
-                progress(f"transfer of {size} MiB, {load}: {repetitions} times")
-                figures.append(figure_of(size, load, _samples(lab, pair, size, load, repetitions)))
+                progress(f"transfer of {subject}, {load}: {repetitions} times")
+                figures.append(figure_of(subject, load, _samples(lab, pair, subject, load, repetitions)))
     return figures
 
 
-def _guest(memory_mib: int) -> Guest:
-    usual = key_value(Workload.KV)
-    arguments = [argument for argument in usual.arguments if not argument.startswith("--disk-mib=")]
-    return dataclasses.replace(
-        usual, memory_mib=memory_mib, arguments=(*arguments, f"--disk-mib={memory_mib // DISK_PARTS}")
-    )
-
-
-def _keys(memory_mib: int) -> int:
-    return round((memory_mib << 20) / 8 * FILLED_SHARE / VALUE_BYTES)
-
-
-def _writers(memory_mib: int, *, requests: int, in_flight: int = 1) -> str:
-    return (
-        f"redis-benchmark -h {topology.VM_ADDRESS} -p {KEY_VALUE_PORT} -t set -r {_keys(memory_mib)}"
-        f" -d {VALUE_BYTES} -c {WRITERS} -n {requests} -P {in_flight} --csv"
-    )
-
-
-def _fill(client: Host, memory_mib: int) -> None:
+def _fill(client: Host, subject: Subject) -> None:
     """Write twice as many values as there are keys: by then 86 % of them are there."""
     client.run(
-        _writers(memory_mib, requests=2 * _keys(memory_mib), in_flight=8),
+        subject.writers(requests=2 * subject.keys, in_flight=8),
         check=True,
         timeout_seconds=FILL_SECONDS_MAX,
     )
 
 
 @contextmanager
-def _writing(client: Host, memory_mib: int) -> Iterator[None]:
+def _writing(client: Host, subject: Subject) -> Iterator[None]:
     """As many writes as the guest answers, for the length of a `with` block."""
-    process = client.start(_writers(memory_mib, requests=1_000_000_000))
+    process = client.start(subject.writers(requests=1_000_000_000))
     try:
         yield
     finally:
@@ -118,9 +154,11 @@ def _writing(client: Host, memory_mib: int) -> Iterator[None]:
         process.wait(10)
 
 
-def _samples(lab: Lab, pair: Pair, memory_mib: int, load: Load, repetitions: int) -> list[Sample]:
+def _samples(lab: Lab, pair: Pair, subject: Subject, load: Load, repetitions: int) -> list[Sample]:
     owner, backup = pair.primary, pair.backup
-    client = None if load is Load.IDLE else Client(lab, ClientKind.KEY_VALUE, seed=memory_mib)
+    client = None
+    if load is not Load.IDLE:
+        client = Client(lab, ClientKind.KEY_VALUE, seed=subject.memory_mib, workload=subject.workload)
     if client is not None:
         client.start()
     from_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -130,7 +168,7 @@ def _samples(lab: Lab, pair: Pair, memory_mib: int, load: Load, repetitions: int
         pair.wait_until_alone(owner)
         pair.start_again(backup)
         pair.wait_until_spare(backup)
-        with _writing(lab.client_host, memory_mib) if load is Load.FULL else nullcontext():
+        with _writing(lab.client_host, subject) if load is Load.FULL else nullcontext():
             if client is not None:
                 client.load_for(SECONDS_OF_LOAD_BEFORE)
             before = _sent_bytes(owner.host)
@@ -194,11 +232,11 @@ def _sent_bytes(host: Host) -> int:
     return int(host.run(f"cat {path}", check=True).stdout)
 
 
-def figure_of(memory_mib: int, load: Load, samples: Sequence[Sample]) -> Figure:
-    """What the samples of one size and one load say: the stop, and a row of what it is made of."""
+def figure_of(subject: Subject, load: Load, samples: Sequence[Sample]) -> Figure:
+    """What the samples of one guest and one load say: the stop, and a row of what it is made of."""
     transfers = [sample.transfer for sample in samples]
     stop = Distribution.of(one.stop_ms for one in transfers)
-    is_promised = memory_mib == GOAL_MIB and load is not Load.IDLE
+    is_promised = subject.memory_mib == GOAL_MIB and load is not Load.IDLE
     parts = {name: [one.parts_ms()[name] for one in transfers] for name in PARTS}
     measured: Mapping[str, list[float]] = {
         "stop_ms": list(stop.samples),
@@ -212,17 +250,17 @@ def figure_of(memory_mib: int, load: Load, samples: Sequence[Sample]) -> Figure:
         **{f"{name}_ms": values for name, values in parts.items()},
     }
     return Figure(
-        title=f"kv, {memory_mib} MiB, {load}: stop for a new backup",
+        title=f"{subject}, {load}: stop for a new backup",
         protected=stop.summary(unit="ms"),
         result=f"{stop.median:.0f} ms, max {stop.largest:.0f}",
         goal=f"median under {GOAL_MS} ms" if is_promised else "",
         reached=stop.median < GOAL_MS if is_promised else None,
         samples=dict(measured),
-        details=_details(memory_mib, load, measured),
+        details=_details(subject, load, measured),
     )
 
 
-def _details(memory_mib: int, load: Load, measured: Mapping[str, list[float]]) -> dict[str, str]:
+def _details(subject: Subject, load: Load, measured: Mapping[str, list[float]]) -> dict[str, str]:
     """A row of the second table: medians, with the largest in brackets.
 
     `pages/s`: how fast the guest wrote to pages during the first round; `MiB`: what was sent; `wait`: the clients'
@@ -237,7 +275,7 @@ def _details(memory_mib: int, load: Load, measured: Mapping[str, list[float]]) -
         return f"{distribution.median:.0f} ({distribution.largest:.0f})"
 
     return {
-        "memory": f"{memory_mib} MiB",
+        "guest": str(subject),
         "load": str(load),
         "pages/s": told("pages_per_second").split(" ")[0],
         "MiB": told("sent_mib"),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -47,9 +48,10 @@ def print_details(figures: Sequence[Figure], console: Console) -> None:
     rows = [figure.details for figure in figures if figure.details]
     if not rows:
         return
-    table = Table(title=DETAILS, title_justify="left")
+    # Without lines between its many columns it fits beside the other one.
+    table = Table(title=DETAILS, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in rows[0]:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*row.values())
     console.print(table)

@@ -275,7 +275,7 @@ def _details(subject: Subject, load: Load, measured: Mapping[str, list[float]]) 
         return f"{distribution.median:.0f} ({distribution.largest:.0f})"
 
     return {
-        "guest": str(subject),
+        "guest, MiB": f"{subject.workload} {subject.memory_mib}",
         "load": str(load),
         "pages/s": told("pages_per_second").split(" ")[0],
         "MiB": told("sent_mib"),

@@ -85,7 +85,7 @@ lint: setup  ## Formatting, lints and types, without changing anything
 bench: setup  ## Measure the figures of SPECIFICATION.md and print them as one table
 	@$(VENV_PYTHON) -m bench $(ARGS)
 
-demo: setup  ## Watch a failover: both nodes and a client, live, while the primary is killed
+demo: setup  ## Watch a VM survive two hosts, live: it is taken over, and gets a backup again, after each loss
 	@$(VENV_PYTHON) -m bench.demo $(ARGS)
 
 lab-setup:  ## As `setup`, and Vagrant, libvirt and QEMU for the Vagrant lab

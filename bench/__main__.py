@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import compute_speed, failover_time, key_value_speed
-from bench.figure import Figure, print_table
+from bench import compute_speed, failover_time, key_value_speed, renewed_protection, transfer_stop
+from bench.figure import Figure, print_details, print_table
 from harness.evidence.allure_report import EvidenceInsufficientError, PromiseBrokenError
 from harness.lab.interface import LabError
 from harness.promise import Workload
@@ -21,7 +21,7 @@ from harness.vm.client import ClientError
 from harness.vm.pair import PairError
 
 RESULTS = Path(__file__).resolve().parents[1] / "reports" / "bench"
-MEASUREMENTS = ("compute", "kv", "redis", "failover")
+MEASUREMENTS = ("compute", "kv", "redis", "failover", "transfer", "renewal")
 FAILURES = (LabError, PairError, ClientError, PromiseBrokenError, EvidenceInsufficientError, OSError, ValueError)
 
 
@@ -33,6 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=10_000, help="of work that compute does")
     parser.add_argument("--requests", type=int, default=20_000, help="of each redis-benchmark")
     parser.add_argument("--kills", type=int, default=20, help="of primaries")
+    parser.add_argument("--transfers", type=int, default=5, help="to a new backup, for each memory size and load")
+    parser.add_argument("--losses", type=int, default=5, help="of primaries whose VM managers protect again")
+    sizes = ", ".join(map(str, transfer_stop.MEMORY_MIB))
+    parser.add_argument(
+        "--memory",
+        type=int,
+        action="append",
+        help=f"MiB of a kv that is carried (default: {sizes}, and a redis-server of {transfer_stop.GOAL_MIB})",
+    )
     options = parser.parse_args(arguments)
     chosen = options.only or MEASUREMENTS
     console = Console(width=None if sys.stdout.isatty() else 150)
@@ -51,11 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def measure_failover() -> list[Figure]:
         return failover_time.measure(kills=options.kills, progress=progress)
 
+    def measure_transfer() -> list[Figure]:
+        subjects = transfer_stop.subjects(options.memory)
+        return transfer_stop.measure(subjects, repetitions=options.transfers, progress=progress)
+
+    def measure_renewal() -> list[Figure]:
+        return renewed_protection.measure(losses=options.losses, progress=progress)
+
     measurements: dict[str, Callable[[], list[Figure]]] = {
         "compute": measure_compute,
         "kv": lambda: measure_server(Workload.KV),
         "redis": lambda: measure_server(Workload.REDIS),
         "failover": measure_failover,
+        "transfer": measure_transfer,
+        "renewal": measure_renewal,
     }
     figures: list[Figure] = []
     failures: list[str] = []
@@ -67,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except FAILURES as error:
             failures.append(f"{name} could not be measured: {error}")
     print_table(figures, console)
+    print_details(figures, console)
     for failure in failures:
         console.print(f"[red]{failure}[/]", highlight=False)
     console.print(f"Samples: {_keep(figures)}", highlight=False)

@@ -13,9 +13,9 @@ STOP_SECONDS_MAX = 10
 
 
 @contextlib.contextmanager
-def fresh_lab() -> Iterator[Lab]:
-    """A lab that nothing has happened in yet."""
-    lab = NetnsLab()
+def fresh_lab(*, disk_mib: int = topology.DISK_MIB) -> Iterator[Lab]:
+    """A lab that nothing has happened in yet, whose VM has a disk of this size at least."""
+    lab = NetnsLab(disk_mib=max(disk_mib, topology.DISK_MIB))
     lab.start()
     try:
         yield lab

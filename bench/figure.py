@@ -3,13 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+
+TITLE = "ftvmm: what fault tolerance costs, how long a failover takes, and a new backup"
+DETAILS = "Live transfers to a new backup: medians, in brackets the largest; times in ms"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """What was measured. Texts carry their units; ``samples`` holds the numbers behind them, by name."""
+    """What was measured. Texts carry their units; ``samples`` holds the numbers behind them, by name.
+
+    ``details`` is its row in a table of its own, by column: what a figure is made of, where that is much.
+    """
 
     title: str
     result: str
@@ -18,11 +25,12 @@ class Figure:
     goal: str = ""
     reached: bool | None = None
     samples: dict[str, list[float]] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
 
 
 def print_table(figures: Sequence[Figure], console: Console) -> None:
     """Print all figures as one table."""
-    table = Table(title="ftvmm: what fault tolerance costs, and how long a failover takes", title_justify="left")
+    table = Table(title=TITLE, title_justify="left")
     table.add_column("figure")
     table.add_column("without FT", justify="right")
     table.add_column("with FT", justify="right")
@@ -32,4 +40,18 @@ def print_table(figures: Sequence[Figure], console: Console) -> None:
     for figure in figures:
         mark = {None: "", True: "[green]reached[/]", False: "[red]missed[/]"}[figure.reached]
         table.add_row(figure.title, figure.without, figure.protected, figure.result, figure.goal, mark)
+    console.print(table)
+
+
+def print_details(figures: Sequence[Figure], console: Console) -> None:
+    """Print what is to be told of some figures beside the figures themselves; nothing where there is nothing."""
+    rows = [figure.details for figure in figures if figure.details]
+    if not rows:
+        return
+    # Without lines between its many columns it fits beside the other one.
+    table = Table(title=DETAILS, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in rows[0]:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row.values())
     console.print(table)

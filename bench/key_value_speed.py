@@ -56,7 +56,8 @@ def measure(workload: Workload, *, repetitions: int, requests: int, progress: Ca
     return [*figures, *(_latency(workload, operation, without, protected) for operation in reversed(OPERATIONS))]
 
 
-def _run(client: Host, workload: Workload, requests: int) -> Run:
+def await_server(client: Host, workload: Workload) -> None:
+    """Wait until the server answers, and tell it what it is told before it is measured."""
     command_line = f"redis-cli -e -h {topology.VM_ADDRESS} -p {KEY_VALUE_PORT}"
     ready = f"until timeout 1 {command_line} ping 2>&1 | grep -q PONG; do sleep 0.1; done"
     client.run(
@@ -64,6 +65,10 @@ def _run(client: Host, workload: Workload, requests: int) -> Run:
     )
     if (setting := SETTINGS.get(workload)) is not None:
         client.run(f"{command_line} {setting}", check=True)
+
+
+def _run(client: Host, workload: Workload, requests: int) -> Run:
+    await_server(client, workload)
     many = _benchmark(client, clients=CLIENTS, requests=requests)
     return Run(many, _benchmark(client, clients=1, requests=max(200, requests // 20)))
 

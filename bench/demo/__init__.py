@@ -1,1 +1,1 @@
-"""A failover to watch: both nodes and a client, live, while the primary's host loses its power."""
+"""A VM to watch, live: two hosts lose their power one after the other, and it has a backup again each time."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 TEMPLATES = {
+    "node-started": "starts",
     "suspect": "suspects its peer: {reason}",
     "closed-log": "closes the log at position {position}: nothing more is accepted",
     "drained": "has replayed the log to its end, position {position}",
@@ -14,6 +15,12 @@ TEMPLATES = {
     "divergence": "halts itself, because its replay diverged: {reason}",
     "halted": "halts itself: {reason}",
     "stopped": "has stopped with exit status {exit_status}",
+}
+TRANSFER = {
+    "begun": "copies the VM's memory to a spare while the VM runs",
+    "stopping": "stops the VM for the rest",
+    "resumed": "lets the VM go on",
+    "given-up": "gives the copy up: {reason}",
 }
 ARBITER = {
     "won": "wins generation {wanted}",
@@ -29,6 +36,8 @@ def sentence(event: dict[str, Any]) -> str | None:
         return f"{event['from']} becomes {event['to']}{reason}"
     if event["event"] == "arbiter":
         template = ARBITER.get(str(event["outcome"])) if event["operation"] == "ask" else None
+    elif event["event"] == "transfer":
+        template = TRANSFER.get(event["state"])
     else:
         template = TEMPLATES.get(event["event"])
     return None if template is None else template.format_map(event)

@@ -5,7 +5,7 @@ import shlex
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,11 @@ from harness.vm.client import Client
 NODE_PERIOD_SECONDS = 0.4
 CLIENT_PERIOD_SECONDS = 0.1
 ANSWER_SECONDS_MAX = 2.0
-SAMPLES_KEPT = 60
+SAMPLES_KEPT = 96
 
 TOLD_EVENTS = (
     *("role", "suspect", "closed-log", "drained", "arbiter", "attached", "announced", "live", "first-output"),
-    *("paused", "divergence", "halted", "stopped"),
+    *("node-started", "transfer", "paused", "divergence", "halted", "stopped"),
 )
 
 _ASK_NODE = f"""
@@ -59,17 +59,32 @@ class ClientView:
 
 
 @dataclass(frozen=True)
+class Deed:
+    """What the demonstration itself did to a host, at this time (CLOCK_BOOTTIME)."""
+
+    at_ns: int
+    what: str
+    is_fault: bool = True
+
+
+@dataclass(frozen=True)
 class Scene:
     """All that is seen: what the picture is drawn from."""
 
     nodes: dict[str, NodeView]
     client: ClientView = field(default_factory=ClientView)
+    deeds: list[Deed] = field(default_factory=list)
+
+    @property
+    def fault_ns(self) -> int | None:
+        """When the newest fault was injected; None before the first."""
+        return max((deed.at_ns for deed in self.deeds if deed.is_fault), default=None)
 
 
 class Observation:
     """Runs the threads between ``start`` and ``stop``. Its scene may be read at any time."""
 
-    def __init__(self, hosts: list[Host], client: Client) -> None:
+    def __init__(self, hosts: Sequence[Host], client: Client) -> None:
         self.scene = Scene({host.name: NodeView(host.name) for host in hosts})
         self._ended = threading.Event()
         sources: list[Callable[[], None]] = [lambda: self._watch_client(client)]

@@ -16,7 +16,10 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a client is. Times are CLOCK_BOOTTIME of the client host."""
+    """How far a client is. Times are CLOCK_BOOTTIME of the client host.
+
+    `latency_ms` is the median of its newest answers' latencies, of those that are told.
+    """
 
     now_ns: int
     phase: str
@@ -25,6 +28,7 @@ class Progress:
     open_connections: int
     lost_connections: int
     last_return_ns: int
+    latency_ms: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ import bisect
 import selectors
 import signal
 import socket
+import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +36,8 @@ SECOND_NS = 1_000_000_000
 # As many visitors fit into their patience; the server has room for them beside the long-lived connections.
 _VISITORS_MAX = 32
 _VISITOR_OPERATIONS = 2
+# As many are answered in a tenth of a second.
+_NEWEST_ANSWERS = 32
 
 
 class KeyValueClient:
@@ -60,6 +64,7 @@ class KeyValueClient:
         self._lost = 0
         self._answered_calls_ns: list[int] = []
         self._last_return_ns = 0
+        self._latencies_ns: deque[int] = deque(maxlen=_NEWEST_ANSWERS)
         self._phase = "load"
         self._stop_signalled = False
         self._control = (
@@ -300,6 +305,7 @@ class KeyValueClient:
             reply, error = None, str(reply)
         if return_ns is not None:
             self._last_return_ns = return_ns
+            self._latencies_ns.append(return_ns - pending.call_ns)
             bisect.insort(self._answered_calls_ns, pending.call_ns)
         self._history.write(
             {
@@ -327,6 +333,7 @@ class KeyValueClient:
             open_connections=len(self._connections),
             lost_connections=self._lost,
             last_return_ns=self._last_return_ns,
+            latency_ms=statistics.median(self._latencies_ns) / 1e6 if self._latencies_ns else 0.0,
         )
 
 

@@ -213,6 +213,12 @@ def operation_waits(history: History) -> list[Wait]:
     ]
 
 
+def longest_wait_ms(history: History, from_ns: int, to_ns: int) -> float:
+    """Of the waits for an answer that touch the time between the two: the longest; 0 where nobody waited."""
+    touching = (one for one in operation_waits(history) if one.end_ns >= from_ns and one.start_ns <= to_ns)
+    return round(max((one.milliseconds for one in touching), default=0.0), 3)
+
+
 def handshake_waits(events: Iterable[ConnectionEvent]) -> list[Wait]:
     """One for each connection that opened after the first."""
     return [

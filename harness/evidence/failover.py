@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
-from harness.evidence.client import operation_waits
+from harness.evidence.client import longest_wait_ms
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.trace import Announced, Arbiter, Attached, ClosedLog, Drained, Event, Live, Suspect, Trace
 
@@ -169,8 +169,7 @@ def _longest_wait(evidence: EvidenceDirectory, from_ns: int, to_ns: int) -> floa
     """Of the waits for an answer that touch the time between the two."""
     if evidence.scenario.client != "key-value":
         return None
-    waits = [one for one in operation_waits(evidence.history) if one.end_ns >= from_ns and one.start_ns <= to_ns]
-    return round(max((one.milliseconds for one in waits), default=0.0), 3)
+    return longest_wait_ms(evidence.history, from_ns, to_ns)
 
 
 def _milliseconds(start_ns: int | None, end_ns: int | None) -> float | None:

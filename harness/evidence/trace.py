@@ -80,6 +80,16 @@ class Committed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Transfer(Event):
+    # The state of a guest that runs goes to a joiner; `round` and `pages` in the state `round` alone.
+    state: str
+    position: int | None = None
+    reason: str | None = None
+    round: int | None = None
+    pages: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Acknowledged(Event):
     position: int
     by: str
@@ -243,6 +253,7 @@ KINDS: dict[str, type[Event]] = {
     "session": Session,
     "arbiter": Arbiter,
     "committed": Committed,
+    "transfer": Transfer,
     "acknowledged": Acknowledged,
     "output": Output,
     "output-withheld": OutputWithheld,

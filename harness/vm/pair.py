@@ -244,8 +244,12 @@ class Pair:
     def start_managers(self) -> None:
         """Starts a manager beside each node: it gives a VM that runs alone a backup, and starts a dead node anew."""
         for node in self.nodes.values():
-            command = f"{self.build}{node.host.python} -m ftvmm manager --config {CONFIG_PATH} --run-node"
-            self._managers.append(node.host.start(command, log=MANAGER_LOG))
+            self.start_manager(node)
+
+    def start_manager(self, node: Node) -> None:
+        """Starts the manager of one node, as its host does when it comes up."""
+        command = f"{self.build}{node.host.python} -m ftvmm manager --config {CONFIG_PATH} --run-node"
+        self._managers.append(node.host.start(command, log=MANAGER_LOG))
 
     def wait_until_spare(self, node: Node) -> None:
         """Waits until a node that was started again is a spare."""

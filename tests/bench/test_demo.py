@@ -3,10 +3,11 @@
 import io
 import time
 
+import pytest
 from rich.console import Console
 
 from bench.demo.narration import sentence
-from bench.demo.observation import ClientView, NodeView, Scene
+from bench.demo.observation import ClientView, Deed, NodeView, Scene
 from bench.demo.view import picture
 from harness.clients.control import Progress
 
@@ -49,15 +50,18 @@ def _scene() -> Scene:
         open_connections=8,
         lost_connections=0,
         last_return_ns=1_990_000_000,
+        latency_ms=0.7,
     )
     client.answers.extend([30, 31, 0, 0, 60])
     client.silence_ms_max = 231.0
     return Scene(nodes, client)
 
 
-def _drawn(fault_ns: int | None) -> str:
+def _drawn(fault_ns: int, *, columns: int = 100, rows: int | None = None) -> str:
+    scene = _scene()
+    scene.deeds.append(Deed(fault_ns, "take host-a's power away"))
     output = io.StringIO()
-    Console(file=output, width=160).print(picture(_scene(), headline="Headline", fault_ns=fault_ns, columns=100))
+    Console(file=output, width=columns).print(picture(scene, headline="Headline", columns=columns, rows=rows))
     return output.getvalue()
 
 
@@ -68,6 +72,7 @@ def test_the_picture_tells_who_runs_who_is_off_and_what_the_client_sees() -> Non
     assert "log 1 ms, logging 12 ms" in drawn
     assert "1234 answers, 8 connections, 0 lost" in drawn
     assert "at most 231 ms" in drawn
+    assert "in 0.7 ms" in drawn
     assert "▄▅  █" in drawn
 
 
@@ -76,6 +81,32 @@ def test_events_are_told_relative_to_the_fault_in_the_order_of_time() -> None:
     fault, suspicion, victory = (drawn.index(text) for text in ("+0 ms", "+160 ms", "+240 ms"))
     assert fault < suspicion < victory
     assert "wins generation 2" in drawn
+    assert "you    take host-a's power away" in drawn
+
+
+def test_three_hosts_stand_side_by_side_where_there_is_room() -> None:
+    titles = [line for line in _drawn(fault_ns=1_000_000_000, columns=130).splitlines() if "host-a ─" in line]
+    assert any(all(name in line for name in ("host-a", "host-b", "host-c")) for line in titles)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 30), (100, 30), (130, 24)])
+def test_the_picture_fits_into_its_terminal(columns: int, rows: int) -> None:
+    lines = _drawn(fault_ns=1_000_000_000, columns=columns, rows=rows).splitlines()
+    assert len(lines) < rows
+    assert max(len(line.rstrip()) for line in lines) <= columns
+
+
+def test_a_spare_and_a_copy_are_told() -> None:
+    scene = _scene()
+    alone = {**STATUS, "role": "ALONE", "joining": {"stage": "copying", "round": 2, "copied_bytes": 12 << 20}}
+    scene.nodes["host-b"].status = alone
+    scene.nodes["host-c"].status, scene.nodes["host-c"].heard_at = {**STATUS, "role": "SPARE"}, time.monotonic()
+    output = io.StringIO()
+    Console(file=output, width=160).print(picture(scene, headline="", columns=130))
+    assert "12 MiB are copied to a spare" in output.getvalue()
+    assert "waits to become the backup" in output.getvalue()
+    assert sentence({"event": "transfer", "state": "resumed", "position": 7}) == "lets the VM go on"
+    assert sentence({"event": "transfer", "state": "round", "round": 2, "pages": 9}) is None
 
 
 def test_what_people_need_not_hear_of_is_not_told() -> None:

@@ -1,4 +1,5 @@
-"""What the documents point to is there: every test that SPECIFICATION.md names, every file that a page links to."""
+"""What the documents point to is there: every test that SPECIFICATION.md names, every file that a page links to, and
+every place and test of README.md's table of mechanisms."""
 
 import re
 from pathlib import Path
@@ -24,6 +25,12 @@ KEPT = re.compile(r"^\| ([TOS]\d+) \| .* \| (.*) \| (.*) \| (.*) \| (.*) \|$", r
 TESTED = re.compile(r"^\| ([VEU]\d+) \| .* \| (.*) \|$", re.MULTILINE)
 ROWS = re.findall(r"^\| ([A-Z]\d+) \|", SPECIFICATION, re.MULTILINE)
 MEASURED = "measured by `make bench`"
+SCENARIO = re.compile(r"`(test_\w+)::(test_\w+)`")
+README = (ROOT / "README.md").read_text()
+MECHANISMS_TITLE = "## VMware FT's mechanisms, and where they are\n"
+MECHANISMS = re.findall(
+    r"^\| (.+) \| (`.+) \| (`.+) \|$", README.split(MECHANISMS_TITLE)[1].split("\n## ")[0], re.MULTILINE
+)
 
 
 def assert_exist(tests: str) -> None:
@@ -62,6 +69,27 @@ def test_every_line_of_the_specification_is_looked_at() -> None:
     looked_at = [row[0] for row in KEPT.findall(SPECIFICATION) + TESTED.findall(SPECIFICATION)]
     assert sorted(looked_at) == sorted(ROWS)
     assert len(ROWS) == len(set(ROWS)) > 40
+
+
+@pytest.mark.parametrize("row", MECHANISMS, ids=lambda row: row[0])
+def test_a_mechanism_lives_where_the_table_says_and_something_shows_it(row: tuple[str, str, str]) -> None:
+    _, places, shown_by = row
+    for place in re.split(r", ", places):
+        assert (ROOT / place.strip("`")).exists(), f"there is no {place}"
+        assert place.startswith("`ftvmm/")
+    named = shown_by.split(", ")
+    for one in named:
+        assert SCENARIO.fullmatch(one) or ENFORCER.fullmatch(one), f"{one} names no test"
+    assert_exist(shown_by)
+    scenarios = SCENARIO.findall(shown_by)
+    assert scenarios, "no scenario shows it"
+    assert_exist("".join(f"`scenarios/{file}.py::{test}`" for file, test in scenarios))
+
+
+def test_every_row_of_the_table_is_looked_at() -> None:
+    rows = README.split(MECHANISMS_TITLE)[1].split("\n## ")[0].count("\n| ")
+    # Its heading is no mechanism.
+    assert len(MECHANISMS) == rows - 1 > 15
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -7,6 +7,7 @@ only add to it. Announcements are speech: they move the VM's address to another 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -231,12 +232,25 @@ def _judge_first_words(evidence: EvidenceDirectory) -> Iterator[Finding]:
 
 
 def _was_handed_over(evidence: EvidenceDirectory, owner: Claim, host: str, by_ns: int) -> bool:
-    """Whether a host had heard from the VM's owner that nothing more leaves it."""
+    """Whether a host had heard from the VM's owner that nothing more leaves it, and had not gone back to it since."""
     return any(
-        said.receiver == host and said.arrived_ns is not None and said.arrived_ns <= by_ns
+        said.receiver == host
+        and said.arrived_ns is not None
+        and said.arrived_ns <= by_ns < _taken_back_ns(evidence, said)
         for said, _ in evidence.wire.of(HandOver)
         if (said.generation, said.incarnation) == (owner.generation, owner.incarnation)
     )
+
+
+def _taken_back_ns(evidence: EvidenceDirectory, hand_over: Said) -> float:
+    """When the one who was handed the VM answered its primary on a later session (R12): it is the backup again."""
+    later_ns = (
+        one.seen_ns
+        for one in evidence.wire.messages
+        if (one.sender, one.generation) == (hand_over.receiver, hand_over.generation)
+        and one.session > hand_over.session
+    )
+    return min(later_ns, default=math.inf)
 
 
 def _judge_hand_overs(evidence: EvidenceDirectory) -> Iterator[Finding]:
@@ -247,7 +261,7 @@ def _judge_hand_overs(evidence: EvidenceDirectory) -> Iterator[Finding]:
         handed_ns = message.left_ns if message.left_ns is not None else message.arrived_ns
         if handed_ns is None or message.sender not in said:
             continue
-        each = said[message.sender]
+        each, taken_back_ns = said[message.sender], _taken_back_ns(evidence, message)
         ends_ns = [
             (one.what, max(one.left_ns, one.done_ns or 0), one.output.kind == "block")
             for one in each.emissions
@@ -257,6 +271,8 @@ def _judge_hand_overs(evidence: EvidenceDirectory) -> Iterator[Finding]:
         for what, end_ns, is_write in ends_ns:
             owned = evidence.ownership.owned(message.sender, end_ns)
             if end_ns <= handed_ns + (0 if is_write else slack_ns) or owned is None:
+                continue
+            if end_ns >= taken_back_ns:
                 continue
             if owned.generation == message.generation:
                 late_ms = (end_ns - handed_ns) / 1e6

@@ -18,7 +18,7 @@ from harness.evidence.looks import EXCUSED_MS_MAX
 from harness.evidence.replay import ReplayedOutput
 from harness.evidence.trace import NodeStarted, read_trace
 from harness.evidence.verdicts import Verdict
-from harness.evidence.wire.messages import Entries, HandOver, Heartbeat
+from harness.evidence.wire.messages import Answer, Entries, HandOver, Heartbeat
 from harness.evidence.wire.storage import StorageWrite
 from harness.oracles.emissions import find_emissions
 from harness.oracles.registry import judge
@@ -27,6 +27,7 @@ from tests.oracles.outside_mutations import (
     a_frame_is_left_out,
     a_frozen_primary_says_what_it_was_about_to_say,
     a_mark_covers_outputs_that_nobody_emitted,
+    a_primary_speaks_five_milliseconds_after_it_has_handed_the_vm_over,
     a_superseded_primary_writes_to_the_disk,
     an_uncertain_frame_is_not_reissued,
     one_frame_leaves_before_its_acknowledgement,
@@ -131,6 +132,19 @@ def test_a_survivor_that_was_handed_the_vm_waits_for_no_lease(
         run.messages[-1] = replace(handed, arrived_ns=None)
     found = {one.code for one in judge_run(run)["single-speaker"].findings}
     assert sorted(found & {"asked-within-lease", "spoke-within-write-bound"}) == codes
+
+
+def test_a_hand_over_that_was_taken_back_binds_nobody(run: Run, judge_run: JudgeRun) -> None:
+    """The two found each other again on another session: the primary speaks, and the backup waits for its lease."""
+    a_primary_speaks_five_milliseconds_after_it_has_handed_the_vm_over(run)
+    handed = run.messages[-1]
+    assert handed.arrived_ns is not None
+    answer = run.say(BACKUP, KILL_MS - 300, Answer(3, 3))
+    again_ns = handed.arrived_ns + 1_000_000
+    run.messages[-1] = replace(answer, session=handed.session + 1, left_ns=again_ns, arrived_ns=again_ns + 1)
+    assert "spoke-after-hand-over" not in {one.code for one in judge_run(run)["single-speaker"].findings}
+    the_survivor_asks_five_milliseconds_too_early(run)
+    assert "asked-within-lease" in {one.code for one in judge_run(run)["single-speaker"].findings}
 
 
 def test_entries_that_come_at_the_same_time_came_in_their_order(run: Run, judge_run: JudgeRun) -> None:

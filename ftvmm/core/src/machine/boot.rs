@@ -75,10 +75,10 @@ pub(super) fn build_memory(
     memory.allow(IMAGE_ADDRESS_MIN, bytes, Access::READ_WRITE);
     allow_segments(&mut memory, image)?;
     for segment in &image.segments {
-        memory.all_mut()[segment.address as usize..][..segment.data.len()].copy_from_slice(&segment.data);
+        memory.place(segment.address, &segment.data);
     }
     for patch in &rewritten.patches {
-        memory.all_mut()[patch.address as usize..][..patch.bytes.len()].copy_from_slice(&patch.bytes);
+        memory.place(patch.address, &patch.bytes);
     }
     write_boot_info(&mut memory, image, config, devices, heap)?;
     Ok(memory)
@@ -140,12 +140,9 @@ fn write_boot_info(
         0,
         0,
     ];
-    let all = memory.all_mut();
-    for (index, word) in words.iter().enumerate() {
-        all[BOOT_INFO_ADDRESS as usize + index * 8..][..8].copy_from_slice(&word.to_le_bytes());
-    }
-    all[command_line_address as usize..][..command_line.len()].copy_from_slice(command_line);
-    all[manifest_address as usize..][..manifest.len()].copy_from_slice(&manifest);
+    memory.place(BOOT_INFO_ADDRESS, &words.map(u64::to_le_bytes).concat());
+    memory.place(command_line_address, command_line);
+    memory.place(manifest_address, &manifest);
     memory.allow(BOOT_INFO_ADDRESS, manifest_address + manifest.len() as u64, Access::READ);
     Ok(())
 }

@@ -30,7 +30,7 @@ impl Access {
 pub(super) struct GuestMemory {
     region: MmapRegion,
     pages: Vec<Access>,
-    /// The pages written on the guest's behalf, as long as that is tracked.
+    /// The pages placed, or written on the guest's behalf, since there is this memory or tracking began; `None`: nobody wants to know.
     written: Option<PageSet>,
 }
 
@@ -39,7 +39,11 @@ impl GuestMemory {
     pub fn new(bytes: u64) -> Result<GuestMemory, MachineError> {
         let region = MmapRegion::new(bytes as usize)
             .map_err(|error| MachineError::Memory { bytes, reason: error.to_string() })?;
-        Ok(GuestMemory { region, pages: vec![Access::default(); (bytes / PAGE_BYTES) as usize], written: None })
+        Ok(GuestMemory {
+            region,
+            pages: vec![Access::default(); (bytes / PAGE_BYTES) as usize],
+            written: Some(PageSet::default()),
+        })
     }
 
     pub fn bytes(&self) -> u64 {
@@ -79,6 +83,24 @@ impl GuestMemory {
         unsafe { std::slice::from_raw_parts_mut(self.region.as_ptr(), self.region.size()) }
     }
 
+    /// Puts what the guest finds there when it begins, whatever it may do with it.
+    pub fn place(&mut self, address: u64, content: &[u8]) {
+        self.note(address, content.len() as u64);
+        self.all_mut()[address as usize..][..content.len()].copy_from_slice(content);
+    }
+
+    /// Whether nothing was put into this page since there is this memory, of which no guest has written anything: it is all zero.
+    pub fn is_untouched(&self, page: usize) -> bool {
+        page < self.pages.len() && self.written.as_ref().is_some_and(|written| !written.contains(page))
+    }
+
+    fn note(&mut self, address: u64, length: u64) {
+        if let Some(written) = &mut self.written {
+            (address / PAGE_BYTES..(address + length).div_ceil(PAGE_BYTES))
+                .for_each(|page| written.insert(page as usize));
+        }
+    }
+
     /// What the guest sees at `address`, or `None` where it may not read all of it.
     pub fn read(&self, address: u64, length: u64) -> Option<&[u8]> {
         self.allowed(address, length, |access| access.mapped)?;
@@ -88,10 +110,7 @@ impl GuestMemory {
     /// The same to be written, or `None` where the guest may not write all of it.
     pub fn write(&mut self, address: u64, length: u64) -> Option<&mut [u8]> {
         self.allowed(address, length, |access| access.writable)?;
-        if let Some(written) = &mut self.written {
-            (address / PAGE_BYTES..(address + length).div_ceil(PAGE_BYTES))
-                .for_each(|page| written.insert(page as usize));
-        }
+        self.note(address, length);
         self.all_mut().get_mut(address as usize..(address + length) as usize)
     }
 
@@ -150,6 +169,17 @@ mod tests {
         assert!(memory.write(2 * PAGE_BYTES - 1, 2).is_none());
         assert!(memory.write(4 * PAGE_BYTES - 1, 2).is_none());
         assert!(memory.write(2 * PAGE_BYTES, 2 * PAGE_BYTES).is_some());
+    }
+
+    #[test]
+    fn what_was_put_into_a_page_is_known_from_the_beginning() {
+        let mut memory = memory();
+        memory.place(PAGE_BYTES - 1, &[1, 2]);
+        assert!(memory.write(3 * PAGE_BYTES, 1).is_some());
+        let untouched: Vec<usize> = (0..9).filter(|page| memory.is_untouched(*page)).collect();
+        assert_eq!(untouched, [2, 4, 5, 6, 7]);
+        memory.track_writes(false);
+        assert!((0..9).all(|page| !memory.is_untouched(page)), "nobody knows any more");
     }
 
     #[test]

@@ -40,6 +40,11 @@ impl PageSet {
         self.words[word] |= 1 << (page % WORD_BITS);
     }
 
+    /// Whether a page is in it.
+    pub fn contains(&self, page: usize) -> bool {
+        self.words.get(page / WORD_BITS).is_some_and(|word| word & 1 << (page % WORD_BITS) != 0)
+    }
+
     /// Adds the pages of another set.
     pub fn extend(&mut self, other: &PageSet) {
         self.words.resize(self.words.len().max(other.words.len()), 0);
@@ -194,6 +199,11 @@ impl Machine {
     /// A page of the guest's memory; `None`: behind its end.
     pub fn page(&self, page: usize) -> Option<&Page> {
         self.memory.all().as_chunks().0.get(page)
+    }
+
+    /// Whether a page of a machine that has not run is all zero, without a look at it, which would have the host provide it.
+    pub fn is_untouched(&self, page: usize) -> bool {
+        matches!(self.state, State::Ready) && self.memory.is_untouched(page)
     }
 
     /// The input that the guest waits for.

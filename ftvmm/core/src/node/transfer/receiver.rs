@@ -163,7 +163,9 @@ impl Receiving {
                 Some((&PAGES, pages)) => take_pages(pages, &mut machine, &mut digest)?,
                 Some((&ZERO_PAGES, numbers)) => {
                     for number in numbers_of(numbers)? {
-                        put(&mut machine, number, &ZERO_PAGE)?;
+                        if !machine.is_untouched(number) {
+                            put(&mut machine, number, &ZERO_PAGE)?;
+                        }
                         digest.set_zero(number);
                     }
                 }

@@ -186,6 +186,20 @@ fn a_state_that_comes_when_another_is_waited_for_is_not_taken() {
     assert_eq!(slot.take().ok().unwrap().carried, None);
 }
 
+/// A joiner takes nobody's word for a page that it need not look at.
+#[test]
+fn a_page_that_a_new_machine_has_not_looked_at_is_zero() {
+    let mut machine = machine();
+    let untouched: Vec<usize> = (0..machine.page_count()).filter(|page| machine.is_untouched(*page)).collect();
+    assert!(untouched.len() > machine.page_count() / 2, "of {} only {}", machine.page_count(), untouched.len());
+    assert!(untouched.iter().all(|page| machine.page(*page) == Some(&ZERO_PAGE)));
+    machine.restore_page(untouched[untouched.len() - 1], &[1; size_of::<Page>()]).unwrap();
+    assert!(!machine.is_untouched(untouched[untouched.len() - 1]));
+    assert!(!machine.is_untouched(machine.page_count()));
+    tell_time(&mut machine, 1);
+    assert!(!machine.is_untouched(untouched[0]), "its guest may have written there");
+}
+
 #[test]
 fn a_page_that_the_guest_cannot_have_written_is_refused_by_its_number() {
     // Code, and what is behind the memory's end.

@@ -9,7 +9,7 @@ from fault_injectors.fault import Confirmation
 from fault_injectors.networks import new_table
 from fault_injectors.packet_filter import DropRule, PacketFilter
 from fault_injectors.probes import accepts_tcp, process_command
-from harness.lab.etcd import EtcdCluster, Key
+from harness.lab.etcd import EtcdCluster, Key, prefix_of
 from harness.lab.interface import Capability, HostState
 from harness.lab.topology import ETCD_CLIENT_PORT, ETCD_NETWORK, ETCD_PEER_PORT
 from harness.lab.waiting import wait_until
@@ -110,7 +110,7 @@ class CutEtcdLeader(HostFault):
 
 @dataclass
 class ChangedEtcdKey(LabFault):
-    """Somebody puts another value to the key of the newest generation. Healed it is made anew as it was.
+    """Somebody puts another owner to the key of the newest generation. Healed it is made anew as it was.
 
     `vm` is the VM's UUID.
     """
@@ -126,7 +126,7 @@ class ChangedEtcdKey(LabFault):
         return ",".join(self.cluster.members)
 
     def _newest(self) -> Key | None:
-        keys = self.cluster.keys(f"/ftvmm/{self.vm.replace('-', '')}/generation-")
+        keys = self.cluster.keys(f"{prefix_of(self.vm)}generation-")
         return max(keys, key=lambda key: key.name, default=None)
 
     def prepare(self) -> None:
@@ -134,6 +134,7 @@ class ChangedEtcdKey(LabFault):
 
     def inject(self) -> None:
         if self._before is not None:
+            # A whole record, which only its version tells from one that a node put.
             self.cluster.put(self._before.name, self._before.value.replace("host-", "nobody-"))
 
     def confirm(self, timeout_seconds: float) -> Confirmation:

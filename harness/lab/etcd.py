@@ -58,6 +58,11 @@ def client_address(host: Host) -> str:
     return f"http://{host.addresses[ETCD_NETWORK]}:{ETCD_CLIENT_PORT}"
 
 
+def prefix_of(vm: str) -> str:
+    """What the names of a VM's keys begin with; those of generations go on with `generation-` and eight digits."""
+    return f"/ftvmm/{vm.replace('-', '')}/"
+
+
 def packed(text: str) -> str:
     """As the gateway wants bytes."""
     return base64.b64encode(text.encode()).decode()

@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.evidence.json_lines import EvidenceError, Line, decode, read_lines
 from harness.evidence.ownership import ArbiterRecord, write_arbiter_records
 from harness.lab import topology
-from harness.lab.etcd import EtcdCluster, Key, client_address
+from harness.lab.etcd import EtcdCluster, Key, client_address, prefix_of
 from harness.lab.interface import Lab, LabError
 from harness.lab.waiting import wait_until
 
@@ -43,8 +43,7 @@ class ArbiterLog(abc.ABC):
     """
 
     def __init__(self, lab: Lab, vm: str) -> None:
-        self._lab = lab
-        self._vm = vm.replace("-", "")
+        self._lab, self._vm = lab, vm
 
     @property
     @abc.abstractmethod
@@ -97,7 +96,7 @@ class FileArbiterLog(ArbiterLog):
 
     @property
     def _directory(self) -> str:
-        return f"{topology.STORAGE_ARBITER}/{self._vm}"
+        return f"{topology.STORAGE_ARBITER}/{self._vm.replace('-', '')}"
 
     @property
     def _observer(self) -> str:
@@ -121,7 +120,7 @@ class EtcdArbiterLog(ArbiterLog):
     def __init__(self, lab: Lab, vm: str, cluster: EtcdCluster) -> None:
         super().__init__(lab, vm)
         self._cluster = cluster
-        self._prefix = f"/ftvmm/{self._vm}/"
+        self._prefix = prefix_of(vm)
 
     @property
     def _observer(self) -> str:

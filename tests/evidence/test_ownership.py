@@ -68,6 +68,11 @@ def test_every_request_is_kept_and_whoever_lost_is_among_them() -> None:
     assert [(ask.generation, ask.incarnation, ask.seen_ns) for ask in asks] == [(2, A, 10), (2, B, 11)]
 
 
+def test_whoever_has_a_key_had_asked_when_it_was_seen() -> None:
+    asks = ownership([record(1, A, 5), record(2, B, 5)], [created("generation-00000002", 12)]).asks
+    assert [(ask.generation, ask.incarnation, ask.seen_ns) for ask in asks] == [(2, B, 12)]
+
+
 def test_a_host_is_superseded_by_a_newer_generation_of_another_and_by_nothing_else() -> None:
     events = [created(f"generation-{number:08d}", number * 100) for number in (1, 2, 3)]
     claims = ownership([record(1, A, 90), record(2, B, 190), record(3, B, 290)], events)

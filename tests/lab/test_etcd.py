@@ -14,13 +14,13 @@ from fault_injectors.fault import FaultLog, Verdict
 from fault_injectors.host import PowerOff
 from harness.evidence.json_lines import EvidenceError, Line
 from harness.evidence.ownership import read_arbiter_events, read_arbiter_records
-from harness.lab.etcd import EtcdCluster, EtcdError, Key
+from harness.lab.etcd import EtcdCluster, EtcdError, Key, prefix_of
 from harness.lab.netns.lab import NetnsLab
 from harness.lab.waiting import wait_until
 from harness.vm.arbiter_log import EtcdArbiterLog, records_of_keys
 
 VM = "6f1c2a4e-0000-4000-8000-00000000000e"
-PREFIX = f"/ftvmm/{VM.replace('-', '')}/"
+PREFIX = prefix_of(VM)
 
 
 def generation(number: int) -> str:

@@ -34,7 +34,6 @@ def host_of(run: Run, which: str) -> Host:
 
 
 @scenario(Promise(expect=Expect.FAILOVER), faults=(PowerOff,), arbiter=ETCD)
-@pytest.mark.smoke
 def test_primary_loses_power_with_a_member_that_follows(run: Run) -> None:
     """Two members are left, and they have their leader: the takeover takes as long as with any arbiter."""
     survivor = run.backup

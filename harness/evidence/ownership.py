@@ -57,6 +57,8 @@ class ArbiterEvent:
     event: str
     name: str
     seen_ns: int
+    # Not so where it was told of afterwards: it may have happened at any time before.
+    live: bool = True
 
 
 @dataclass(frozen=True)
@@ -172,23 +174,25 @@ def find_ownership(
         hosts: where each incarnation ran.
         bounds_ns: a stamp of the storage host as bounds on this machine's CLOCK_REALTIME.
     """
-    linked: dict[int, int] = {}
+    linked: dict[int, ArbiterEvent] = {}
     requests: list[tuple[int, str, int]] = []
     for event in events:
         if event.event == "created" and (match := _GENERATION_NAME.match(event.name)):
-            linked.setdefault(int(match[1]), event.seen_ns)
+            linked.setdefault(int(match[1]), event)
         elif event.event == "created" and (match := _CLAIM_NAME.match(event.name)):
             requests.append((int(match[1]), match[2], event.seen_ns))
     claims = []
     requested = {(generation, who) for generation, who, _ in requests}
     for record in records:
         changed_ns = record.claimed_ns if record.linked_ns is None else max(record.claimed_ns, record.linked_ns)
-        seen_ns = linked.get(record.generation)
+        seen = linked.get(record.generation)
         earliest_ns, latest_ns = record.claimed_ns, changed_ns + record.resolution_ns
-        if seen_ns is not None and (record.generation, record.incarnation) not in requested:
-            requests.append((record.generation, record.incarnation, seen_ns))
-        if seen_ns is not None:
-            earliest_ns, latest_ns = max(earliest_ns, seen_ns - OBSERVER_NS_MAX), seen_ns
+        if seen is not None:
+            latest_ns = seen.seen_ns
+            if seen.live:
+                earliest_ns = max(earliest_ns, seen.seen_ns - OBSERVER_NS_MAX)
+            if (record.generation, record.incarnation) not in requested:
+                requests.append((record.generation, record.incarnation, seen.seen_ns))
         claims.append(
             Claim(
                 record.generation,

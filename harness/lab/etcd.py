@@ -27,6 +27,7 @@ HEARTBEAT_MS, ELECTION_MS = 100, 1000
 # A member without a leader keeps a linearizable read waiting for 7 s.
 _ANSWER_SECONDS = 10.0
 _START_SECONDS = 30.0
+_END_SECONDS = 5.0
 
 
 class EtcdError(LabError):
@@ -108,6 +109,8 @@ class EtcdMember:
 
     def start(self) -> None:
         """Starts it, and is back at once."""
+        # The host may have been off meanwhile, and the way to it with it.
+        self._way = None
         self._process = self.host.start(self.command, log=ETCD_LOG)
 
     @property
@@ -129,6 +132,11 @@ class EtcdMember:
         """SIGKILL."""
         self.host.run(["kill", "-KILL", str(self.pid)], check=True)
 
+    def await_end(self) -> None:
+        """Waits until its process has ended. Raises `LabError` when it has not in time."""
+        if self._process is not None:
+            self._process.wait(self._pace.stretch(_END_SECONDS))
+
     def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Its answer to one request.
 
@@ -138,12 +146,7 @@ class EtcdMember:
         if self.host.state is not HostState.RUNNING:
             raise EtcdError(f"{self.host.name} does not run")
         try:
-            try:
-                return self._post(path, body)
-            except requests.ConnectionError:
-                # The host may have been off meanwhile, and the way to it with it: lay it anew, once.
-                self._way = None
-                return self._post(path, body)
+            return self._post(path, body)
         except (requests.RequestException, ValueError) as error:
             raise EtcdError(f"the member on {self.host.name}: {error}") from error
 
@@ -203,6 +206,7 @@ class EtcdCluster:
             with contextlib.suppress(LabError):
                 if member.is_running():
                     member.kill()
+                    member.await_end()
 
     def leaders(self) -> dict[str, str | None]:
         """Whom each member that answers follows, by host; None where it knows no leader."""

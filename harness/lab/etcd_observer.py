@@ -3,13 +3,17 @@
     python -m harness.lab.etcd_observer /ftvmm/<VM>/ http://10.2.0.11:2379 ... --events arbiter-events.jsonl
 
 The counterpart of `arbiter_observer` for etcd. A key has no time of its own, but every member tells its watchers of a
-change when it has applied it. All of them are watched, from the first revision on, and the first that tells counts: one
-that is dead, cut off or late hides nothing and delays nothing. A stamp is never earlier than what it tells of. That a
-majority had agreed by then is etcd's own promise: what is not committed is not applied.
+change when it has applied it. All of them are watched, and the first that tells counts: one that is dead, cut off or
+late hides nothing and delays nothing, as long as the storage host hears one of those that agreed. A stamp is never
+earlier than what it tells of. That a majority had agreed by then is etcd's own promise: what is not committed is not
+applied.
+
+Whoever connects again has missed something, perhaps, and asks a member twice: for what is to come, which is told at
+once, and for what has been, which a member looks for every 100 ms only, and which may have been any time ago.
 
 One JSON object a line: `event` (`created`: put as its first version, `deleted`, `changed`), `name` (without the
-prefix), `seen_ns` (CLOCK_REALTIME), `value`, `revision`, `member` (who told); `{"event": "watching", "absent_ns": ...}`
-comes first: at that time the cluster had no such key.
+prefix), `seen_ns` (CLOCK_REALTIME), `live` (false: told afterwards), `value`, `revision`, `member` (who told);
+`{"event": "watching", "absent_ns": ...}` comes first: at that time the cluster had no such key.
 """
 
 from __future__ import annotations
@@ -54,15 +58,16 @@ class EventLog:
         with self._writing:
             self._write({"event": "watching", "absent_ns": absent_ns})
 
-    def take(self, event: Mapping[str, Any], seen_ns: int, member: str) -> None:
-        """What a member tells, as the gateway has it."""
+    def take(self, event: Mapping[str, Any], seen_ns: int, member: str, *, revision_before: int) -> None:
+        """What a member tells, as the gateway has it; it had got to `revision_before` when it began to be watched."""
         key = key_of(event["kv"])
         with self._writing:
             if (key.changed_revision, key.name) in self._known:
                 return
             self._known.add((key.changed_revision, key.name))
             kind = "deleted" if event.get("type") == "DELETE" else "created" if key.version == 1 else "changed"
-            told = {"event": kind, "name": key.name.removeprefix(self._prefix), "seen_ns": seen_ns}
+            live = key.changed_revision > revision_before
+            told = {"event": kind, "name": key.name.removeprefix(self._prefix), "seen_ns": seen_ns, "live": live}
             self._write(told | {"value": key.value, "revision": key.changed_revision, "member": member})
 
     def _write(self, fields: Mapping[str, object]) -> None:
@@ -88,12 +93,12 @@ def _connected(member: str) -> http.client.HTTPConnection:
     return connection
 
 
-def _told(member: str, prefix: str) -> Iterator[dict[str, Any]]:
+def _told(member: str, prefix: str, revision: int) -> Iterator[dict[str, Any]]:
     """What a member answers to a watch, message by message, until the connection ends."""
     with contextlib.closing(_connected(member)) as connection:
-        # From the first revision on: what happened while nobody was connected comes as well.
-        body = {"create_request": _range_of(prefix) | {"start_revision": "1"}}
-        connection.request("POST", "/v3/watch", json.dumps(body), {"Content-Type": "application/json"})
+        to_come, has_been = _range_of(prefix), _range_of(prefix) | {"start_revision": str(revision)}
+        body = "\n".join(json.dumps({"create_request": asked}) for asked in (to_come, has_been))
+        connection.request("POST", "/v3/watch", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         # It says something when something happens.
         connection.sock.settimeout(None)
@@ -101,21 +106,24 @@ def _told(member: str, prefix: str) -> Iterator[dict[str, Any]]:
             yield json.loads(line)["result"]
 
 
-def _watch(member: str, prefix: str, log: EventLog, has_begun: threading.Event) -> None:
-    """Watches one member for ever."""
+def _watch(member: str, prefix: str, revision: int, log: EventLog, has_begun: threading.Event) -> None:
+    """Watches one member for ever, from this revision on."""
     while True:
         with contextlib.suppress(*_FAILURES):
-            for told in _told(member, prefix):
+            revision_before: int | None = None
+            for told in _told(member, prefix, revision):
                 seen_ns = time.time_ns()
-                if told.get("created") is True:
+                if revision_before is None:
+                    # It says first that it has begun.
+                    revision_before = int(told["header"]["revision"])
                     has_begun.set()
                 for event in told.get("events", []):
-                    log.take(event, seen_ns, member)
+                    log.take(event, seen_ns, member, revision_before=revision_before)
         time.sleep(_RETRY_SECONDS)
 
 
-def _absent_ns(members: Sequence[str], prefix: str) -> int:
-    """A time at which no such key was there: before a linearizable read began that finds none."""
+def _absent(members: Sequence[str], prefix: str) -> tuple[int, int]:
+    """A time at which no such key was there, before a linearizable read began that finds none, and its revision."""
     begun_ns = time.time_ns()
     with contextlib.closing(_connected(members[0])) as connection:
         body = json.dumps(_range_of(prefix))
@@ -123,7 +131,7 @@ def _absent_ns(members: Sequence[str], prefix: str) -> int:
         answer = json.loads(connection.getresponse().read())
     if answer.get("kvs") or "header" not in answer:
         raise NotAbsentError(f"{members[0]} has keys of {prefix}, or does not answer as etcd does: {answer}")
-    return begun_ns
+    return begun_ns, int(answer["header"]["revision"])
 
 
 def observe(members: Sequence[str], prefix: str, events: TextIO) -> None:
@@ -138,12 +146,12 @@ def observe(members: Sequence[str], prefix: str, events: TextIO) -> None:
         NotAbsentError: there are such keys already.
         OSError: a member is not there.
     """
-    absent_ns = _absent_ns(members, prefix)
+    absent_ns, revision = _absent(members, prefix)
     log = EventLog(events, prefix)
     watchers = []
     for member in members:
         has_begun = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(member, prefix, log, has_begun), daemon=True)
+        watcher = threading.Thread(target=_watch, args=(member, prefix, revision + 1, log, has_begun), daemon=True)
         watcher.start()
         watchers.append((watcher, has_begun))
     for _, has_begun in watchers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from fault_injectors.fault import FaultLog, Verdict
 from fault_injectors.host import PowerOff
 from harness.evidence.json_lines import EvidenceError, Line
 from harness.evidence.ownership import read_arbiter_events, read_arbiter_records
-from harness.lab.etcd import EtcdCluster, EtcdError, Key, prefix_of
+from harness.lab.etcd import EtcdCluster, EtcdError, Key, packed, prefix_of
+from harness.lab.etcd_observer import EventLog
 from harness.lab.netns.lab import NetnsLab
 from harness.lab.waiting import wait_until
 from harness.vm.arbiter_log import EtcdArbiterLog, records_of_keys
@@ -132,7 +134,9 @@ def test_each_key_is_stamped_as_it_comes_whichever_member_is_dead(
 
         def seen() -> list[int]:
             log.collect(tmp_path)
-            return [event.seen_ns for event in read_arbiter_events(tmp_path / "arbiter-events.jsonl")]
+            events = read_arbiter_events(tmp_path / "arbiter-events.jsonl")
+            assert all(event.live for event in events)
+            return [event.seen_ns for event in events]
 
         assert wait_until(lambda: len(seen()) == 2, timeout_seconds=5)
     first, second = read_arbiter_records(tmp_path / "arbiter.json")
@@ -163,6 +167,24 @@ def test_a_key_that_was_changed_by_hand_leaves_no_records_until_it_is_as_it_was(
 
     assert wait_until(lambda: told() == ["created", "changed", "deleted", "created"], timeout_seconds=5), told()
     assert [one.generation for one in read_arbiter_records(tmp_path / "arbiter.json")] == [1]
+
+
+def test_what_several_members_tell_counts_once_and_what_was_told_afterwards_is_marked() -> None:
+    told = io.StringIO()
+    log = EventLog(told, PREFIX)
+    pair = {"key": packed(generation(1)), "value": packed("x"), "version": "1", "mod_revision": "2"}
+    log.take({"kv": pair}, 5, "http://a", revision_before=2)
+    log.take({"kv": pair}, 6, "http://b", revision_before=1)
+    log.take({"kv": pair | {"version": "2", "mod_revision": "3"}}, 7, "http://b", revision_before=1)
+    log.take(
+        {"kv": {"key": packed(generation(1)), "mod_revision": "4"}, "type": "DELETE"}, 8, "http://b", revision_before=1
+    )
+    seen = [json.loads(line) for line in told.getvalue().splitlines()]
+    assert [(one["event"], one["seen_ns"], one["live"]) for one in seen] == [
+        ("created", 5, False),
+        ("changed", 7, True),
+        ("deleted", 8, True),
+    ]
 
 
 def lines(*fields: dict[str, object]) -> list[Line]:

@@ -11,7 +11,7 @@ from fault_injectors.fault import Direction
 from fault_injectors.probes import answers_ssh
 from harness.lab.interface import Capability, Host, Lab
 
-_TARGETS = frozenset({"lab", "host", "hosts", "first", "second"})
+_TARGETS = frozenset({"lab", "host", "hosts", "first", "second", "cluster"})
 
 
 @dataclass

@@ -10,6 +10,7 @@ from fault_injectors.block_layer import FailingDevice, FlakyDevice
 from fault_injectors.cable import PulledCable
 from fault_injectors.clock import ClockStep
 from fault_injectors.disk import BitFlip, DiskError, ReadError, SlowDisk, TornWrite, WriteError
+from fault_injectors.etcd import ChangedEtcdKey, CutEtcdLeader, KillEtcdMember
 from fault_injectors.file_system import FullFileSystem
 from fault_injectors.heartbeat import HeartbeatLoss
 from fault_injectors.host import BriefFreeze, Freeze, PowerOff
@@ -59,6 +60,9 @@ FAULTS: Mapping[str, type[LabFault]] = {
         ArbiterUnreachable,
         UnreadableRecord,
         RolledBackRecords,
+        KillEtcdMember,
+        CutEtcdLeader,
+        ChangedEtcdKey,
         BitFlip,
         DiskError,
         ReadError,

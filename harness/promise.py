@@ -25,6 +25,15 @@ class Workload(enum.StrEnum):
     MOSQUITTO = "mosquitto"
 
 
+class ArbiterKind(enum.StrEnum):
+    """What decides which node owns the VM (docs/decisions/arbiters.md)."""
+
+    # A directory of the storage host.
+    FILE = "file"
+    # A cluster with one member on each FT host.
+    ETCD = "etcd"
+
+
 class OutputPolicy(enum.StrEnum):
     """What becomes of the outputs of which a survivor cannot know whether they were emitted."""
 

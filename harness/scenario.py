@@ -13,8 +13,8 @@ import pytest
 
 from fault_injectors.base import LabFault
 from fault_injectors.registry import FAULTS
-from harness.lab.interface import Lab
-from harness.promise import ClientKind, OutputPolicy, Promise, Workload
+from harness.lab.interface import Capability, Lab
+from harness.promise import ArbiterKind, ClientKind, OutputPolicy, Promise, Workload
 from harness.vm.guests import SERVERS
 
 Test = TypeVar("Test", bound=Callable[..., Any])
@@ -31,6 +31,7 @@ class Plan:
         faults: the kinds of faults that it injects, all of them and no others.
         client: who watches.
         output_policy: what becomes of uncertain outputs.
+        arbiter: what decides who owns the VM.
         mutants: how the VMM is broken on purpose; the nodes refuse one that they do not know.
         failpoints: armed on both nodes from the start; empty where `Run.at` is used, None where the build that is
             shipped runs.
@@ -48,6 +49,7 @@ class Plan:
     faults: tuple[type[LabFault], ...] = ()
     client: ClientKind = ClientKind.KEY_VALUE
     output_policy: OutputPolicy = OutputPolicy.RESEND
+    arbiter: ArbiterKind = ArbiterKind.FILE
     mutants: tuple[str, ...] = ()
     failpoints: tuple[str, ...] | None = None
     entries_per_message: int | None = None
@@ -62,7 +64,7 @@ class Plan:
 
         Raises:
             TypeError: the promise is none, or a fault is no kind of fault.
-            ValueError: there is no such fault, client, policy or server.
+            ValueError: there is no such fault, client, policy, arbiter or server.
         """
         if not isinstance(self.promise, Promise):
             raise TypeError(f"{self.promise!r} is no promise")
@@ -73,6 +75,7 @@ class Plan:
                 raise ValueError(f"the fault {kind.__name__} is not registered")
         ClientKind(self.client)
         OutputPolicy(self.output_policy)
+        object.__setattr__(self, "arbiter", ArbiterKind(self.arbiter))
         object.__setattr__(self, "workloads", tuple(map(Workload, self.workloads)))
 
     @property
@@ -94,6 +97,8 @@ class Plan:
             if not kind.available(lab):
                 missing = ", ".join(sorted(capability.value for capability in kind.requires - lab.capabilities))
                 return f"the lab {lab.name} cannot inject {kind.name}: it lacks {missing}"
+        if self.arbiter is ArbiterKind.ETCD and Capability.ETCD not in lab.capabilities:
+            return f"the hosts of the lab {lab.name} have no etcd"
         return ""
 
 
@@ -103,6 +108,7 @@ def scenario(
     faults: tuple[type[LabFault], ...] = (),
     client: ClientKind = ClientKind.KEY_VALUE,
     output_policy: OutputPolicy = OutputPolicy.RESEND,
+    arbiter: ArbiterKind = ArbiterKind.FILE,
     mutants: tuple[str, ...] = (),
     failpoints: tuple[str, ...] | None = None,
     entries_per_message: int | None = None,
@@ -118,6 +124,7 @@ def scenario(
         faults=faults,
         client=client,
         output_policy=output_policy,
+        arbiter=arbiter,
         mutants=mutants,
         failpoints=failpoints,
         entries_per_message=entries_per_message,

@@ -1,8 +1,10 @@
 """Who owned the VM, by the arbiter's own records: `arbiter.json` and, where it was watched, `arbiter-events.jsonl`.
 
-Both are stamped on the storage host, and no node writes them. A record is a file that its claimant wrote under a name
-of its own and then linked to the generation's name, so a claim lies between the file's last change and the moment
-that the name was seen. A stamp of the kernel's coarse clock is up to `resolution_ns` older than what it tells of.
+Both are stamped on the storage host, and no node writes them. With the arbiter `file` a record is a file that its
+claimant wrote under a name of its own and then linked to the generation's name, so a claim lies between the file's last
+change and the moment that the name was seen. A stamp of the kernel's coarse clock is up to `resolution_ns` older than
+what it tells of. With `etcd` a record is a key, which has no stamp: a claim lies between the moment at which the
+cluster had no key of the VM and the one at which the first of its members told of this key.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ class ArbiterRecord:
         generation: counted from 1.
         incarnation: who claimed it, 16 hexadecimal digits.
         node: the claimant's name for itself, for people.
-        claimed_ns: when the record was written, CLOCK_REALTIME of the storage host.
+        claimed_ns: when the record was written, or earlier; CLOCK_REALTIME of the storage host.
         resolution_ns: by how much a stamp of its file system may be too old.
-        linked_ns: when its file changed last (a link counts, and the removal of its first name).
+        linked_ns: when its file changed last (a link counts, and the removal of its first name), or its key was seen.
         pair_ns: CLOCK_REALTIME less CLOCK_BOOTTIME on the storage host.
     """
 
@@ -48,11 +50,15 @@ class ArbiterRecord:
 
 @dataclass(frozen=True)
 class ArbiterEvent:
-    """One change of the arbiter's files, stamped as it happened (harness/lab/arbiter_observer.py)."""
+    """One change of the arbiter's files or keys, stamped as it was seen (harness/lab/arbiter_observer.py,
+    harness/lab/etcd_observer.py).
+    """
 
     event: str
     name: str
     seen_ns: int
+    # Not so where it was told of afterwards: it may have happened at any time before.
+    live: bool = True
 
 
 @dataclass(frozen=True)
@@ -163,24 +169,30 @@ def find_ownership(
 
     Args:
         records: the arbiter's.
-        events: what was seen of its files.
+        events: what was seen of its files or keys. A request for a key leaves none of its own: whoever has the key had
+            asked when it was seen.
         hosts: where each incarnation ran.
         bounds_ns: a stamp of the storage host as bounds on this machine's CLOCK_REALTIME.
     """
-    linked: dict[int, int] = {}
+    linked: dict[int, ArbiterEvent] = {}
     requests: list[tuple[int, str, int]] = []
     for event in events:
         if event.event == "created" and (match := _GENERATION_NAME.match(event.name)):
-            linked.setdefault(int(match[1]), event.seen_ns)
+            linked.setdefault(int(match[1]), event)
         elif event.event == "created" and (match := _CLAIM_NAME.match(event.name)):
             requests.append((int(match[1]), match[2], event.seen_ns))
     claims = []
+    requested = {(generation, who) for generation, who, _ in requests}
     for record in records:
         changed_ns = record.claimed_ns if record.linked_ns is None else max(record.claimed_ns, record.linked_ns)
-        seen_ns = linked.get(record.generation)
+        seen = linked.get(record.generation)
         earliest_ns, latest_ns = record.claimed_ns, changed_ns + record.resolution_ns
-        if seen_ns is not None:
-            earliest_ns, latest_ns = max(earliest_ns, seen_ns - OBSERVER_NS_MAX), seen_ns
+        if seen is not None:
+            latest_ns = seen.seen_ns
+            if seen.live:
+                earliest_ns = max(earliest_ns, seen.seen_ns - OBSERVER_NS_MAX)
+            if (record.generation, record.incarnation) not in requested:
+                requests.append((record.generation, record.incarnation, seen.seen_ns))
         claims.append(
             Claim(
                 record.generation,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.evidence.json_lines import decode, read_object
-from harness.promise import ClientKind, OutputPolicy, Promise, Workload
+from harness.promise import ArbiterKind, ClientKind, OutputPolicy, Promise, Workload
 
 # A lab that is more than this many times slower than this machine has bounds that say nothing any more.
 TIME_SCALE_MAX = 60.0
@@ -41,6 +41,7 @@ class Scenario(Promise):
     heartbeat_ms: int
     write_bound_ms: int
     output_policy: OutputPolicy = OutputPolicy.RESEND
+    arbiter: ArbiterKind = ArbiterKind.FILE
 
     @property
     def expects_faults(self) -> bool:

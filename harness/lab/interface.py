@@ -63,6 +63,8 @@ class Capability(enum.Enum):
     DEVICE_MAPPER = "device-mapper"
     # Each FT host's disk has a server of its own, which can be slow, or fail one kind of operation.
     DISK_SERVER = "disk-server"
+    # The FT hosts have etcd, and each can run a member of one cluster.
+    ETCD = "etcd"
     # The storage host's server can be stopped while the host stays up, and its clients find it again afterwards.
     STORAGE_SERVER = "storage-server"
 

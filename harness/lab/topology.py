@@ -48,6 +48,14 @@ STORAGE_ARBITER = f"{STORAGE_DIRECTORY}/arbiter"
 STORAGE_FAULTS = f"{STORAGE_DIRECTORY}/faults"
 NODE_DIRECTORY = "/var/lib/ftvmm"
 CONSOLE_PATH = f"{NODE_DIRECTORY}/console.log"
+# Where a scenario has etcd for its arbiter: a member on each FT host. They speak on the management network, which all
+# hosts share and which neither the log nor the disk fills: no load of the VM's makes a heartbeat of theirs late. And it
+# is cut along with the pair, as it would be in earnest: who loses its partner loses that one's member.
+ETCD_NETWORK = MANAGEMENT
+ETCD_CLIENT_PORT = 2379
+ETCD_PEER_PORT = 2380
+ETCD_DIRECTORY = f"{NODE_DIRECTORY}/etcd"
+ETCD_LOG = f"{NODE_DIRECTORY}/etcd.log"
 # Where a lab has `Capability.DEVICE_MAPPER`: the linear device under the storage directory's file system.
 STORAGE_DEVICE = "ftvmm-storage"
 # Where a lab serves the arbiter apart from the disk: a second address of the storage host on the storage network.

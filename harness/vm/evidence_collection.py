@@ -105,6 +105,7 @@ def _write_scenario(run: Run) -> None:
         heartbeat_ms=run.pair.timing.heartbeat_ms,
         write_bound_ms=run.pair.timing.write_bound_ms,
         output_policy=run.pair.policy,
+        arbiter=run.pair.arbiter,
         faults=run.plan.fault_names,
         time_scale=run.lab.pace.factor,
         title=run.title,

@@ -12,8 +12,9 @@ import tomli_w
 from ftvmm._core import TIMING
 from ftvmm.configuration import ARBITER_TIMEOUT_MS
 from harness.lab import topology
+from harness.lab.etcd import client_address
 from harness.lab.interface import Host, Pace
-from harness.promise import OutputPolicy
+from harness.promise import ArbiterKind, OutputPolicy
 
 KEY_PATH = "/etc/ftvmm/key"
 HEARTBEAT_NETWORKS = (topology.LOGGING, topology.MANAGEMENT)
@@ -70,6 +71,8 @@ def node_file(
     policy: OutputPolicy = OutputPolicy.RESEND,
     entries_per_message: int | None = None,
     spares: Sequence[Host] = (),
+    arbiter: ArbiterKind = ArbiterKind.FILE,
+    members: Sequence[Host] = (),
 ) -> str:
     """The TOML text for the node on `host` whose partner runs on `peer`.
 
@@ -86,6 +89,8 @@ def node_file(
         entries_per_message: at most so many log entries go in one message, so that with 1 each shows by itself on the
             wire; None: as many as fit.
         spares: hosts of which each may become the VM's backup, for a manager.
+        arbiter: what decides who owns the VM.
+        members: where etcd runs, if that is what does.
     """
     here, there = host.addresses, peer.addresses
     file: dict[str, Any] = {
@@ -115,12 +120,18 @@ def node_file(
             }
             for network in HEARTBEAT_NETWORKS
         ],
-        "arbiter": {"kind": "file", "directory": topology.ARBITER_PATH, "timeout_ms": timing.arbiter_ms},
+        "arbiter": {"kind": str(arbiter), "timeout_ms": timing.arbiter_ms},
         "timing": {name: bound for name, bound in asdict(timing).items() if name != "arbiter_ms"},
         "output": {"policy": policy},
         "record": {},
         "security": {"key_file": KEY_PATH},
     }
+    if arbiter is ArbiterKind.ETCD:
+        # The host's own first: its answer needs no network beyond what that member needs itself.
+        own_first = sorted(members, key=lambda member: member.name != host.name)
+        file["arbiter"]["members"] = [client_address(member) for member in own_first]
+    else:
+        file["arbiter"]["directory"] = topology.ARBITER_PATH
     if entries_per_message is not None:
         file["logging"]["entries_per_message"] = entries_per_message
     if spares:

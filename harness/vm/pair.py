@@ -17,7 +17,7 @@ from harness.lab import topology
 from harness.lab.interface import CommandFailedError, Host, HostUnreachableError, Lab, LabError, Pace, RemoteProcess
 from harness.lab.ssh import KeptConversation
 from harness.lab.waiting import wait_until
-from harness.promise import OutputPolicy
+from harness.promise import ArbiterKind, OutputPolicy
 from harness.vm.failpoints import Failpoints
 from harness.vm.node_file import CONFIG_PATH, HEARTBEAT_NETWORKS, KEY_PATH, Guest, Timing, node_file
 
@@ -139,6 +139,7 @@ class Pair:
         failpoints: armed on both nodes from the start; None where the build that is shipped runs.
         policy: what becomes of uncertain outputs.
         entries_per_message: at most so many log entries go in one message; None: as many as fit.
+        arbiter: what decides which of them owns it.
     """
 
     def __init__(
@@ -150,11 +151,12 @@ class Pair:
         failpoints: Sequence[str] | None = None,
         policy: OutputPolicy = OutputPolicy.RESEND,
         entries_per_message: int | None = None,
+        arbiter: ArbiterKind = ArbiterKind.FILE,
     ) -> None:
         self.lab, self.guest = lab, guest
         self.timing = Timing().for_pace(lab.pace)
         self.vm = str(uuid.uuid4())
-        self.policy = policy
+        self.policy, self.arbiter = policy, arbiter
         self.key = secrets.token_hex(32)
         self._mutants, self._failpoints, self._entries_per_message = mutants, failpoints, entries_per_message
         self.nodes: dict[str, Node] = {}
@@ -193,6 +195,8 @@ class Pair:
             policy=self.policy,
             entries_per_message=self._entries_per_message,
             spares=self._spares_of(host),
+            arbiter=self.arbiter,
+            members=self.lab.fault_tolerant_hosts,
         )
         host.write_file(CONFIG_PATH, text.encode())
 

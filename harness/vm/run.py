@@ -14,12 +14,13 @@ from fault_injectors.fault import Fault, FaultLog, FaultRecord
 from harness.evidence import allure_report
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.verdicts import Judgement
+from harness.lab.etcd import EtcdCluster
 from harness.lab.interface import Lab, LabError
 from harness.oracles import registry
-from harness.promise import ClientKind, Expect, Workload
+from harness.promise import ArbiterKind, ClientKind, Expect, Workload
 from harness.scenario import Plan
 from harness.vm import guests
-from harness.vm.arbiter_log import ArbiterLog
+from harness.vm.arbiter_log import ArbiterLog, EtcdArbiterLog, FileArbiterLog
 from harness.vm.client import DRAIN_SECONDS, Client, ClientError
 from harness.vm.clock_log import ClockLog
 from harness.vm.evidence_collection import collect, collect_status
@@ -74,8 +75,12 @@ class Run:
             failpoints=plan.failpoints,
             policy=plan.output_policy,
             entries_per_message=plan.entries_per_message,
+            arbiter=plan.arbiter,
         )
-        self.arbiter = ArbiterLog(lab, self.pair.vm)
+        self._etcd = EtcdCluster(lab) if plan.arbiter is ArbiterKind.ETCD else None
+        self.arbiter: ArbiterLog = (
+            FileArbiterLog(lab, self.pair.vm) if self._etcd is None else EtcdArbiterLog(lab, self.pair.vm, self._etcd)
+        )
         drain_seconds = DRAIN_SECONDS if plan.promise.expects_service else DRAIN_SECONDS_STOPPED
         self.client = Client(lab, plan.client, seed=seed, workload=workload, drain_seconds=drain_seconds)
         self.key_value = KeyValueProbe(lab)
@@ -94,7 +99,7 @@ class Run:
         somebody watches the arbiter's records.
         """
         with ThreadPoolExecutor() as beside:
-            watched, sampled = beside.submit(self.arbiter.start), beside.submit(self._clocks.sample)
+            watched, sampled = beside.submit(self._start_arbiter), beside.submit(self._clocks.sample)
             prepared = beside.submit(self.client.prepare) if self.plan.under_load else None
             self.pair.start(before_bootstrap=watched.result)
             sampled.result()
@@ -102,6 +107,11 @@ class Run:
                 prepared.result()
         if self.plan.under_load:
             self.start_load()
+
+    def _start_arbiter(self) -> None:
+        if self._etcd is not None:
+            self._etcd.start()
+        self.arbiter.start()
 
     def start_load(self) -> None:
         """Starts the client, and waits until every kind of output was seen."""
@@ -115,6 +125,17 @@ class Run:
             self.pair.wait_until(
                 lambda: self.key_value.disk_modified_ns() > written_before, what="the VM writes to its disk"
             )
+
+    @property
+    def etcd(self) -> EtcdCluster:
+        """The cluster that decides who owns the VM.
+
+        Raises:
+            ValueError: the scenario's plan has another arbiter.
+        """
+        if self._etcd is None:
+            raise ValueError(f"the arbiter of the scenario's plan is {self.plan.arbiter}")
+        return self._etcd
 
     @property
     def primary(self) -> Node:
@@ -270,6 +291,8 @@ class Run:
         self.pair.stop()
         self._when_ended()
         collect(self)
+        if self._etcd is not None:
+            self._etcd.stop()
 
 
 def judge(directory: Path) -> list[Judgement]:

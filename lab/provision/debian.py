@@ -28,7 +28,7 @@ PACKAGES = {
     "mosquitto": "another one, whose clients keep sessions",
     "sqlite3": "a packed program on a file system",
     "openssl": "a packed program that computes",
-    "etcd-server": "the arbiter `etcd`, which its tests kill and freeze",
+    "etcd-server": "the arbiter `etcd`, whose members tests and scenarios kill",
     "strace": "which files a program opens, for `ftvmm pack --trace`",
     "gcc": "the linker that Rust and the guests use",
     "libc6-dev": "what the linker links with",

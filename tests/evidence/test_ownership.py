@@ -47,6 +47,12 @@ def test_a_record_that_was_long_on_its_way_to_the_disk_counts_from_its_name() ->
     assert (claim.earliest_ns, claim.latest_ns) == (900_000_000 - OBSERVER_NS_MAX, 900_000_000)
 
 
+def test_what_was_told_afterwards_may_have_happened_at_any_time_before() -> None:
+    event = ArbiterEvent("created", "generation-00000001", 900_000_000, live=False)
+    (claim,) = ownership([record(1, A, 1_000)], [event]).claims
+    assert (claim.earliest_ns, claim.latest_ns) == (1_000, 900_000_000)
+
+
 def test_without_an_observer_the_last_change_of_the_file_bounds_it() -> None:
     (claim,) = ownership([record(1, A, 1_000, 9_000_000)], []).claims
     assert (claim.earliest_ns, claim.latest_ns) == (1_000, 9_000_000 + RESOLUTION_NS)
@@ -66,6 +72,11 @@ def test_every_request_is_kept_and_whoever_lost_is_among_them() -> None:
     ]
     asks = ownership([record(2, B, 11)], events).asks
     assert [(ask.generation, ask.incarnation, ask.seen_ns) for ask in asks] == [(2, A, 10), (2, B, 11)]
+
+
+def test_whoever_has_a_key_had_asked_when_it_was_seen() -> None:
+    asks = ownership([record(1, A, 5), record(2, B, 5)], [created("generation-00000002", 12)]).asks
+    assert [(ask.generation, ask.incarnation, ask.seen_ns) for ask in asks] == [(2, B, 12)]
 
 
 def test_a_host_is_superseded_by_a_newer_generation_of_another_and_by_nothing_else() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fault_injectors.host import PowerOff, SilencedHost
-from harness.promise import Expect, Guarantee, Promise, unnoticed
+from harness.lab.registry import LABS
+from harness.promise import ArbiterKind, Expect, Guarantee, Promise, unnoticed
 from harness.scenario import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,7 @@ import pytest
         pytest.param("scenario(unnoticed(), client='redis')", "redis", id="client"),
         pytest.param("scenario(unnoticed(), output_policy='keep')", "keep", id="policy"),
         pytest.param("scenario(unnoticed(), workloads=('etcd',))", "etcd", id="server"),
+        pytest.param("scenario(unnoticed(), arbiter='zookeeper')", "zookeeper", id="arbiter"),
     ],
 )
 def test_a_misspelling_is_refused_when_it_is_read(written: str, told: str) -> None:
@@ -75,6 +77,12 @@ def test_bounds_on_time_are_scaled_and_counts_are_not() -> None:
 
 def test_a_plan_tells_its_faults_by_name() -> None:
     assert Plan(promise=Promise(expect=Expect.FAILOVER), faults=(PowerOff,)).fault_names == ("power-off",)
+
+
+def test_a_lab_whose_hosts_have_no_etcd_runs_no_scenario_with_it() -> None:
+    plan = Plan(promise=unnoticed(), arbiter=ArbiterKind.ETCD)
+    assert plan.why_not_in(LABS["netns"]()) == ""
+    assert plan.why_not_in(LABS["vagrant"]()) == "the hosts of the lab vagrant have no etcd"
 
 
 def run_pytest(file: Path, *options: str) -> list[str]:

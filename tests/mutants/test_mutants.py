@@ -20,16 +20,42 @@ import pytest
 from harness.evidence.allure_report import EvidenceInsufficientError, PromiseBrokenError
 from harness.evidence.verdicts import Verdict
 from harness.lab.interface import Lab
-from harness.promise import Workload
+from harness.promise import ArbiterKind, Workload
 from harness.scenario import Plan
 from harness.vm.run import Run
-from scenarios import test_linux_programs
+from scenarios import test_etcd, test_host_faults, test_linux_programs, test_moments_of_a_takeover
 from tests.mutants import arrangements
 from tests.mutants.conftest import Judgements
 from tests.mutants.table import TABLE, Mutant, Scenario
 
 WANTED = os.environ.get("MUTANTS", "0") or "all"
 SEED = int(os.environ.get("MUTANTS_SEED") or random.SystemRandom().randrange(10**6))
+
+
+# What has to be seen as well where the arbiter's word is read from keys and not from files: who is caught by it, under
+# what, and by which findings of `single-speaker` or `stall-bounded`.
+WITH_ETCD: tuple[tuple[str, Scenario, str, tuple[str, ...]], ...] = (
+    (
+        "skip-arbiter",
+        test_etcd.test_third_member_is_lost_while_the_hosts_are_cut_from_each_other,
+        "single-speaker",
+        ("two-speakers", "two-owners"),
+    ),
+    (
+        "skip-arbiter",
+        test_etcd.test_majority_is_lost_and_then_the_primary_loses_power,
+        "single-speaker",
+        ("spoke-without-claim",),
+    ),
+    ("ignore-lost", test_moments_of_a_takeover.test_primary_asks_too_late, "single-speaker", ("two-speakers",)),
+    ("ask-early", test_host_faults.test_primary_vmm_is_killed, "single-speaker", ("asked-within-lease",)),
+    (
+        "ask-once",
+        test_etcd.test_primary_loses_power_with_the_member_that_leads,
+        "stall-bounded",
+        ("unanswered", "stall-too-long"),
+    ),
+)
 
 
 def wanted() -> list[Mutant]:
@@ -48,10 +74,12 @@ def run_of(
     mutants: tuple[str, ...],
     name: str,
     workload: Workload = Workload.KV,
+    arbiter: ArbiterKind | None = None,
 ) -> Run:
+    """A run of a scenario with a broken VMM, with another arbiter than the scenario's own where one is given."""
     [plan] = [mark.args[0] for mark in scenario.pytestmark if mark.name == "scenario"]  # type: ignore[attr-defined]
     assert isinstance(plan, Plan)
-    plan = dataclasses.replace(plan, mutants=mutants)
+    plan = dataclasses.replace(plan, mutants=mutants, arbiter=arbiter or plan.arbiter)
     return Run(lab, directory, plan, name=name, seed=zlib.crc32(name.encode()), workload=workload)
 
 
@@ -82,6 +110,19 @@ def test_mutant_is_caught(lab: Lab, tmp_path: Path, mutant: Mutant) -> None:
     assert failed & set(mutant.codes), f"{mutant.names}: {own_lines!r}\n{judgements}"
     for oracle, code in mutant.also:
         assert code in {finding.code for finding in judgements.findings(oracle)}, f"{mutant.names}\n{judgements}"
+
+
+@pytest.mark.parametrize(
+    ("mutant", "scenario", "oracle", "codes"),
+    [case for case in WITH_ETCD if case[0] in {mutant.name for mutant in wanted()}],
+)
+def test_mutant_is_caught_with_etcd(
+    lab: Lab, tmp_path: Path, mutant: str, scenario: Scenario, oracle: str, codes: tuple[str, ...]
+) -> None:
+    run = run_of(lab, tmp_path / "evidence", scenario, (mutant,), mutant, arbiter=ArbiterKind.ETCD)
+    judgements, own_lines = judgements_of(run, scenario)
+    failed = {finding.code for finding in judgements.findings(oracle) if finding.verdict is Verdict.FAILED}
+    assert failed & set(codes), f"{own_lines!r}\n{judgements}"
 
 
 @pytest.mark.parametrize("workload", test_linux_programs.PROGRAMS if WANTED == "all" else [])

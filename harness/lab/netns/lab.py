@@ -73,7 +73,9 @@ class NetnsLab(HostTable[NetnsHost]):
     """See `harness.lab.interface.Lab`. `disk_mib` is the size of the VM's empty disk image."""
 
     name = "netns"
-    capabilities = frozenset({Capability.POWER, Capability.FREEZE, Capability.CAPTURE, Capability.DISK_SERVER})
+    capabilities = frozenset(
+        {Capability.POWER, Capability.FREEZE, Capability.CAPTURE, Capability.DISK_SERVER, Capability.ETCD}
+    )
     # Its hosts are as fast as this machine, being part of it.
     pace = Pace()
     # Namespaces share this machine's files: the hosts have the images where this machine has them.

@@ -23,6 +23,7 @@ _PROGRAMS = {
     "sshfs": "sshfs",
     "nbdkit": "nbdkit",
     "nbdfuse": "libnbd-bin",
+    "etcd": "etcd-server",
 }
 
 

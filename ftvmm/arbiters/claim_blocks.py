@@ -39,7 +39,7 @@ class Key:
     """The key of a reservation.
 
     Attributes:
-        generation: what is claimed, from 1.
+        generation: what is claimed, from 1; 0: nothing, as the reservation before it was lost.
         attempt: which claim of this generation, from 0.
         is_claim: whether the claim is under way; else it is won.
         random: what tells it from any other key.
@@ -56,13 +56,23 @@ class Key:
         return Key(generation, attempt, True, secrets.randbits(_RANDOM_BITS))
 
     @staticmethod
+    def of_loss() -> Key:
+        """One for the reservation that takes the place of a lost one."""
+        return Key(0, ATTEMPT_MAX, False, secrets.randbits(_RANDOM_BITS))
+
+    @staticmethod
     def of(number: int) -> Key | None:
         """The key that a number of 64 bits is; None: it is none of ours."""
         generation = number >> (_RANDOM_BITS + _ATTEMPT_BITS) & GENERATION_MAX
-        if generation == 0:
-            return None
         attempt = number >> _RANDOM_BITS & ATTEMPT_MAX
-        return Key(generation, attempt, bool(number >> 63), number & (1 << _RANDOM_BITS) - 1)
+        key = Key(generation, attempt, bool(number >> 63), number & (1 << _RANDOM_BITS) - 1)
+        is_foreign = generation == 0 and (attempt != ATTEMPT_MAX or key.is_claim)
+        return None if is_foreign else key
+
+    @property
+    def is_of_loss(self) -> bool:
+        """Whether the reservation is held in place of a lost one only."""
+        return self.generation == 0
 
     @property
     def number(self) -> int:
@@ -118,7 +128,7 @@ def unpacked(content: bytes, *, vm: str, block: int) -> Entry | None:
     Raises:
         ArbiterUnreachableError: it holds something else: a torn entry, another VM's, or what is not this arbiter's.
     """
-    if not any(content):
+    if content == bytes(len(content)):
         return None
     body, digest = content[: _ENTRY_BYTES - _DIGEST_BYTES], content[_ENTRY_BYTES - _DIGEST_BYTES : _ENTRY_BYTES]
     if not body.startswith(_MAGIC):
@@ -132,7 +142,7 @@ def unpacked(content: bytes, *, vm: str, block: int) -> Entry | None:
         )
     key = Key.of(number)
     node = body[_HEADER.size : _HEADER.size + length].decode(errors="replace")
-    if key is None or key.is_claim or key.generation != generation or key.block != block:
+    if key is None or key.is_claim or key.is_of_loss or key.generation != generation or key.block != block:
         raise ArbiterUnreachableError(f"block {block} holds an entry that belongs elsewhere")
     return Entry(key, Record(generation, incarnation, node))
 

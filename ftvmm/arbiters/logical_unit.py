@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from ftvmm.arbiters.iscsi import IscsiError, Session, StatusError
 
@@ -70,6 +69,7 @@ class LogicalUnit:
         self.deadline = deadline
         self._session = session
         self._has_preempt_and_abort = True
+        self._capabilities: Capabilities | None = None
         # READ CAPACITY(16), SBC-3 5.16.
         answer = self._ask(bytes([0x9E, 0x10]) + bytes(8) + (32).to_bytes(4, "big") + bytes(2), 32)
         if len(answer) < 12:
@@ -85,13 +85,18 @@ class LogicalUnit:
         """Ends the session. Registration and reservation stay (SPC-4, 5.13.1)."""
         self._session.close()
 
-    @cached_property
+    @property
     def capabilities(self) -> Capabilities:
-        """What it can do with reservations (REPORT CAPABILITIES)."""
-        answer = self._reserve_in(_REPORT_CAPABILITIES, 8)
-        persists = bool(answer[2] & 0x01)
-        says_types = bool(answer[3] & 0x80)
-        return Capabilities(persists, not says_types or bool(answer[4] & 1 << _WRITE_EXCLUSIVE))
+        """What it can do with reservations (REPORT CAPABILITIES), asked once."""
+        # Not `cached_property`: before Python 3.12 one such lock holds up all logical units at once.
+        if self._capabilities is None:
+            answer = self._reserve_in(_REPORT_CAPABILITIES, 8)
+            says_types = bool(answer[3] & 0x80)
+            self._capabilities = Capabilities(
+                persists=bool(answer[2] & 0x01),
+                has_write_exclusive=not says_types or bool(answer[4] & 1 << _WRITE_EXCLUSIVE),
+            )
+        return self._capabilities
 
     def registered_keys(self) -> Sequence[int]:
         """The keys of all registrations."""

@@ -7,8 +7,8 @@ flushes it, and changes its key from "claimed" to "won" (REGISTER), which fails 
 meanwhile. Only then is the generation decided. A claim whose claimant died before that is taken over in the same way by
 whoever asks next; it was nobody's.
 
-A target that was restarted may have forgotten the reservation, never the blocks: then the newest record in them counts,
-and the next claim begins with RESERVE, which one alone gets.
+A target that was restarted may have forgotten the reservation, never the blocks. Then whoever looks first puts one in
+its place, so that no claim that was under way can write any more, and the newest record in the blocks counts.
 
 Each call has a session of its own, which is a nexus that nobody has again: what is refused to it once stays refused
 (R18, H3). Sources: SPC-4 (INCITS 513), 5.13; docs/decisions/arbiters.md.
@@ -55,8 +55,7 @@ _ISCSI_NAME_BYTES_MAX = 223
 _PATIENCE_SECONDS = 0.1
 _PATIENCE_DOUBLINGS_MAX = 6
 _LOOK_SECONDS = 0.005
-# Where the reservation was lost, a claim's block may be written by a claimant that is not known of: nobody gets its own
-# attempt again.
+# A claim that was under way when the reservation was lost is not known of: its block is not given away again.
 _ATTEMPT_AFTER_LOSS = 68
 
 
@@ -119,7 +118,7 @@ def is_iscsi_name(text: str) -> bool:
 
 @dataclass(frozen=True)
 class _State:
-    """What the logical unit says now: its reservation's key (None: there is no reservation), and what is decided."""
+    """What the logical unit says now: its reservation's key (None: nobody ever claimed), and what is decided."""
 
     key: Key | None
     record: Record
@@ -175,8 +174,9 @@ class ScsiArbiter:
 
     def try_out(self) -> list[str]:
         """See `Arbiter.try_out`: registers a key that is no claim's, and writes zeros where nothing else is."""
+        self.read()
+        # By another session: the one that has read may hold the reservation now, in place of a lost one.
         with self._unit() as unit:
-            self._state(unit)
             if not unit.capabilities.has_write_exclusive:
                 raise ArbiterUnreachableError(f"{self.place}: has no reservations of the type Write Exclusive")
             key = trial_key()
@@ -187,9 +187,9 @@ class ScsiArbiter:
                 self._try_writing(unit)
             finally:
                 unit.change_key(key, 0)
-        if unit.capabilities.persists:
-            return []
-        return ["the target forgets its reservation when it is restarted, and refuses no write until the next claim"]
+            if unit.capabilities.persists:
+                return []
+        return ["the target forgets its reservation when it is restarted, and refuses no write until a node asks it"]
 
     def read(self) -> Record:
         """See `Arbiter.read`."""
@@ -203,41 +203,43 @@ class ScsiArbiter:
         wanted = Record(generation, incarnation, node)
         with self._unit() as unit:
             claim: Key | None = None
-            is_after_loss = False
             while True:
                 state = self._state(unit)
-                if claim is not None and state.key == claim:
-                    if is_after_loss and self._newest(unit).generation >= generation:
-                        # Who had claimed before the loss was later than this client's first look.
-                        unit.change_key(claim.number, 0)
-                    else:
-                        self._finish(unit, claim, wanted)
-                    continue
-                if state.record.generation >= generation:
+                if state.key is None:
+                    self._replace_lost(unit)
+                elif state.key == claim:
+                    self._finish(unit, claim, wanted)
+                elif state.record.generation >= generation:
                     return self._answer(unit, state, generation, claim)
-                if state.record.generation < generation - 1:
+                elif state.record.generation < generation - 1:
                     raise ArbiterUnreachableError(f"{self.place}: generation {generation - 1} is not there")
-                if state.key is not None and state.key.is_claim and not self._is_patience_over(state.key):
-                    if time.monotonic() + _LOOK_SECONDS > unit.deadline:
-                        raise ArbiterUnreachableError(f"{self.place}: generation {generation} is being claimed")
+                elif not state.key.is_claim or self._is_patience_over(state.key):
+                    claim = self._claim(unit, state.key, generation)
+                elif time.monotonic() + _LOOK_SECONDS > unit.deadline:
+                    raise ArbiterUnreachableError(f"{self.place}: generation {generation} is being claimed")
+                else:
                     time.sleep(_LOOK_SECONDS)
-                    continue
-                claim, is_after_loss = self._claim(unit, state.key, generation), state.key is None
 
-    def _claim(self, unit: LogicalUnit, held: Key | None, generation: int) -> Key:
+    def _replace_lost(self, unit: LogicalUnit) -> None:
+        """Reserves what nobody has reserved, for no claim: what the blocks hold then stays as it is."""
+        key = Key.of_loss().number
+        unit.register(key)
+        try:
+            unit.reserve(key)
+        except ReservationConflictError:
+            with suppress(ReservationConflictError):
+                unit.change_key(key, 0)
+
+    def _claim(self, unit: LogicalUnit, held: Key, generation: int) -> Key:
         """Tries to take the reservation from the key that holds it; whether that succeeded is to be read."""
-        attempt = _ATTEMPT_AFTER_LOSS if held is None else 0
-        if held is not None and held.is_claim:
-            attempt = held.attempt + 1
+        attempt = held.attempt + 1 if held.is_claim else _ATTEMPT_AFTER_LOSS if held.is_of_loss else 0
         if attempt > ATTEMPT_MAX:
             raise ArbiterUnreachableError(f"{self.place}: no claim of generation {generation} ever ends")
         claim = Key.drawn(generation, attempt)
+        # Where this very session holds it in place of a lost one, its key has changed with that already.
         unit.register(claim.number)
         with suppress(ReservationConflictError):
-            if held is None:
-                unit.reserve(claim.number)
-            else:
-                unit.preempt(claim.number, held.number)
+            unit.preempt(claim.number, held.number)
         return claim
 
     def _finish(self, unit: LogicalUnit, claim: Key, wanted: Record) -> None:
@@ -278,16 +280,21 @@ class ScsiArbiter:
         while True:
             reservation = unit.reservation()
             if reservation is None:
-                state = _State(None, self._newest(unit))
-                if unit.reservation() is None:
-                    return state
+                if self._newest(unit) != _NEVER_RAN:
+                    self._replace_lost(unit)
+                elif unit.reservation() is None:
+                    return _State(None, _NEVER_RAN)
                 continue
             key = Key.of(reservation.key)
             if key is None or not reservation.is_write_exclusive:
                 raise ArbiterUnreachableError(
                     f"{self.place}: is reserved by somebody else (key {reservation.key:016x})"
                 )
-            if key.is_claim:
+            if key.is_of_loss:
+                record: Record | None = self._newest(unit)
+                if unit.reservation() != reservation:
+                    continue
+            elif key.is_claim:
                 before = key.generation - 1
                 record = self._decided(unit, before) if before else _NEVER_RAN
             else:
@@ -301,7 +308,7 @@ class ScsiArbiter:
                 )
 
     def _newest(self, unit: LogicalUnit) -> Record:
-        """The newest record of all blocks, which counts where the reservation was lost."""
+        """The newest record of all blocks, which counts where the reservation was lost and replaced."""
         entries = self._entries(unit, 0, BLOCKS)
         newest = max(entries, key=lambda entry: (entry.key.generation, entry.key.attempt), default=None)
         return newest.record if newest is not None else _NEVER_RAN
@@ -314,7 +321,9 @@ class ScsiArbiter:
 
     def _entries(self, unit: LogicalUnit, block: int, count: int) -> list[Entry]:
         content, size = unit.read(block, count), unit.block_bytes
-        found = (self._entry(content[at * size : (at + 1) * size], block + at) for at in range(count))
+        parts = ((block + at, content[at * size : (at + 1) * size]) for at in range(count))
+        nothing = bytes(size)
+        found = (self._entry(part, number) for number, part in parts if part != nothing)
         return [entry for entry in found if entry is not None]
 
     def _entry(self, content: bytes, block: int) -> Entry | None:

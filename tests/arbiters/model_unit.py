@@ -116,6 +116,8 @@ class World:
         self.now = 0.0
         self._waiting: dict[threading.Thread, threading.Semaphore] = {}
         self._begun = threading.Semaphore(0)
+        self._still: threading.Thread | None = None
+        self._still_turns = 0
         self.failures: list[BaseException] = []
 
     def run(self, actors: list[Callable[[], None]], faults: Callable[[], None]) -> None:
@@ -137,7 +139,12 @@ class World:
             thread.start()
         while self._waiting:
             faults()
-            self._waiting[self.draw.choice(list(self._waiting))].release()
+            # One of them stands still for so long that the others take over what it has begun.
+            if self._still_turns == 0 and self.draw.random() < 0.02:
+                self._still, self._still_turns = self.draw.choice(list(self._waiting)), self.draw.randrange(400)
+            self._still_turns = max(0, self._still_turns - 1)
+            ready = [thread for thread in self._waiting if thread is not self._still or not self._still_turns]
+            self._waiting[self.draw.choice(ready or list(self._waiting))].release()
             self._begun.acquire()
 
     def turn(self, seconds: float = 0.001) -> None:

@@ -76,7 +76,7 @@ def test_no_interleaving_has_two_winners(world: World) -> None:
     """
     observer = Observer()
     draw, unit = world.draw, world.unit
-    restart, clear, land = draw.choice([0.0, 0.005]), draw.choice([0.0, 0.0, 0.01]), draw.choice([0.02, 0.3])
+    restart, clear, land = draw.choice([0.0, 0.005]), draw.choice([0.0, 0.0, 0.01]), draw.choice([0.001, 0.02, 0.3])
 
     def faults() -> None:
         if draw.random() < restart:

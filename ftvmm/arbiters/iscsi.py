@@ -22,6 +22,13 @@ _NORMAL_SESSION = 2
 _TRANSFER_NOTHING, _TRANSFER_IN, _TRANSFER_OUT = 0, 1, 2
 _GOOD, _CHECK_CONDITION, _RESERVATION_CONFLICT = 0x00, 0x02, 0x18
 _UNIT_ATTENTION = 0x06
+_SENSE_IN_WORDS = {
+    0x2000: "it does not know this command",
+    0x2400: "it does not know this form of the command",
+    0x2500: "there is no such logical unit",
+    0x2700: "it is write-protected",
+    0x5504: "it has no room for a registration",
+}
 # What libiscsi says instead of a SCSI status begins here: redirected, cancelled, error, timeout.
 _NO_SCSI_STATUS = 0x101
 _LOGOUT_SECONDS_MAX = 0.2
@@ -54,7 +61,8 @@ class StatusError(IscsiError):
 
     def __init__(self, status: int, sense_key: int, sense_code: int) -> None:
         sense = f", sense {sense_key:x}h/{sense_code:04x}h" if status == _CHECK_CONDITION else ""
-        super().__init__(f"refused with SCSI status {status:02x}h{sense}")
+        in_words = f" ({_SENSE_IN_WORDS[sense_code]})" if sense and sense_code in _SENSE_IN_WORDS else ""
+        super().__init__(f"refused with SCSI status {status:02x}h{sense}{in_words}")
         self.status, self.sense_key, self.sense_code = status, sense_key, sense_code
 
     @property
@@ -248,7 +256,7 @@ class Session:
         self._call.status = None
         if begin(self._context, *arguments, self._callback, None):
             raise self._lost(f"{step} failed")
-        self._await(deadline)
+        self._await(deadline, is_connecting=step == "connect")
         if self._call.status != _GOOD:
             raise self._lost(f"{step} failed")
 
@@ -263,7 +271,7 @@ class Session:
         has_sense = status == _CHECK_CONDITION
         raise StatusError(status, task.sense.key if has_sense else 0, task.sense.code if has_sense else 0)
 
-    def _await(self, deadline: float) -> None:
+    def _await(self, deadline: float, *, is_connecting: bool = False) -> None:
         """Serves the connection until the call that is under way has ended."""
         while self._call.status is None:
             remaining_seconds = deadline - time.monotonic()
@@ -275,7 +283,8 @@ class Session:
             poll.register(descriptor, self._library.iscsi_which_events(self._context))
             happened = poll.poll(max(1, int(remaining_seconds * 1000)))
             if self._library.iscsi_service(self._context, happened[0][1] if happened else 0) < 0:
-                raise self._lost("the connection was lost")
+                # What libiscsi says of it is that it does not reconnect.
+                raise SessionLostError("no connection could be made" if is_connecting else "the connection was lost")
 
     def _lost(self, what: str) -> SessionLostError:
         said: bytes | None = self._library.iscsi_get_error(self._context)

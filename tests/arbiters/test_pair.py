@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from ftvmm import configuration
 from ftvmm.arbiters import Arbiter
 from ftvmm.arbiters.etcd import EtcdArbiter
 from ftvmm.arbiters.iscsi import ReservationConflictError, Session
 from ftvmm.arbiters.logical_unit import LogicalUnit
 from ftvmm.arbiters.scsi import LunAddress, ScsiArbiter
+from ftvmm.examination import Finding, examine_node
 from harness.lab.waiting import wait_until
 from tests.arbiters.cluster import ETCD, Cluster
 from tests.arbiters.target import MISSING, Target
@@ -92,3 +94,23 @@ def test_the_survivor_claims_the_vm_at_a_logical_unit(
     with pytest.raises(ReservationConflictError):
         stranger.write(stranger.blocks - 1, bytes(stranger.block_bytes))
     stranger.close()
+
+
+@pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
+def test_doctor_tries_a_logical_unit_out(own_target: Target, tmp_path: Path) -> None:
+    url = own_target.url(VM)
+    table = f'kind = "scsi-pr"\nurl = "{url}"\nlocal = true\ntimeout_ms = 1500'
+    config = configuration.load(LocalPair(tmp_path, arbiters=(table, table)).primary)
+
+    def found() -> Finding:
+        return next(finding for finding in examine_node(config, None) if finding.what == f"arbiter scsi-pr {url}")
+
+    finding = found()
+    assert "the VM never ran; the target forgets its reservation when it is restarted" in finding.found
+    assert finding.needed_for == frozenset(), "it can be done, and less well"
+    own_target.signal(signal.SIGSTOP)
+    assert "no answer in time" in found().found
+    own_target.signal(signal.SIGKILL)
+    finding = found()
+    assert "no connection could be made" in finding.found
+    assert finding.needed_for

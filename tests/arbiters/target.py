@@ -15,7 +15,7 @@ from ftvmm.arbiters.iscsi import LibraryMissingError, load
 from harness.lab.waiting import wait_until
 from tests.arbiters.cluster import free_ports
 
-LUN_BYTES = 2 << 20
+LUN_BLOCKS = 4096
 
 
 def _missing() -> str | None:
@@ -93,13 +93,13 @@ class Target:
             self._process.wait()
 
 
-def url_of(places: Sequence[str], vm: str) -> str:
+def url_of(places: Sequence[str], vm: str, *, block_bytes: int = 512) -> str:
     """The address of a VM's logical unit, which is made if it is not there yet."""
     portal, directory = places[0], Path(places[1])
     unit = directory / f"{vm}.unit"
     if not unit.exists():
         with unit.open("xb") as file:
-            file.truncate(LUN_BYTES)
+            file.truncate(LUN_BLOCKS * block_bytes)
         _serve(directory, vm)
     return f"iscsi://{portal}/{_name(vm)}/1"
 
@@ -110,9 +110,14 @@ def _name(vm: str) -> str:
 
 def _serve(directory: Path, vm: str) -> None:
     number = str(1 + zlib.crc32(vm.encode()) % 30000)
+    unit = directory / f"{vm}.unit"
+    block_bytes = str(unit.stat().st_size // LUN_BLOCKS)
     for words in (
         ("--op", "new", "--mode", "target", "--tid", number, "-T", _name(vm)),
-        ("--op", "new", "--mode", "logicalunit", "--tid", number, "--lun", "1", "-b", str(directory / f"{vm}.unit")),
+        (
+            *("--op", "new", "--mode", "logicalunit", "--tid", number, "--lun", "1"),
+            *("-b", str(unit), "--blocksize", block_bytes),
+        ),
         ("--op", "bind", "--mode", "target", "--tid", number, "-I", "ALL"),
     ):
         answer = _administer(directory, *words)

@@ -17,7 +17,7 @@ from ftvmm.arbiters.iscsi import ReservationConflictError, Session, SessionLostE
 from ftvmm.arbiters.logical_unit import LogicalUnit
 from ftvmm.arbiters.scsi import LunAddress, ScsiArbiter
 from tests.arbiters.contender import TIMEOUT_SECONDS
-from tests.arbiters.target import MISSING, Target
+from tests.arbiters.target import MISSING, Target, url_of
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
 
@@ -287,6 +287,15 @@ def test_a_generation_is_claimed_only_after_the_one_before_it(target: Target, vm
     arbiter.ask(generation=1, incarnation=1, node="a")
     with pytest.raises(ArbiterUnreachableError, match="generation 2 is not there"):
         arbiter.ask(generation=3, incarnation=1, node="a")
+
+
+def test_blocks_may_be_larger(target: Target, vm: str) -> None:
+    url = url_of(target.places, vm, block_bytes=4096)
+    arbiter = ScsiArbiter(LunAddress.parse(url), vm, timeout_seconds=TIMEOUT_SECONDS)
+    assert arbiter.ask(generation=1, incarnation=1, node="a") == Record(1, 1, "a")
+    clear(target, vm)
+    assert arbiter.read() == Record(1, 1, "a")
+    arbiter.try_out()
 
 
 def test_old_generations_are_known_for_a_while(target: Target, vm: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
@@ -10,13 +13,17 @@ from types import SimpleNamespace
 import pytest
 
 from ftvmm.arbiters import ArbiterUnreachableError, Record, claim_blocks, scsi
+from ftvmm.arbiters.claim_blocks import Key
+from ftvmm.arbiters.iscsi import ReservationConflictError
+from ftvmm.arbiters.logical_unit import LogicalUnit
 from ftvmm.arbiters.scsi import LunAddress, ScsiArbiter
 from tests.arbiters.model_unit import ModelSession, World
 from tests.arbiters.target import MISSING
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
 
-RUNS = 150
+RUNS = 100
+SEED = int(os.environ.get("ARBITER_SEED") or random.SystemRandom().randrange(10**6))
 GENERATIONS = 4
 VM = "0" * 31 + "1"
 ADDRESS = LunAddress.parse("iscsi://127.0.0.1:3260/iqn.2026-01.org.example:vm/1")
@@ -34,19 +41,6 @@ class Observer:
         if record.generation:
             assert self.owners.setdefault(record.generation, record) == record
         self.newest = max(self.newest, record.generation)
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> World:
-    """A world whose every choice comes of the seed; it loses an answer, or a contender, as often as the seed says."""
-    draw = random.Random(request.param)
-    world = World(draw)
-    loss = draw.choice([0.0, 0.01, 0.03])
-    monkeypatch.setattr(scsi, "Session", lambda *_, **__: ModelSession(world, loss=loss))
-    monkeypatch.setattr(scsi, "time", world)
-    monkeypatch.setattr(scsi, "random", draw)
-    monkeypatch.setattr(claim_blocks, "secrets", SimpleNamespace(randbits=draw.getrandbits))
-    return world
 
 
 def contender(observer: Observer, incarnation: int) -> None:
@@ -67,16 +61,21 @@ def contender(observer: Observer, incarnation: int) -> None:
             continue
 
 
-@pytest.mark.parametrize("world", [random.getrandbits(32) for _ in range(RUNS)], indirect=True, ids=str)
-def test_no_interleaving_has_two_winners(world: World) -> None:
-    """Restarts of the target, writes that come late, answers that are lost; the seed is the test's name.
+def problems_of(seed: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What goes wrong in a world whose every choice, and how often something fails in it, comes of the seed.
 
     Registrations are cleared by hand only while no write is under way: who does that knows nothing of such a one, and
     neither does the arbiter.
     """
-    observer = Observer()
-    draw, unit = world.draw, world.unit
-    restart, clear, land = draw.choice([0.0, 0.005]), draw.choice([0.0, 0.0, 0.01]), draw.choice([0.001, 0.02, 0.3])
+    draw = random.Random(seed)
+    world, observer = World(draw), Observer()
+    unit = world.unit
+    loss, restart = draw.choice([0.0, 0.01, 0.03]), draw.choice([0.0, 0.005])
+    clear, land = draw.choice([0.0, 0.0, 0.01]), draw.choice([0.001, 0.02, 0.3])
+    monkeypatch.setattr(scsi, "Session", lambda *_, **__: ModelSession(world, loss=loss))
+    monkeypatch.setattr(scsi, "time", world)
+    monkeypatch.setattr(scsi, "random", draw)
+    monkeypatch.setattr(claim_blocks, "secrets", SimpleNamespace(randbits=draw.getrandbits))
 
     def faults() -> None:
         if draw.random() < restart:
@@ -87,5 +86,34 @@ def test_no_interleaving_has_two_winners(world: World) -> None:
             unit.land(*unit.writes.pop(draw.randrange(len(unit.writes))))
 
     world.run([partial(contender, observer, number) for number in range(1, 4)], faults)
-    assert world.failures == []
-    assert observer.newest >= GENERATIONS, "they come to an end"
+    problems = [repr(failure) for failure in world.failures]
+    return problems if observer.newest >= GENERATIONS else [*problems, "they come to no end"]
+
+
+@pytest.mark.parametrize("number", range(RUNS))
+def test_no_interleaving_has_two_winners(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restarts of the target, writes that come late, answers that are lost. `ARBITER_SEED` draws the same again."""
+    assert problems_of(f"{SEED}/{number}", monkeypatch) == [], f"ARBITER_SEED={SEED}"
+
+
+def counts_before_it_is_won(arbiter: ScsiArbiter, unit: LogicalUnit, _generation: int) -> Record | None:
+    return arbiter._newest(unit)
+
+
+def preempts_whoever_holds_it(arbiter: ScsiArbiter, unit: LogicalUnit, held: Key, generation: int) -> Key:
+    reservation = unit.reservation()
+    claim = Key.drawn(generation, held.attempt + 1 if held.is_claim else 0)
+    unit.register(claim.number)
+    with suppress(ReservationConflictError):
+        unit.preempt(claim.number, reservation.key if reservation is not None else held.number)
+    return claim
+
+
+@pytest.mark.parametrize(
+    ("method", "broken"), [("_decided", counts_before_it_is_won), ("_claim", preempts_whoever_holds_it)]
+)
+def test_the_model_finds_out_a_broken_arbiter(
+    monkeypatch: pytest.MonkeyPatch, method: str, broken: Callable[..., object]
+) -> None:
+    monkeypatch.setattr(ScsiArbiter, method, broken)
+    assert any(problems_of(f"{SEED}/{number}", monkeypatch) for number in range(RUNS))

@@ -223,8 +223,10 @@ def _arbiter(table: _Table, vm: str) -> tuple[int, Arbiter]:
         directory = Path(table.get("directory", str))
         table.finish()
         return timeout_ms, FileArbiter(directory, vm, is_local=is_local)
+    if kind == "scsi-pr":
+        return timeout_ms, _scsi_arbiter(table, vm, timeout_ms=timeout_ms, is_local=is_local)
     if kind != "etcd":
-        raise table.fail("kind", f"must be 'file' or 'etcd', found {kind!r}")
+        raise table.fail("kind", f"must be 'file', 'etcd' or 'scsi-pr', found {kind!r}")
     members = table.strings("members")
     if not members:
         raise table.fail("members", "must name at least one member of the cluster, such as http://10.0.0.1:2379")
@@ -253,6 +255,27 @@ def _arbiter(table: _Table, vm: str) -> tuple[int, Arbiter]:
         named = "ca_file" if ca_file else "certificate_file"
         raise table.fail(named, f"{files}: {error.strerror or error}") from error
     return timeout_ms, arbiter
+
+
+def _scsi_arbiter(table: _Table, vm: str, *, timeout_ms: int, is_local: bool) -> Arbiter:
+    # Only who asks a target waits for what speaks to it.
+    from ftvmm.arbiters.iscsi import LibraryMissingError  # noqa: PLC0415
+    from ftvmm.arbiters.scsi import LunAddress, ScsiArbiter, is_iscsi_name  # noqa: PLC0415
+
+    url = table.get("url", str)
+    initiator: str | None = table.get("initiator", str, None)
+    table.finish()
+    try:
+        address = LunAddress.parse(url)
+    except ValueError as error:
+        raise table.fail("url", str(error)) from None
+    if initiator is not None and not is_iscsi_name(initiator):
+        reason = f"must be an iSCSI name, such as iqn.2026-01.org.example:host-a, found {initiator!r}"
+        raise table.fail("initiator", reason)
+    try:
+        return ScsiArbiter(address, vm, timeout_seconds=timeout_ms / 1000, initiator=initiator, is_local=is_local)
+    except LibraryMissingError as error:
+        raise table.fail("kind", f"'scsi-pr' {error}") from error
 
 
 def _optional_path(table: _Table, key: str) -> Path | None:

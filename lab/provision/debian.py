@@ -29,6 +29,8 @@ PACKAGES = {
     "sqlite3": "a packed program on a file system",
     "openssl": "a packed program that computes",
     "etcd-server": "the arbiter `etcd`, whose members tests and scenarios kill",
+    "tgt": "the iSCSI target of the arbiter `scsi-pr`, which its tests kill and freeze",
+    "libiscsi7": "what the arbiter `scsi-pr` speaks to a target with",
     "strace": "which files a program opens, for `ftvmm pack --trace`",
     "gcc": "the linker that Rust and the guests use",
     "libc6-dev": "what the linker links with",
@@ -56,6 +58,7 @@ SERVICES = {
     "nginx-light": ("nginx",),
     "mosquitto": ("mosquitto",),
     "etcd-server": ("etcd",),
+    "tgt": ("tgt",),
     "libvirt-daemon-system": ("libvirtd", "virtlogd", "libvirt-guests"),
 }
 """Package name to the services that it would have started at the machine's next boot."""

@@ -13,6 +13,7 @@ from ftvmm.arbiters import Arbiter
 from ftvmm.arbiters.etcd import EtcdArbiter
 from tests.arbiters.cluster import ETCD, VM, Cluster
 from tests.arbiters.contender import TIMEOUT_SECONDS, Address, open_arbiter
+from tests.arbiters.target import MISSING, Target
 
 
 @contextmanager
@@ -42,11 +43,35 @@ def three(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.fixture(params=["file", "etcd"])
+@pytest.fixture(scope="session")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """An iSCSI target that nobody hurts."""
+    yield from _target(tmp_path_factory.mktemp("target"))
+
+
+@pytest.fixture
+def own_target(tmp_path: Path) -> Iterator[Target]:
+    """An iSCSI target, to be hurt."""
+    yield from _target(tmp_path / "target")
+
+
+def _target(directory: Path) -> Iterator[Target]:
+    if MISSING is not None:
+        pytest.skip(MISSING)
+    target = Target(directory)
+    try:
+        yield target
+    finally:
+        target.stop()
+
+
+@pytest.fixture(params=["file", "etcd", "scsi-pr"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Address:
     """Where an arbiter is, for whoever opens it."""
     if request.param == "file":
         return Address("file", [str(tmp_path)])
+    if request.param == "scsi-pr":
+        return Address("scsi-pr", request.getfixturevalue("target").places)
     return Address("etcd", request.getfixturevalue("cluster").addresses)
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from ftvmm.arbiters import Arbiter, ArbiterUnreachableError, FileArbiter
 from ftvmm.arbiters.etcd import EtcdArbiter
+from ftvmm.arbiters.scsi import LunAddress, ScsiArbiter
+from tests.arbiters.target import url_of
 
 TIMEOUT_SECONDS = 3.0
 RACE_SECONDS = 0.006
@@ -26,7 +28,7 @@ RACES_TO_START = 60
 
 @dataclass(frozen=True)
 class Address:
-    """Where an arbiter is: its kind, and its directory or its members."""
+    """Where an arbiter is: its kind, and its directory, its members, or its target (`tests.arbiters.target`)."""
 
     kind: str
     places: Sequence[str]
@@ -36,6 +38,8 @@ def open_arbiter(address: Address, vm: str) -> Arbiter:
     """Another client of the same arbiter."""
     if address.kind == "file":
         return FileArbiter(Path(address.places[0]), vm)
+    if address.kind == "scsi-pr":
+        return ScsiArbiter(LunAddress.parse(url_of(address.places, vm)), vm, timeout_seconds=TIMEOUT_SECONDS)
     return EtcdArbiter(address.places, vm, timeout_seconds=TIMEOUT_SECONDS)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from ftvmm import configuration
 from ftvmm.configuration import ConfigurationError
+from tests.arbiters.target import MISSING
 
 GOOD = """
 [vm]
@@ -100,6 +101,18 @@ def test_what_is_absent_by_default_can_be_set(write: Callable[[str], Path], tmp_
 FILE_ARBITER = 'kind = "file"\ndirectory = "{directory}/arbiter"'
 ETCD_ARBITER = 'kind = "etcd"\nmembers = ["http://10.0.0.1:2379", "https://[fd00::1]:2379"]'
 
+SCSI_ARBITER = 'kind = "scsi-pr"\nurl = "iscsi://10.0.0.1:3260/iqn.2026-01.org.example:vm/1"'
+
+
+@pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
+def test_the_arbiter_is_a_logical_unit(write: Callable[[str], Path]) -> None:
+    config = configuration.load(write(GOOD.replace(FILE_ARBITER, SCSI_ARBITER)))
+    assert config.arbiter.kind == "scsi-pr"
+    assert config.arbiter.place == "iscsi://10.0.0.1:3260/iqn.2026-01.org.example:vm/1"
+    on_ipv6 = SCSI_ARBITER.replace("10.0.0.1", "[fd00::1]") + '\ninitiator = "iqn.2026-01.org.example:host-a"'
+    config = configuration.load(write(GOOD.replace(FILE_ARBITER, on_ipv6)))
+    assert config.arbiter.place.startswith("iscsi://[fd00::1]:3260/")
+
 
 def test_the_arbiter_is_a_directory_or_a_cluster(write: Callable[[str], Path], tmp_path: Path) -> None:
     config = configuration.load(write(GOOD))
@@ -112,7 +125,7 @@ def test_the_arbiter_is_a_directory_or_a_cluster(write: Callable[[str], Path], t
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ('kind = "zookeeper"', r"arbiter\.kind: must be 'file' or 'etcd', found 'zookeeper'"),
+        ('kind = "zookeeper"', r"arbiter\.kind: must be 'file', 'etcd' or 'scsi-pr', found 'zookeeper'"),
         ('kind = "file"', r"arbiter\.directory: missing"),
         ('kind = "etcd"', r"arbiter\.members: must name at least one member"),
         ('kind = "etcd"\nmembers = []', r"arbiter\.members: must name at least one member"),
@@ -135,6 +148,22 @@ def test_the_arbiter_is_a_directory_or_a_cluster(write: Callable[[str], Path], t
             ETCD_ARBITER + '\ncertificate_file = "/own.pem"',
             r"arbiter\.certificate_file: goes with certificate_key_file",
         ),
+        ('kind = "scsi-pr"', r"arbiter\.url: missing"),
+        (SCSI_ARBITER.replace("iscsi:", "http:"), r"arbiter\.url: must be iscsi://ADDRESS:PORT/TARGET/LUN"),
+        (SCSI_ARBITER.replace(":3260", ""), r"arbiter\.url: must be iscsi://ADDRESS:PORT/TARGET/LUN"),
+        (SCSI_ARBITER.replace(":3260", ":port"), r"arbiter\.url: must be iscsi://ADDRESS:PORT/TARGET/LUN"),
+        (SCSI_ARBITER.replace("10.0.0.1", "storage"), r"arbiter\.url: must have a numeric address, found 'storage'"),
+        (SCSI_ARBITER.replace("10.0.0.1", "0.0.0.0"), r"arbiter\.url: 0\.0\.0\.0 is no target's address"),
+        (
+            SCSI_ARBITER.replace("//10", "//user%secret@10"),
+            r"arbiter\.url: names and passwords \(CHAP\) are not spoken",
+        ),
+        (SCSI_ARBITER.replace("iqn.2026-01.org.example:vm/", ""), r"arbiter\.url: must name a target"),
+        (SCSI_ARBITER.replace("iqn.2026-01.org.example:vm", "vm"), r"arbiter\.url: must name a target"),
+        (SCSI_ARBITER.replace("vm/1", "vm/x"), r"arbiter\.url: must end in a LUN from 0 to 16383, found 'x'"),
+        (SCSI_ARBITER.replace("vm/1", "vm/16384"), r"arbiter\.url: must end in a LUN"),
+        (SCSI_ARBITER + '\ninitiator = "host-a"', r"arbiter\.initiator: must be an iSCSI name"),
+        (SCSI_ARBITER + "\nmembers = []", r"arbiter\.members: unknown key \(known here: initiator, kind, "),
     ],
 )
 def test_what_is_wrong_with_an_arbiter_is_said(write: Callable[[str], Path], change: str, message: str) -> None:

@@ -39,7 +39,8 @@ class Key:
     """The key of a reservation.
 
     Attributes:
-        generation: what is claimed, from 1; 0: nothing, as the reservation before it was lost.
+        generation: what is claimed, from 1; 0: nothing, as the reservation before it was lost. Such a "claim" is over
+            when what the blocks hold was flushed.
         attempt: which claim of this generation, from 0.
         is_claim: whether the claim is under way; else it is won.
         random: what tells it from any other key.
@@ -58,7 +59,7 @@ class Key:
     @staticmethod
     def of_loss() -> Key:
         """One for the reservation that takes the place of a lost one."""
-        return Key(0, ATTEMPT_MAX, False, secrets.randbits(_RANDOM_BITS))
+        return Key(0, ATTEMPT_MAX, True, secrets.randbits(_RANDOM_BITS))
 
     @staticmethod
     def of(number: int) -> Key | None:
@@ -66,7 +67,7 @@ class Key:
         generation = number >> (_RANDOM_BITS + _ATTEMPT_BITS) & GENERATION_MAX
         attempt = number >> _RANDOM_BITS & ATTEMPT_MAX
         key = Key(generation, attempt, bool(number >> 63), number & (1 << _RANDOM_BITS) - 1)
-        is_foreign = generation == 0 and (attempt != ATTEMPT_MAX or key.is_claim)
+        is_foreign = generation == 0 and attempt != ATTEMPT_MAX
         return None if is_foreign else key
 
     @property

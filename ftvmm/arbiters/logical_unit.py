@@ -14,6 +14,7 @@ from ftvmm.arbiters.iscsi import IscsiError, Session, StatusError
 _WRITE_EXCLUSIVE = 0x01
 _READ_KEYS, _READ_RESERVATION, _REPORT_CAPABILITIES = 0, 1, 2
 _REGISTER, _RESERVE, _PREEMPT, _PREEMPT_AND_ABORT, _REGISTER_AND_IGNORE = 0, 1, 4, 5, 6
+_SYNCHRONIZE_CACHE = bytes([0x35]) + bytes(9)
 _KEYS_BYTES_MAX = 8 + 8 * 4096
 _BLOCKS_AT_ONCE_MAX = 256
 # Beyond this many in a row something is wrong with the target.
@@ -172,7 +173,15 @@ class LogicalUnit:
         self._session.execute(
             _cdb_16(0x8A, block, len(content) // self.block_bytes), write=content, deadline=self.deadline
         )
-        self._session.execute(bytes([0x35]) + bytes(9), deadline=self.deadline)
+        self._session.execute(_SYNCHRONIZE_CACHE, deadline=self.deadline)
+
+    def flush(self) -> None:
+        """Has all that was ever written on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.28).
+
+        Raises:
+            ReservationConflictError: another nexus holds the reservation.
+        """
+        self._ask(_SYNCHRONIZE_CACHE)
 
     def _reserve_in(self, action: int, length: int) -> bytes:
         answer = self._ask(bytes([0x5E, action]) + bytes(5) + length.to_bytes(2, "big") + bytes(1), length)

@@ -7,8 +7,9 @@ flushes it, and changes its key from "claimed" to "won" (REGISTER), which fails 
 meanwhile. Only then is the generation decided. A claim whose claimant died before that is taken over in the same way by
 whoever asks next; it was nobody's.
 
-A target that was restarted may have forgotten the reservation, never the blocks. Then whoever looks first puts one in
-its place, so that no claim that was under way can write any more, and the newest record in the blocks counts.
+A target that was restarted may have forgotten the reservation, never the blocks that were flushed. Then whoever looks
+first puts one in its place, so that no claim that was under way can write any more, and flushes what was written; then
+the newest record in the blocks counts.
 
 Each call has a session of its own, which is a nexus that nobody has again: what is refused to it once stays refused
 (R18, H3). Sources: SPC-4 (INCITS 513), 5.13; docs/decisions/arbiters.md.
@@ -220,15 +221,28 @@ class ScsiArbiter:
                 else:
                     time.sleep(_LOOK_SECONDS)
 
-    def _replace_lost(self, unit: LogicalUnit) -> None:
-        """Reserves what nobody has reserved, for no claim: what the blocks hold then stays as it is."""
-        key = Key.of_loss().number
-        unit.register(key)
+    def _replace_lost(self, unit: LogicalUnit, left: Key | None = None) -> None:
+        """Reserves what nobody has reserved, for no claim, and flushes it: what the blocks hold then stays as it is.
+
+        A claim that broke off may have written its record and not flushed it; one that counted, and that a loss of
+        power could still take back, would be another's generation after that.
+
+        Args:
+            unit: the logical unit.
+            left: whose reservation is taken, who has not come to the flush; None: there is no reservation.
+        """
+        key = Key.of_loss()
+        unit.register(key.number)
         try:
-            unit.reserve(key)
+            if left is None:
+                unit.reserve(key.number)
+            else:
+                unit.preempt(key.number, left.number)
+            unit.flush()
+            unit.change_key(key.number, key.won.number)
         except ReservationConflictError:
             with suppress(ReservationConflictError):
-                unit.change_key(key, 0)
+                unit.change_key(key.number, 0)
 
     def _claim(self, unit: LogicalUnit, held: Key, generation: int) -> Key:
         """Tries to take the reservation from the key that holds it; whether that succeeded is to be read."""
@@ -290,6 +304,9 @@ class ScsiArbiter:
                 raise ArbiterUnreachableError(
                     f"{self.place}: is reserved by somebody else (key {reservation.key:016x})"
                 )
+            if key.is_of_loss and key.is_claim:
+                self._await_flush(unit, key)
+                continue
             if key.is_of_loss:
                 record: Record | None = self._newest(unit)
                 if unit.reservation() != reservation:
@@ -306,6 +323,15 @@ class ScsiArbiter:
                 raise ArbiterUnreachableError(
                     f"{self.place}: the record behind key {reservation.key:016x} is not there"
                 )
+
+    def _await_flush(self, unit: LogicalUnit, key: Key) -> None:
+        """Somebody has put a reservation in the place of a lost one, and flushes; or has died before that."""
+        if self._is_patience_over(key):
+            self._replace_lost(unit, key)
+        elif time.monotonic() + _LOOK_SECONDS > unit.deadline:
+            raise ArbiterUnreachableError(f"{self.place}: what it holds is being flushed")
+        else:
+            time.sleep(_LOOK_SECONDS)
 
     def _newest(self, unit: LogicalUnit) -> Record:
         """The newest record of all blocks, which counts where the reservation was lost and replaced."""
@@ -339,8 +365,9 @@ class ScsiArbiter:
         """
         now = time.monotonic()
         if self._claim_seen is None or self._claim_seen[0] != claim:
-            doublings = min(claim.attempt % _ATTEMPT_AFTER_LOSS, _PATIENCE_DOUBLINGS_MAX)
-            # Two who wait for the same claim would disturb each other, did they end at the same moment.
+            attempt = 0 if claim.is_of_loss else claim.attempt % _ATTEMPT_AFTER_LOSS
+            doublings = min(attempt, _PATIENCE_DOUBLINGS_MAX)
+            # Two who wait for the same claim would disturb each other if they came to their ends at the same moment.
             self._claim_seen = (claim, now + _PATIENCE_SECONDS * 2**doublings * random.uniform(1, 2))
         return now > self._claim_seen[1]
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ftvmm import configuration, control
-from ftvmm.arbiters import ArbiterUnreachableError
+from ftvmm.arbiters import ArbiterUnreachableError, Record
 from ftvmm.configuration import Configuration
 from ftvmm.failure import Failure
 from ftvmm.manager import Spare
@@ -102,18 +102,25 @@ class _Operated:
 
     def let_backup_go(self, successor: Spare | None) -> None:
         """Has the VM run without its backup, and look for a new one: this, or on the same host. Raises `Failure`."""
-        generation = self.status()["generation"]
+        before = self.status()
         self.request(f"let-backup-go {successor.as_json()}" if successor else "let-backup-go")
-        while (status := self.status())["generation"] == generation:
+        while (status := self.status())["generation"] == before["generation"]:
+            if status["role"] == "HALTED":
+                raise Failure(f"the backup has won the VM: {status['halt_reason']}", EXIT_NOT_DONE)
             if status["planned"] is None:
                 raise Failure("the backup is still there: the arbiter did not answer", EXIT_NOT_DONE)
             self.tell(_progress(status))
             self.pause()
+        if status["incarnation"] != before["incarnation"]:
+            raise Failure("the node has ended, and was started again", EXIT_NOT_DONE)
 
     def hand_over(self) -> None:
         """Has the backup run the VM, and says who does. Raises `Failure`."""
+        incarnation = self.status()["incarnation"]
         self.request("hand-over")
         while (status := control.status(self.config.control_socket)) is not None and status["role"] != "HALTED":
+            if status["incarnation"] != incarnation:
+                break
             if status["role"] == "ALONE":
                 words = "the backup did not take the VM over: it runs on here, without a backup"
                 raise Failure(words, EXIT_NOT_DONE)
@@ -122,15 +129,18 @@ class _Operated:
                 raise Failure(words, EXIT_NOT_DONE)
             self.tell(_progress(status))
             self.pause()
-        try:
-            record = self.config.arbiter.read()
-        except ArbiterUnreachableError as error:
-            raise Failure(
-                f"this node has let the VM go, and nobody tells who has it: {error}", EXIT_NOT_DONE
-            ) from error
-        if record.node == self.config.name:
-            raise Failure(f"{record.node} has ended, and nobody has taken the VM over", EXIT_NOT_DONE)
+        # The node has ended, or does not answer; who has the VM the arbiter tells, now or when the backup has won it.
+        while (record := self._owner()) is None or record.incarnation == int(incarnation, 16):
+            still = "and still has the VM" if record else "nor does the arbiter"
+            self.tell(f"{self.config.name} does not answer, {still}")
+            self.pause()
         click.echo(f"{record.node} runs the VM in generation {record.generation}")
+
+    def _owner(self) -> Record | None:
+        try:
+            return self.config.arbiter.read()
+        except ArbiterUnreachableError:
+            return None
 
 
 @click.command()
@@ -181,6 +191,10 @@ def migrate(node: _Operated, name: str, moves_primary: bool) -> None:
     status = node.status()
     if status["role"] != "PROTECTED":
         raise Failure(f"the node is {status['role']}: only a VM that is protected moves", EXIT_NOT_DONE)
+    if status["planned"] is not None:
+        raise Failure(f"the node is busy with it: {status['planned']}", EXIT_NOT_DONE)
+    if name == node.config.name:
+        raise Failure(f"--to: {name} is the host that runs the VM", EXIT_BAD_INPUT)
     if status["peer"]["name"] != name:
         spare = next((one for one in node.config.spares if one.name == name), None)
         if spare is None:

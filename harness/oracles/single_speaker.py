@@ -262,25 +262,30 @@ def _judge_hand_overs(evidence: EvidenceDirectory) -> Iterator[Finding]:
         if handed_ns is None or message.sender not in said:
             continue
         each, taken_back_ns = said[message.sender], _taken_back_ns(evidence, message)
-        ends_ns = [
-            (one.what, max(one.left_ns, one.done_ns or 0), one.output.kind == "block")
+        # What it is, when it began, and until when it was under way.
+        spoken: list[tuple[str, int, float]] = [
+            (
+                one.what,
+                one.left_ns,
+                (math.inf if one.done_ns is None else one.done_ns)
+                if one.output.kind == "block"
+                else one.left_ns - slack_ns,
+            )
             for one in each.emissions
             if one.left_ns is not None
         ]
-        ends_ns += [(f"{frame} (an announcement)", frame.wall_ns, False) for frame in each.announcements]
-        for what, end_ns, is_write in ends_ns:
-            owned = evidence.ownership.owned(message.sender, end_ns)
-            if end_ns <= handed_ns + (0 if is_write else slack_ns) or owned is None:
-                continue
-            if end_ns >= taken_back_ns:
-                continue
-            if owned.generation == message.generation:
-                late_ms = (end_ns - handed_ns) / 1e6
+        spoken += [
+            (f"{frame} (an announcement)", frame.wall_ns, frame.wall_ns - slack_ns) for frame in each.announcements
+        ]
+        for what, left_ns, until_ns in spoken:
+            owned = evidence.ownership.owned(message.sender, left_ns)
+            is_of_this_generation = owned is not None and owned.generation == message.generation
+            if is_of_this_generation and until_ns > handed_ns and left_ns < taken_back_ns:
                 words = (
-                    f"{what} was over {late_ms:.1f} ms after {message.sender} had handed the VM over"
-                    f"{after_start(evidence, handed_ns)}"
+                    f"{what}, begun{after_start(evidence, left_ns)}, was not over when {message.sender} had handed the "
+                    f"VM over{after_start(evidence, handed_ns)}"
                 )
-                yield Finding("spoke-after-hand-over", words, at_ns=evidence.to_boot_ns(end_ns))
+                yield Finding("spoke-after-hand-over", words, at_ns=evidence.to_boot_ns(left_ns))
                 break
 
 

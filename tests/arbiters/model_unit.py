@@ -23,6 +23,8 @@ class ModelUnit:
     """What the target knows; `registrations` are by nexus."""
 
     blocks: bytearray = field(default_factory=lambda: bytearray((TRIAL_BLOCK + 1) * BLOCK_BYTES))
+    # What of them a loss of power leaves.
+    medium: bytearray = field(default_factory=lambda: bytearray((TRIAL_BLOCK + 1) * BLOCK_BYTES))
     registrations: dict[int, int] = field(default_factory=dict)
     holder: int | None = None
     attentions: set[int] = field(default_factory=set)
@@ -30,11 +32,20 @@ class ModelUnit:
     age: int = 0
     nexuses: int = 0
 
-    def restart(self, is_carried_out: Callable[[], bool]) -> None:
-        """A loss of power: sessions and reservations are gone, and of writes under way some are carried out."""
+    def restart(self, is_carried_out: Callable[[], bool], *, loses_power: bool) -> None:
+        """The target ends and comes back: sessions and reservations are gone, and of writes under way some are done.
+
+        Where its host loses power, of what was not flushed some is gone as well.
+        """
         for block, content in self.writes:
             if is_carried_out():
                 self.land(block, content)
+        for at in range(0, len(self.blocks), BLOCK_BYTES) if loses_power else ():
+            block_at = slice(at, at + BLOCK_BYTES)
+            if self.blocks[block_at] != self.medium[block_at] and not is_carried_out():
+                self.blocks[block_at] = self.medium[block_at]
+        if loses_power:
+            self.medium[:] = self.blocks
         self.age += 1
         self.clear()
         self.writes.clear()
@@ -46,7 +57,7 @@ class ModelUnit:
         self.holder = None
 
     def land(self, block: int, content: bytes) -> None:
-        """A write reaches the medium."""
+        """A write is carried out."""
         self.blocks[block * BLOCK_BYTES : block * BLOCK_BYTES + len(content)] = content
 
     def carry_out(self, nexus: int, cdb: bytes, write: bytes) -> bytes:
@@ -69,6 +80,8 @@ class ModelUnit:
             raise ReservationConflictError
         if operation == 0x8A:
             self.writes.append((block, write))
+        else:
+            self.medium[:] = self.blocks
         return b""
 
     def _look(self, action: int) -> bytes:

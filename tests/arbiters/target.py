@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -109,7 +109,7 @@ def _name(vm: str) -> str:
 
 
 def _serve(directory: Path, vm: str) -> None:
-    number = str(1 + zlib.crc32(vm.encode()) % 30000)
+    number = str(_number(directory, vm))
     unit = directory / f"{vm}.unit"
     block_bytes = str(unit.stat().st_size // LUN_BLOCKS)
     for words in (
@@ -122,6 +122,19 @@ def _serve(directory: Path, vm: str) -> None:
     ):
         answer = _administer(directory, *words)
         assert answer.returncode == 0, answer.stderr
+
+
+def _number(directory: Path, vm: str) -> int:
+    """The target's, of those in this directory: by the place of the VM in a list that only grows."""
+    known = directory / "numbers"
+    with known.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        names = file.read().split()
+        if vm not in names:
+            file.write(f"{vm}\n")
+            names.append(vm)
+    return 1 + names.index(vm)
 
 
 def _environment(directory: Path) -> Mapping[str, str]:

@@ -244,7 +244,7 @@ def test_a_session_that_was_lost_does_not_come_back(own_target: Target, vm: str)
 
 def test_a_frozen_target_answers_nothing(own_target: Target, vm: str) -> None:
     arbiter = arbiter_of(own_target, vm, timeout_seconds=0.3)
-    arbiter.ask(generation=1, incarnation=1, node="a")
+    arbiter_of(own_target, vm).ask(generation=1, incarnation=1, node="a")
     own_target.signal(signal.SIGSTOP)
     for call in (arbiter.read, lambda: arbiter.ask(generation=2, incarnation=2, node="b"), arbiter.try_out):
         begun = time.monotonic()

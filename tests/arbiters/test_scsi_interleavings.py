@@ -79,7 +79,7 @@ def problems_of(seed: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def faults() -> None:
         if draw.random() < restart:
-            unit.restart(lambda: draw.random() < 0.5)
+            unit.restart(lambda: draw.random() < 0.5, loses_power=draw.random() < 0.5)
         if not unit.writes and draw.random() < clear:
             unit.clear()
         if unit.writes and draw.random() < land:
@@ -109,11 +109,20 @@ def preempts_whoever_holds_it(arbiter: ScsiArbiter, unit: LogicalUnit, held: Key
     return claim
 
 
+def counts_what_was_not_flushed(_unit: LogicalUnit) -> None:
+    pass
+
+
 @pytest.mark.parametrize(
-    ("method", "broken"), [("_decided", counts_before_it_is_won), ("_claim", preempts_whoever_holds_it)]
+    ("kind", "method", "broken"),
+    [
+        (ScsiArbiter, "_decided", counts_before_it_is_won),
+        (ScsiArbiter, "_claim", preempts_whoever_holds_it),
+        (LogicalUnit, "flush", counts_what_was_not_flushed),
+    ],
 )
 def test_the_model_finds_out_a_broken_arbiter(
-    monkeypatch: pytest.MonkeyPatch, method: str, broken: Callable[..., object]
+    monkeypatch: pytest.MonkeyPatch, kind: type, method: str, broken: Callable[..., object]
 ) -> None:
-    monkeypatch.setattr(ScsiArbiter, method, broken)
-    assert any(problems_of(f"{SEED}/{number}", monkeypatch) for number in range(RUNS))
+    monkeypatch.setattr(kind, method, broken)
+    assert any(problems_of(f"{SEED}/{number}", monkeypatch) for number in range(10 * RUNS))

@@ -1178,3 +1178,17 @@ fn a_primary_knows_why_it_has_no_backup() {
     assert_eq!(primary.needs_backup(), Some(NeedsBackup::TransferFailed));
     assert_eq!(Stepped::live().needs_backup(), Some(NeedsBackup::ConnectionLost));
 }
+
+/// What is on its way out is known: a hand-over waits for it.
+#[test]
+fn an_output_leaves_once_its_news_has_come() {
+    for mut primary in [Stepped::protected(), Stepped::live()] {
+        primary.hear(SPARE, answer(0, 0, 0, 0), primary.now.0);
+        let may_leave = |primary: &Stepped| {
+            primary.node.released_until(OutputIndex(1), LogPosition::START, OutputIndex::NONE, primary.now).is_some()
+        };
+        assert!(!may_leave(&primary), "{}", primary.node.role());
+        primary.step(produced(output(1), 0));
+        assert!(may_leave(&primary), "{}", primary.node.role());
+    }
+}

@@ -60,6 +60,8 @@ pub struct Machine {
     /// Where the guest goes on, the same on every host whatever its KVM says.
     rip: u64,
     state: State,
+    /// Its guest has been entered: what is in its memory nobody knows without a look.
+    has_run: bool,
     watch: Option<Watch>,
     watchdog: Option<Watchdog>,
 }
@@ -104,6 +106,7 @@ impl Machine {
             chain: Chain::new(Fingerprint::of(&origin)),
             rip: start.rip,
             state: State::Ready,
+            has_run: false,
             watch: Watch::of(image),
             watchdog: None,
         })
@@ -116,7 +119,7 @@ impl Machine {
     /// guest did what it may not: it is over, on every replica at the same point.
     pub fn run(&mut self) -> Result<Request, MachineError> {
         match self.state {
-            State::Ready => {}
+            State::Ready => self.has_run = true,
             State::Asked(..) => return Err(MachineError::NotRunnable { reason: "its last request is not answered" }),
             State::Stopped => return Err(MachineError::NotRunnable { reason: "it has come to its end" }),
         }

@@ -203,7 +203,7 @@ impl Machine {
 
     /// Whether a page of a machine that has not run is all zero, without a look at it, which would have the host provide it.
     pub fn is_untouched(&self, page: usize) -> bool {
-        matches!(self.state, State::Ready) && self.memory.is_untouched(page)
+        !self.has_run && self.memory.is_untouched(page)
     }
 
     /// The input that the guest waits for.

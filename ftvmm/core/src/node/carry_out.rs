@@ -119,7 +119,12 @@ impl Runtime {
             Output::DrainSockets { request } => self.drain = Some(request),
             Output::Halt { reason } => self.exit(3, format!("halted: {reason}")),
             Output::Stop { exit_status } => self.exit(exit_status, String::new()),
-            Output::Trace(event) => self.trace(event),
+            Output::Trace(event) => {
+                if matches!(event, TraceEvent::PlanGivenUp { .. }) {
+                    self.next_peer = None;
+                }
+                self.trace(event);
+            }
         }
     }
 

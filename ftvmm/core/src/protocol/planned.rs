@@ -53,6 +53,8 @@ impl Node {
         let all_left = self.released.index >= self.produced || !self.config.rules.handed_over_completed;
         if protection.suspicion.is_some() {
             self.give_plan_up("the backup is suspected", outputs);
+        } else if self.readiness.heard != 0 {
+            self.give_plan_up("the backup could not take the VM over", outputs);
         } else if all_replayed && all_left {
             let until = self.now.after(self.config.timing.acknowledge);
             if let Some(protection) = self.state.protection_mut() {
@@ -81,7 +83,7 @@ impl Node {
         released: OutputMark,
         outputs: &mut Vec<Output>,
     ) {
-        if self.role() != Role::Backup || !matches!(path, Path::Log { .. }) || position != self.log.stored {
+        if self.role() != Role::Backup || !matches!(path, Path::Log { .. }) || position > self.log.stored {
             return;
         }
         self.hearing.hear(path, &message.header, self.now);

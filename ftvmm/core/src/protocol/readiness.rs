@@ -243,8 +243,13 @@ impl Node {
                 let lacking = LACKS.iter().filter(|(bit, _)| readiness.heard & bit != 0).map(|(_, name)| *name);
                 let names: Vec<&str> = lacking.collect();
                 let unusable = (!names.is_empty()).then(|| format!("the backup cannot use {}", names.join(", ")));
+                let goes = match readiness.why_the_backup_goes() {
+                    Some(NeedsBackup::Divergence) => Some("the backup has diverged"),
+                    Some(_) => Some("the backup's host has failed"),
+                    None => None,
+                };
                 let behind = self.waits_for_replay().then_some("the backup's replay is too far behind");
-                joined(unusable.as_deref().into_iter().chain(behind))
+                joined(unusable.as_deref().into_iter().chain(goes).chain(behind))
             }
             role @ (Role::Backup | Role::Candidate) => {
                 let found = [&readiness.found.network, &readiness.found.disk].into_iter().flatten().map(String::as_str);

@@ -14,8 +14,8 @@ use super::wire::{Body, OutputMark};
 impl Node {
     /// Until when this output may leave, not including that moment; `None`: not now (R5). Asked right before the system call, with a fresh
     /// clock reading, or handed on to whoever looks at the clock there. Only the output after the last completed one may; so emit, report
-    /// `OutputDone`, then ask for the next. A write that `overlaps` an older one would be undone for a while if the backup re-issued that
-    /// (R23).
+    /// `OutputDone`, then ask for the next. One of which `OutputProduced` has not told waits for that: what is on its way out is known here
+    /// (R21). A write that `overlaps` an older one would be undone for a while if the backup re-issued that (R23).
     pub fn released_until(
         &self,
         output_index: OutputIndex,
@@ -25,7 +25,10 @@ impl Node {
     ) -> Option<Instant> {
         let rules = &self.config.rules;
         let released = self.released.index;
-        if output_index <= released || (rules.output_order && output_index != released.next()) {
+        if output_index > self.produced
+            || output_index <= released
+            || (rules.output_order && output_index != released.next())
+        {
             return None;
         }
         let acknowledged = self.log.acknowledged >= depends_on || !rules.output_acknowledged;

@@ -481,6 +481,8 @@ impl World {
         if let Some(process) = self.hosts[host].process.as_mut() {
             process.held.extend(outputs.iter().map(|output| (output.index, *output)));
         }
+        // Who lets outputs out looks for one before the news of it has come.
+        self.local_now(host, 0, Local::Release);
         for output in outputs {
             self.told_by_guest(host, output.produced());
         }

@@ -224,6 +224,13 @@ impl Disk {
         let replaces = match self.lookup(new_directory, new_name) {
             // Two names of the same file: POSIX asks that nothing happens.
             Ok(target) if target.inode == source.inode => return Ok(()),
+            // As Linux has it: these two come before what the names are.
+            _ if source.kind == Kind::Directory && self.is_within(new_directory, source.inode)? => {
+                return Err(DiskError::Invalid);
+            }
+            Ok(target) if target.kind == Kind::Directory && self.is_within(old_directory, target.inode)? => {
+                return Err(DiskError::NotEmpty);
+            }
             Ok(target) if target.kind == Kind::Directory && source.kind != Kind::Directory => {
                 return Err(DiskError::IsDirectory);
             }
@@ -263,6 +270,15 @@ impl Disk {
             result => result?,
         };
         outcome.replaced.map_or(Ok(()), |outcome| self.name_went(outcome))
+    }
+
+    /// Whether a directory is this one, or somewhere in it.
+    fn is_within(&mut self, directory: Inode, above: Inode) -> Result<bool, DiskError> {
+        let (mut at, root) = (directory, self.root());
+        while at != above && at != root {
+            at = self.lookup(at, b"..")?.inode;
+        }
+        Ok(at == above)
     }
 
     /// The names in a directory, without `.` and `..`.

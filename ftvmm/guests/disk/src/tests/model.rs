@@ -112,9 +112,10 @@ fn do_to_model(model: &mut Model, operation: &Operation) -> Result<(), DiskError
                 return Ok(());
             }
             match (&source, model.get(new)) {
+                (None, _) if new.starts_with(&format!("{old}/")) => return Err(DiskError::Invalid),
+                (_, Some(None)) if old.starts_with(&format!("{new}/")) => return Err(DiskError::NotEmpty),
                 (Some(_), Some(None)) => return Err(DiskError::IsDirectory),
                 (None, Some(Some(_))) => return Err(DiskError::NotDirectory),
-                (None, _) if new.starts_with(&format!("{old}/")) => return Err(DiskError::Invalid),
                 (None, Some(None)) if !is_empty(model, new) => return Err(DiskError::NotEmpty),
                 _ => {}
             }

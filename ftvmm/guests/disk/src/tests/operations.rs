@@ -20,7 +20,7 @@ fn errors_are_those_of_linux() {
     disk.create(root, b"other", 0o644).unwrap();
     disk.create_directory(root, b"empty", 0o755).unwrap();
     let long = [b'x'; 256];
-    let answers: [(&str, Result<(), DiskError>, i32); 20] = [
+    let answers: [(&str, Result<(), DiskError>, i32); 22] = [
         ("lookup", disk.lookup(root, b"none").map(drop), 2),
         ("lookup in a file", disk.lookup(file, b"none").map(drop), 20),
         ("lookup of a long name", disk.lookup(root, &long).map(drop), 36),
@@ -38,6 +38,8 @@ fn errors_are_those_of_linux() {
         ("rename a directory over a file", disk.rename(root, b"empty", root, b"other"), 20),
         ("rename over what holds a file", disk.rename(root, b"empty", root, b"directory"), 39),
         ("rename into itself", disk.rename(root, b"directory", directory, b"below"), 22),
+        ("rename into itself, over what is there", disk.rename(root, b"directory", directory, b"file"), 22),
+        ("rename over what it lies in", disk.rename(directory, b"file", root, b"directory"), 39),
         ("list a file", disk.list(file).map(drop), 20),
         ("write to a directory", disk.write_at(root, 0, b"x").map(drop), 21),
         ("write far beyond", disk.write_at(file, 1 << 60, b"x").map(drop), 27),

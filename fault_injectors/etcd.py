@@ -98,7 +98,7 @@ class CutEtcdLeader(HostFault):
         followed = wait_until(follow_another, timeout_seconds=timeout_seconds)
         dropped = self._filter.dropped()
         return Confirmation.of(
-            followed and all(dropped.values()),
+            followed and bool(dropped) and all(dropped.values()),
             f"whom each member follows, by its own word: before {self._followed_before}, now {seen[-1]}",
             f"packets dropped by {name}: {dropped}",
         )

@@ -36,6 +36,7 @@ from harness.lab.etcd import key_of, packed
 _CONNECT_SECONDS = 1.0
 # Whoever is not there is tried again.
 _RETRY_SECONDS = 0.01
+_ABSENT_SECONDS_MAX = 8.0
 # A member whose host lost its power says nothing any more. Its watcher has to notice before it is back.
 _SILENCE_SECONDS, _PROBES = 1, 3
 _FAILURES = (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError)
@@ -123,6 +124,18 @@ def _watch(member: str, prefix: str, revision: int, log: EventLog, has_begun: th
 
 
 def _absent(members: Sequence[str], prefix: str) -> tuple[int, int]:
+    """The same, asked until the cluster answers: one that has just elected its leader may take its time."""
+    give_up_at = time.monotonic() + _ABSENT_SECONDS_MAX
+    while True:
+        try:
+            return _look_for_none(members, prefix)
+        except (OSError, http.client.HTTPException):
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(_RETRY_SECONDS)
+
+
+def _look_for_none(members: Sequence[str], prefix: str) -> tuple[int, int]:
     """A time at which no such key was there, before a linearizable read began that finds none, and its revision."""
     begun_ns = time.time_ns()
     with contextlib.closing(_connected(members[0])) as connection:

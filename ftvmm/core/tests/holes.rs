@@ -188,6 +188,19 @@ fn a_vm_is_handed_over_when_all_its_outputs_have_completed() {
     closes("R21-completion", schedules);
 }
 
+/// Nor is one on its way of which the guest's thread, interrupted, has not told.
+#[test]
+fn a_vm_is_handed_over_when_all_its_outputs_are_known() {
+    for seed in 0..4000 {
+        let at = 100 + seed % 200;
+        let faults =
+            vec![Fault::new(FaultKind::SlowWrites { host: 0 }, at - 5, 700), Fault::new(FaultKind::HandOver, at, 700)];
+        let schedule = Schedule { seed, noise: true, ..Schedule::directed(faults) };
+        let coverage = run_schedule(&schedule, Rules::default());
+        assert!(coverage.is_ok(), "seed {seed}: {coverage:?}");
+    }
+}
+
 /// Its devices come back before the primary hears of the reset, or after: somebody goes on in either case.
 #[test]
 fn a_candidate_that_cannot_attach_does_not_ask() {

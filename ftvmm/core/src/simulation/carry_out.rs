@@ -491,7 +491,12 @@ impl World {
         if self.schedule.explored.is_some() {
             return self.step(host, input);
         }
-        let delay = if self.schedule.noise { self.random.between(0, 2 * TOLD_AFTER) } else { TOLD_AFTER };
+        let delay = match self.schedule.noise {
+            // The guest's thread is interrupted before it has told.
+            true if self.random.once_in(50) => self.random.between(TOLD_AFTER, 20 * MILLISECOND),
+            true => self.random.between(0, 2 * TOLD_AFTER),
+            false => TOLD_AFTER,
+        };
         let Some(process) = self.hosts[host].process.as_mut() else { return };
         process.told_at = process.told_at.max(self.now + delay);
         let (at, id) = (process.told_at, process.id);

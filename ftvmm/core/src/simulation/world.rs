@@ -384,6 +384,11 @@ impl World {
         for output in outputs {
             self.carry_out(host, output);
         }
+        // As a node does behind all that it has taken in, whether the news of an output has come or not. In a walk it has.
+        let waits = |process: &Process| process.live && !process.emitting && !process.held.is_empty();
+        if self.schedule.explored.is_none() && self.hosts[host].process.as_ref().is_some_and(waits) {
+            self.local_now(host, 0, Local::Release);
+        }
         self.schedule_tick(host);
     }
 
@@ -481,8 +486,6 @@ impl World {
         if let Some(process) = self.hosts[host].process.as_mut() {
             process.held.extend(outputs.iter().map(|output| (output.index, *output)));
         }
-        // Who lets outputs out looks for one before the news of it has come.
-        self.local_now(host, 0, Local::Release);
         for output in outputs {
             self.told_by_guest(host, output.produced());
         }

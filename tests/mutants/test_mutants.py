@@ -37,12 +37,6 @@ SEED = int(os.environ.get("MUTANTS_SEED") or random.SystemRandom().randrange(10*
 WITH_ETCD: tuple[tuple[str, Scenario, str, tuple[str, ...]], ...] = (
     (
         "skip-arbiter",
-        test_etcd.test_third_member_is_lost_while_the_hosts_are_cut_from_each_other,
-        "single-speaker",
-        ("two-speakers", "two-owners"),
-    ),
-    (
-        "skip-arbiter",
         test_etcd.test_majority_is_lost_and_then_the_primary_loses_power,
         "single-speaker",
         ("spoke-without-claim",),

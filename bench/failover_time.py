@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.deployment import fresh_lab
 from bench.distribution import Distribution
-from bench.figure import Figure
+from bench.figure import Figure, part
 from fault_injectors.host import PowerOff
 from harness.evidence.directory import EvidenceDirectory
 from harness.evidence.failover import PARTS, Failover, find_failovers
@@ -52,8 +52,7 @@ def measure(*, kills: int, progress: Callable[[str], None]) -> list[Figure]:
 
 def _part(name: str, failovers: list[Failover]) -> Figure:
     samples = [value for failover in failovers if (value := failover.parts_ms()[name]) is not None]
-    summary = Distribution.of(samples).summary(unit="ms")
-    return Figure(title=f"    of it: {name.replace('_', ' ')}", protected=summary, result="", samples={"ms": samples})
+    return part(f"of it: {name.replace('_', ' ')}", samples)
 
 
 def _kill_once(*, seed: int) -> Failover:

@@ -7,6 +7,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench.distribution import Distribution
+
 TITLE = "ftvmm: what fault tolerance costs, how long a failover takes, and a new backup"
 DETAILS = "Live transfers to a new backup: medians, in brackets the largest; times in ms"
 
@@ -26,6 +28,12 @@ class Figure:
     reached: bool | None = None
     samples: dict[str, list[float]] = field(default_factory=dict)
     details: dict[str, str] = field(default_factory=dict)
+
+
+def part(title: str, samples_ms: list[float]) -> Figure:
+    """The line of a part of what the line above it tells."""
+    summary = Distribution.of(samples_ms).summary(unit="ms")
+    return Figure(title=f"    {title}", protected=summary, result="", samples={"ms": samples_ms})
 
 
 def print_table(figures: Sequence[Figure], console: Console) -> None:

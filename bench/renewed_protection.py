@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.deployment import fresh_lab
 from bench.distribution import Distribution
-from bench.figure import Figure
+from bench.figure import Figure, part
 from fault_injectors.host import PowerOff
 from harness.evidence.client import longest_wait_ms
 from harness.evidence.directory import EvidenceDirectory
@@ -65,16 +65,11 @@ def measure(*, losses: int, progress: Callable[[str], None]) -> list[Figure]:
             reached=total.largest < GOAL_SECONDS * 1000,
             samples={"total_ms": list(total.samples)},
         ),
-        *(_part(f"of it: {text}", [getattr(renewal, name) for renewal in done]) for name, text in PARTS.items()),
-        _part("the guest's stop", [renewal.stop for renewal in done]),
+        *(part(f"of it: {text}", [getattr(renewal, name) for renewal in done]) for name, text in PARTS.items()),
+        part("the guest's stop", [renewal.stop for renewal in done]),
         # The takeover's, as a rule: whoever asked in vain waits until its kernel asks again.
-        _part("longest wait of a connection", [renewal.wait for renewal in done]),
+        part("longest wait of a connection", [renewal.wait for renewal in done]),
     ]
-
-
-def _part(name: str, samples: list[float]) -> Figure:
-    summary = Distribution.of(samples).summary(unit="ms")
-    return Figure(title=f"    {name}", protected=summary, result="", samples={"ms": samples})
 
 
 def _lose_once(*, seed: int) -> Renewal:

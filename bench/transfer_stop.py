@@ -1,4 +1,4 @@
-"""How long a guest stands still while its VM gets a backup again, by its memory and by how fast it writes.
+"""How long a guest is stopped while its VM gets a backup again, by its memory and by how fast it writes.
 
 Measured with `kv` of several sizes, and with a packed redis-server whose values take half of its memory. Both are
 filled first: of a page that is all zero only its number is sent. The stop is read off the nodes' traces, where its

@@ -193,11 +193,6 @@ class Session:
             self._drop()
             raise
 
-    @property
-    def is_open(self) -> bool:
-        """Whether no call has failed for want of an answer so far."""
-        return self._context is not None
-
     def execute(self, cdb: bytes, *, read_bytes: int = 0, write: bytes = b"", deadline: float) -> bytes:
         """Has one command carried out.
 

@@ -245,7 +245,7 @@ class ScsiArbiter:
                 unit.change_key(key.number, 0)
 
     def _claim(self, unit: LogicalUnit, held: Key, generation: int) -> Key:
-        """Tries to take the reservation from the key that holds it; whether that succeeded is to be read."""
+        """Tries to take the reservation from the key that holds it; a read shows whether that succeeded."""
         attempt = held.attempt + 1 if held.is_claim else _ATTEMPT_AFTER_LOSS if held.is_of_loss else 0
         if attempt > ATTEMPT_MAX:
             raise ArbiterUnreachableError(f"{self.place}: no claim of generation {generation} ever ends")

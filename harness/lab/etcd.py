@@ -41,7 +41,6 @@ class Key:
     name: str
     value: str
     version: int
-    created_revision: int
     changed_revision: int
 
 
@@ -72,6 +71,11 @@ def packed(text: str) -> str:
 def unpacked(field: Mapping[str, Any], name: str) -> str:
     """The text of a field in base64; what is empty the gateway leaves out."""
     return base64.b64decode(field.get(name, "")).decode(errors="replace")
+
+
+def range_of(prefix: str) -> dict[str, str]:
+    """All keys with a prefix, as the gateway wants a range: it ends behind the last of them."""
+    return {"key": packed(prefix), "range_end": packed(prefix[:-1] + chr(ord(prefix[-1]) + 1))}
 
 
 class EtcdMember:
@@ -256,9 +260,7 @@ class EtcdCluster:
         Raises:
             EtcdError: no member can answer, for want of a majority.
         """
-        # Behind the last key with this prefix: its last character is less than this.
-        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        answer = self._ask_any("/v3/kv/range", {"key": packed(prefix), "range_end": packed(end)})
+        answer = self._ask_any("/v3/kv/range", range_of(prefix))
         return [key_of(pair) for pair in answer.get("kvs", [])]
 
     def put(self, name: str, value: str) -> None:
@@ -286,6 +288,5 @@ def key_of(pair: Mapping[str, Any]) -> Key:
         unpacked(pair, "key"),
         unpacked(pair, "value"),
         int(pair.get("version", 0)),
-        int(pair.get("create_revision", 0)),
         int(pair.get("mod_revision", 0)),
     )

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import urlsplit
 
-from harness.lab.etcd import key_of, packed
+from harness.lab.etcd import key_of, range_of
 
 _CONNECT_SECONDS = 1.0
 # Whoever is not there is tried again.
@@ -76,10 +76,6 @@ class EventLog:
         self._events.flush()
 
 
-def _range_of(prefix: str) -> dict[str, str]:
-    return {"key": packed(prefix), "range_end": packed(prefix[:-1] + chr(ord(prefix[-1]) + 1))}
-
-
 def _connected(member: str) -> http.client.HTTPConnection:
     address = urlsplit(member)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_CONNECT_SECONDS)
@@ -97,7 +93,7 @@ def _connected(member: str) -> http.client.HTTPConnection:
 def _told(member: str, prefix: str, revision: int) -> Iterator[dict[str, Any]]:
     """What a member answers to a watch, message by message, until the connection ends."""
     with contextlib.closing(_connected(member)) as connection:
-        to_come, has_been = _range_of(prefix), _range_of(prefix) | {"start_revision": str(revision)}
+        to_come, has_been = range_of(prefix), range_of(prefix) | {"start_revision": str(revision)}
         body = "\n".join(json.dumps({"create_request": asked}) for asked in (to_come, has_been))
         connection.request("POST", "/v3/watch", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
@@ -139,7 +135,7 @@ def _look_for_none(members: Sequence[str], prefix: str) -> tuple[int, int]:
     """A time at which no such key was there, before a linearizable read began that finds none, and its revision."""
     begun_ns = time.time_ns()
     with contextlib.closing(_connected(members[0])) as connection:
-        body = json.dumps(_range_of(prefix))
+        body = json.dumps(range_of(prefix))
         connection.request("POST", "/v3/kv/range", body, {"Content-Type": "application/json"})
         answer = json.loads(connection.getresponse().read())
     if answer.get("kvs") or "header" not in answer:

@@ -192,7 +192,7 @@ def lines(*fields: dict[str, object]) -> list[Line]:
 
 def key(number: int, value: str, version: int = 1) -> tuple[str, Key]:
     name = f"generation-{number:08d}"
-    return name, Key(PREFIX + name, value, version, number + 1, number + 1)
+    return name, Key(PREFIX + name, value, version, number + 1)
 
 
 WATCHING: dict[str, object] = {"event": "watching", "absent_ns": 5}

@@ -50,26 +50,28 @@ pub struct Peer {
     pub heartbeat: BTreeMap<String, SocketAddr>,
 }
 
+/// Tells who asked whether it is tried, who may have gone; the input that tries it.
+fn told(to: &Sender<Result<(), String>>, tried: Result<(), String>, input: Input) -> Option<Input> {
+    let input = tried.is_ok().then_some(input);
+    let _ = to.try_send(tried);
+    input
+}
+
 impl Runtime {
     pub(super) fn command(&mut self, command: Command) -> Option<Input> {
         Some(match command {
             Command::Bootstrap => Input::BootstrapRequested,
             Command::Stop => Input::StopRequested,
             Command::Protect(peer, to) => {
-                let tried = self.protect(peer);
-                let input = tried.is_ok().then_some(Input::BackupWanted);
-                let _ = to.try_send(tried);
-                return input;
+                return told(&to, self.protect(peer), Input::BackupWanted);
             }
             Command::LetBackupGo(next, to) => {
                 let next = next.unwrap_or_else(|| self.peer_now());
                 let tried = self.may_plan().and_then(|()| self.reaches(&next));
-                let input = tried.is_ok().then_some(Input::BackupUnwanted);
-                if input.is_some() {
+                if tried.is_ok() {
                     self.next_peer = Some(next);
                 }
-                let _ = to.try_send(tried);
-                return input;
+                return told(&to, tried, Input::BackupUnwanted);
             }
             Command::HandOver(to) => {
                 let status = self.node.status(clock::now());
@@ -77,9 +79,7 @@ impl Runtime {
                     Some(reason) => Err(format!("the VM is not handed over: {reason}")),
                     None => Ok(()),
                 });
-                let input = tried.is_ok().then_some(Input::HandOverWanted);
-                let _ = to.try_send(tried);
-                return input;
+                return told(&to, tried, Input::HandOverWanted);
             }
             Command::Status(to) => {
                 // Who asked may have gone.
